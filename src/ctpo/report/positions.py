@@ -1,0 +1,149 @@
+"""Statistics by token position: pooled over batches, and what is read off them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+# The columns of positions.parquet that the report needs.
+COLUMNS = (
+    "batch",
+    "position_low",
+    "position_high",
+    "tokens",
+    "log_rho_sum",
+    "log_rho_sumsq",
+    "clipped_high",
+    "clipped_low",
+    "clipped_dual",
+)
+
+# Under this many tokens a bin's spread is noise (some 13 % standard error at 32) and is not drawn.
+MIN_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class ByPosition:
+    """Statistics by position bin, every field [N], in the order of positions.
+
+    Attributes:
+        position: Mean position of the bin, t = 1 for the first token that the policy wrote.
+        tokens: Tokens seen, counted once per optimizer update.
+        mean: Mean of the cumulative log-ratio log ρ_t.
+        std: Standard deviation of log ρ_t.
+        clip_high: Share of tokens without gradient as log ρ_t is above the window, for A > 0.
+        clip_low: The same below the window, for A < 0.
+        clip_dual: The same above the dual clip, for A < 0.
+    """
+
+    position: np.ndarray
+    tokens: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    clip_high: np.ndarray
+    clip_low: np.ndarray
+    clip_dual: np.ndarray
+
+    @property
+    def clip_total(self) -> np.ndarray:
+        """Share of tokens without gradient, [N]; the three kinds exclude each other."""
+        return self.clip_high + self.clip_low + self.clip_dual
+
+
+@dataclass(frozen=True)
+class SpreadFit:
+    """How the spread of log ρ_t grows with t.
+
+    Attributes:
+        sigma: σ̂ of the fit std(log ρ_t) = σ̂√t.
+        power: Exponent of the fit std(log ρ_t) = c·t^power, with the exponent free; one half is
+            what independent token ratios would give. NaN where all spreads are zero.
+    """
+
+    sigma: float
+    power: float
+
+
+class Positions:
+    """Sums by batch and position bin, as `positions.parquet` holds them."""
+
+    def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
+        self._columns = columns
+
+    @property
+    def batches(self) -> np.ndarray:
+        """The rollout batches, ascending, [N]."""
+        return np.unique(self._columns["batch"])
+
+    def thirds(self) -> list[np.ndarray]:
+        """The rollout batches cut into early, middle and late; fewer parts for a very short run."""
+        return [part for part in np.array_split(self.batches, 3) if len(part)]
+
+    def pool(self, batches: np.ndarray | None = None) -> ByPosition:
+        """Add the sums of several batches up and divide.
+
+        Args:
+            batches: Rollout batches to pool; None pools all of them.
+
+        Returns:
+            Statistics of the bins with at least `MIN_TOKENS` tokens.
+        """
+        columns = self._columns
+        chosen = np.isin(columns["batch"], self.batches if batches is None else batches)
+        low, bin_of_row = np.unique(columns["position_low"][chosen], return_inverse=True)
+
+        def total(name: str) -> np.ndarray:
+            weights = columns[name][chosen].astype(float)
+            return np.bincount(bin_of_row, weights=weights, minlength=len(low))
+
+        high = np.zeros_like(low)
+        high[bin_of_row] = columns["position_high"][chosen]
+        tokens = total("tokens")
+        enough = tokens >= MIN_TOKENS
+
+        def share(name: str) -> np.ndarray:
+            return total(name)[enough] / tokens[enough]
+
+        mean = share("log_rho_sum")
+        # Rounding can leave a variance of nothing just below zero.
+        unbiased = tokens[enough] / (tokens[enough] - 1)
+        variance = np.maximum(share("log_rho_sumsq") - mean**2, 0) * unbiased
+        return ByPosition(
+            position=(low[enough] + high[enough]) / 2,
+            tokens=tokens[enough],
+            mean=mean,
+            std=np.sqrt(variance),
+            clip_high=share("clipped_high"),
+            clip_low=share("clipped_low"),
+            clip_dual=share("clipped_dual"),
+        )
+
+
+def fit_spread(statistics: ByPosition) -> SpreadFit:
+    """Fit std(log ρ_t) = σ̂√t, and the same with a free exponent, by least squares.
+
+    Bins weigh as many tokens as they hold. The free exponent is fitted to the logarithms.
+
+    Args:
+        statistics: Pooled statistics, of at least one bin.
+
+    Returns:
+        Both fits.
+    """
+    root = np.sqrt(statistics.position)
+    sigma = np.average(statistics.std * root, weights=statistics.tokens) / np.average(
+        statistics.position, weights=statistics.tokens
+    )
+    spread = statistics.std > 0
+    if spread.sum() < 2:
+        return SpreadFit(float(sigma), float("nan"))
+    # polyfit squares its weights.
+    power, _ = np.polyfit(
+        np.log(statistics.position[spread]),
+        np.log(statistics.std[spread]),
+        deg=1,
+        w=np.sqrt(statistics.tokens[spread]),
+    )
+    return SpreadFit(float(sigma), float(power))

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from ctpo.report.positions import MIN_TOKENS, fit_spread
+from ctpo.report.reading import read_run
+
+
+def positions(run_dir):
+    found = read_run(run_dir).positions
+    assert found is not None
+    return found
+
+
+def test_a_spread_of_sigma_root_t_gives_sigma_and_one_half(run_dir):
+    fit = fit_spread(positions(run_dir).pool())
+    assert fit.sigma == pytest.approx(0.037, rel=1e-4)
+    assert fit.power == pytest.approx(0.5, abs=1e-4)
+
+
+def test_the_free_exponent_is_that_of_the_data(run_dir, rewrite_positions):
+    rewrite_positions(power=0.8)
+    assert fit_spread(positions(run_dir).pool()).power == pytest.approx(0.8, abs=1e-4)
+
+
+def test_no_spread_at_all_has_no_exponent(run_dir, rewrite_positions):
+    rewrite_positions(sigma=0.0, drift=0.0)
+    fit = fit_spread(positions(run_dir).pool())
+    assert fit.sigma == 0
+    assert np.isnan(fit.power)
+
+
+def test_drift_is_recovered_and_is_no_part_of_the_spread(run_dir):
+    pooled = positions(run_dir).pool()
+    np.testing.assert_allclose(pooled.mean, -0.0004 * pooled.position)
+    np.testing.assert_allclose(pooled.std, 0.037 * np.sqrt(pooled.position), rtol=1e-4)
+
+
+def test_clip_rates_are_shares_of_all_tokens(run_dir):
+    pooled = positions(run_dir).pool()
+    np.testing.assert_allclose(pooled.clip_high, 0.03)
+    np.testing.assert_allclose(pooled.clip_low, 0.05)
+    np.testing.assert_allclose(pooled.clip_dual, 0.01)
+    np.testing.assert_allclose(pooled.clip_total, 0.09)
+
+
+def test_a_bin_stands_at_the_mean_of_its_positions(run_dir):
+    pooled = positions(run_dir).pool()
+    np.testing.assert_array_equal(pooled.position[:64], np.arange(1, 65))
+    assert pooled.position[65] == 76.5  # positions 73..80
+
+
+def test_pooling_adds_batches_up(run_dir, rewrite_positions):
+    rewrite_positions(sigma=0.01, batches=[1])
+    rewrite_positions(sigma=0.03, batches=[2], tokens=60_000, append=True)
+    pooled = positions(run_dir).pool()
+    assert pooled.tokens[0] == 80_000
+    # A quarter of the tokens has one variance and three quarters the other.
+    expected = 0.25 * 0.01**2 + 0.75 * 0.03**2
+    assert pooled.std[0] ** 2 == pytest.approx(expected, rel=1e-4)
+    only_second = positions(run_dir).pool(np.array([2]))
+    assert only_second.std[0] == pytest.approx(0.03, rel=1e-4)
+
+
+def test_nearly_empty_bins_are_left_out(run_dir, rewrite_positions):
+    rewrite_positions(batches=[1], tokens=MIN_TOKENS - 1)
+    assert len(positions(run_dir).pool().position) == 0
+
+
+def test_thirds_cover_every_batch_once(run_dir):
+    parts = positions(run_dir).thirds()
+    assert [list(part) for part in parts] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
+
+
+def test_a_run_of_two_batches_has_two_parts(run_dir, rewrite_positions):
+    rewrite_positions(batches=[1, 2])
+    assert [list(part) for part in positions(run_dir).thirds()] == [[1], [2]]
