@@ -1,0 +1,6 @@
+"""CTPO on TRL: a configuration and a trainer, usable without the rest of the package."""
+
+from ctpo.engines.trl.config import CTPOConfig
+from ctpo.engines.trl.trainer import CTPOTrainer, RolloutScores
+
+__all__ = ["CTPOConfig", "CTPOTrainer", "RolloutScores"]

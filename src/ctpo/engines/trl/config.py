@@ -1,0 +1,143 @@
+"""`CTPOConfig`: TRL's GRPO configuration with the objective's parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from trl import GRPOConfig
+
+from ctpo.objective import Objective, preset
+
+# Parameters of TRL's own losses. Left as knobs they would silently do nothing.
+_OF_OTHER_LOSSES = (
+    "beta",
+    "delta",
+    "entropy_coef",
+    "epsilon",
+    "epsilon_high",
+    "importance_sampling_level",
+    "off_policy_mask_threshold",
+    "sapo_temperature_neg",
+    "sapo_temperature_pos",
+    "top_entropy_quantile",
+    "use_adaptive_entropy",
+    "use_bias_correction_kl",
+    "vespo_k_neg",
+    "vespo_k_pos",
+    "vespo_lambda_neg",
+    "vespo_lambda_pos",
+)
+
+# Reductions of TRL that make sense for a loss per token.
+REDUCTIONS = ("grpo", "bnpo", "dapo", "dr_grpo")
+
+_UNTRUNCATED: dict[str, tuple[Any, ...]] = {
+    "top_p": (1.0,),
+    "top_k": (0, -1, None),
+    "min_p": (None, 0.0),
+    "repetition_penalty": (1.0,),
+}
+
+
+@dataclass
+class CTPOConfig(GRPOConfig):
+    """`GRPOConfig` plus the objective.
+
+    `loss_type` chooses the reduction of the loss per token, in TRL's names: `grpo` (mean over the
+    tokens of a response, then over responses; the paper's, and the default), `bnpo`, `dapo` or
+    `dr_grpo`. An objective parameter left at None keeps the preset's value.
+
+    Args:
+        objective: Name of the preset: `ctpo`, `ctpo-printed`, `grpo`, `gspo`, `full-sequence`.
+        eps_low: Lower edge of a log-space window, times t^power.
+        eps_high: Upper edge of a log-space window, times t^power.
+        power: How a log-space window grows with position.
+        clip_low: Lower edge of a ratio-space window, 1 - clip_low.
+        clip_high: Upper edge of a ratio-space window, 1 + clip_high.
+        dual_clip: Upper bound for negative advantages; `"off"` removes it.
+
+    Raises:
+        ValueError: A parameter has no effect on CTPO or on the preset, sampling is truncated, or
+            checkpoints would fall inside a batch of rollouts, where resuming is not exact.
+    """
+
+    loss_type: str = field(
+        default="grpo",
+        metadata={"help": f"Reduction of the loss per token: one of {', '.join(REDUCTIONS)}."},
+    )
+    objective: str = field(default="ctpo", metadata={"help": "Name of the objective's preset."})
+    eps_low: float | None = field(default=None, metadata={"help": "Lower log-space edge."})
+    eps_high: float | None = field(default=None, metadata={"help": "Upper log-space edge."})
+    power: float | None = field(default=None, metadata={"help": "Growth of the log-space window."})
+    clip_low: float | None = field(default=None, metadata={"help": "Lower ratio-space edge."})
+    clip_high: float | None = field(default=None, metadata={"help": "Upper ratio-space edge."})
+    dual_clip: float | str | None = field(
+        default=None, metadata={"help": "Upper bound for negative advantages, or 'off'."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._refuse_other_losses()
+        self._refuse_truncated_sampling()
+        self._refuse_checkpoints_inside_a_batch()
+        self.build_objective()
+
+    def build_objective(self) -> Objective:
+        """Return the objective that the configuration describes.
+
+        Raises:
+            ValueError: The preset is unknown or has no such parameter.
+        """
+        names = ("eps_low", "eps_high", "power", "clip_low", "clip_high", "dual_clip")
+        given = {name: getattr(self, name) for name in names}
+        return preset(
+            self.objective,
+            **{
+                name: None if value == "off" else float(value)
+                for name, value in given.items()
+                if value is not None
+            },
+        )
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimizer steps between two batches of rollouts."""
+        micro_batches = self.steps_per_generation * self.num_iterations
+        return max(1, micro_batches // self.gradient_accumulation_steps)
+
+    def _refuse_other_losses(self) -> None:
+        if self.loss_type not in REDUCTIONS:
+            raise ValueError(
+                f"loss_type is {self.loss_type!r}; CTPO takes the reduction from it and knows "
+                f"{', '.join(REDUCTIONS)}"
+            )
+        defaults = {f.name: f.default for f in fields(GRPOConfig)}
+        for name in _OF_OTHER_LOSSES:
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, which has no effect on the CTPO "
+                    f"objective; leave it at {defaults[name]!r} (its window: eps_low, eps_high, "
+                    "power, clip_low, clip_high, dual_clip)"
+                )
+
+    def _refuse_truncated_sampling(self) -> None:
+        given = {name: getattr(self, name) for name in _UNTRUNCATED}
+        if isinstance(self.generation_kwargs, dict):
+            given |= {k: v for k, v in self.generation_kwargs.items() if k in _UNTRUNCATED}
+        for name, value in given.items():
+            if value not in _UNTRUNCATED[name]:
+                raise ValueError(
+                    f"{name} is {value!r}; it must be {_UNTRUNCATED[name][0]!r}. The sampler would "
+                    "draw from another distribution than the one whose log-probabilities are "
+                    "trained: every ratio is off by the mass cut off, to the power t in a product"
+                )
+
+    def _refuse_checkpoints_inside_a_batch(self) -> None:
+        steps = self.steps_per_rollout
+        if self.save_strategy == "steps" and self.save_steps % steps:
+            raise ValueError(
+                f"save_steps is {self.save_steps}; it must be a multiple of {steps}, the optimizer "
+                "steps per batch of rollouts: the batch is not part of a checkpoint, so resuming "
+                "inside one would train on other data"
+            )

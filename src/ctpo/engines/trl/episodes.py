@@ -1,0 +1,160 @@
+"""Episodes for TRL: a `rollout_func` and a reward function that share the trajectories."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from trl import GRPOTrainer
+
+from ctpo.engines.trl.trainer import RolloutScores
+from ctpo.grading import grade
+from ctpo.tir import (
+    EpisodeSettings,
+    EpisodeTimes,
+    Generator,
+    SandboxFailure,
+    Trajectory,
+    run_episodes,
+)
+from ctpo.tir.episode import Message
+from ctpo.tir.transformers_generator import TransformersGenerator
+
+if TYPE_CHECKING:
+    from ctpo.sandbox import Sandbox
+
+
+class EpisodeRollout:
+    """Collects tool-integrated episodes for `GRPOTrainer(rollout_func=...)`.
+
+    The sampling seed of a batch follows from `seed`, the trainer's step and its process, so a
+    resumed run draws what the uninterrupted one would have drawn.
+
+    Args:
+        sandbox: A started sandbox.
+        settings: What an episode may use.
+        seed: Of the sampling.
+        generator: Makes the generation back end of a trainer; by default the KV-cache loop on the
+            trainer's own model.
+        max_failure_share: Share of a batch's programs that may fail by the sandbox's own fault.
+
+    Attributes:
+        trajectories: The last batch, in order. Rewards, advantages and old log-probabilities are
+            filled in as they become known.
+        times: Seconds spent generating and running programs, since construction.
+        sandbox_failures: Programs that failed by the sandbox's own fault, since construction.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        settings: EpisodeSettings,
+        *,
+        seed: int,
+        generator: Callable[[GRPOTrainer], Generator] | None = None,
+        max_failure_share: float = 0.02,
+    ) -> None:
+        self._sandbox = sandbox
+        self._settings = settings
+        self._seed = seed
+        self._make_generator = generator or _own_model
+        self._generator: Generator | None = None
+        self._max_failure_share = max_failure_share
+        self.trajectories: list[Trajectory] = []
+        self.times = EpisodeTimes()
+        self.sandbox_failures = 0
+
+    def __call__(
+        self, prompts: Sequence[Sequence[Message]], trainer: GRPOTrainer
+    ) -> dict[str, list[Any]]:
+        """Run one episode per prompt and return what TRL's `rollout_func` must.
+
+        Raises:
+            SandboxFailure: Too many programs failed by the sandbox's own fault.
+        """
+        if self._generator is None:
+            self._generator = self._make_generator(trainer)
+        place = f"{self._seed} {trainer.state.global_step} {trainer.accelerator.process_index}"
+        self.trajectories = run_episodes(
+            self._generator,
+            self._sandbox,
+            trainer.processing_class,
+            prompts,
+            self._settings,
+            temperature=trainer.temperature,
+            seed=random.Random(place).getrandbits(63),
+            times=self.times,
+        )
+        self._check_sandbox()
+        return {
+            "prompt_ids": [t.prompt_ids for t in self.trajectories],
+            "completion_ids": [t.response_ids for t in self.trajectories],
+            "logprobs": [t.sampler_logprobs for t in self.trajectories],
+            "env_mask": [[int(policy) for policy in t.mask] for t in self.trajectories],
+            "trajectory": list(self.trajectories),
+        }
+
+    def reward(
+        self,
+        trajectory: Sequence[Trajectory],
+        answer: Sequence[str],
+        **columns: Any,  # noqa: ANN401
+    ) -> list[float | None]:
+        """Grade the trajectories: 1 right, 0 wrong, None where nobody can tell.
+
+        Only the policy's own text is graded: a box printed by a program is no answer. A trajectory
+        with a program that the sandbox failed to run is not graded at all.
+
+        Args:
+            trajectory: The batch.
+            answer: The data set's right answers.
+            **columns: The data set's other columns; `id` and `source` are kept if present.
+        """
+        ids = columns.get("id", [""] * len(answer))
+        sources = columns.get("source", [""] * len(answer))
+        rewards = [
+            None if t.sandbox_failed else _REWARD[grade(t.assistant_text, right).verdict]
+            for t, right in zip(trajectory, answer, strict=True)
+        ]
+        self.trajectories = [
+            dataclasses.replace(t, reward=reward, problem_id=str(problem), source=source)
+            for t, reward, problem, source in zip(trajectory, rewards, ids, sources, strict=True)
+        ]
+        return rewards
+
+    def scored(self, scores: RolloutScores) -> None:
+        """Fill in what the trainer computed; the `on_rollout` of a `CTPOTrainer`."""
+        old: Sequence[list[float] | None] = scores.old_logprobs or [None] * len(scores.advantages)
+        self.trajectories = [
+            dataclasses.replace(
+                t,
+                advantage=advantage,
+                old_logprobs=None
+                if logprobs is None
+                else [x if m else 0.0 for x, m in zip(logprobs, t.mask, strict=True)],
+            )
+            for t, advantage, logprobs in zip(
+                self.trajectories, scores.advantages, old, strict=True
+            )
+        ]
+
+    def _check_sandbox(self) -> None:
+        results = [result for t in self.trajectories for result in t.tool_results]
+        failed = sum(result.status == "sandbox-failure" for result in results)
+        self.sandbox_failures += failed
+        if results and failed / len(results) > self._max_failure_share:
+            raise SandboxFailure(
+                f"{failed} of {len(results)} programs failed by the sandbox's own fault, more than "
+                f"the allowed share of {self._max_failure_share}; rewards would be wrong. "
+                "`ctpo doctor` tells what is missing"
+            )
+
+
+_REWARD: dict[str, float | None] = {"right": 1.0, "wrong": 0.0, "unknown": None}
+
+
+def _own_model(trainer: GRPOTrainer) -> Generator:
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return TransformersGenerator(model, trainer.processing_class, trainer.eos_token_ids)

@@ -1,0 +1,306 @@
+"""`CTPOTrainer`: TRL's GRPO trainer with the CTPO objective."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from trl import GRPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+
+from ctpo.engines.trl.config import CTPOConfig
+from ctpo.engines.trl.sampler import EpochSampler
+from ctpo.objective import PositionStatistics
+
+Batch = dict[str, Any]
+
+# Keys of a micro-batch whose columns are those of the completion.
+_COMPLETION_KEYS = (
+    "completion_ids",
+    "completion_mask",
+    "tool_mask",
+    "old_per_token_logps",
+    "sampling_per_token_logps",
+    "importance_sampling_ratio",
+)
+_IMAGE_KEYS = ("pixel_values", "image_grid_thw", "token_type_ids", "mm_token_type_ids")
+
+
+@dataclass(frozen=True)
+class RolloutScores:
+    """What the trainer adds to a batch of rollouts, in the order they were collected.
+
+    Attributes:
+        advantages: One per response.
+        old_logprobs: Per response, the trainer's log-probabilities before the first update, one per
+            completion token, and none for a response masked out as a whole. None where every update
+            is on-policy, so that no old log-probabilities are needed.
+    """
+
+    advantages: list[float]
+    old_logprobs: list[list[float]] | None
+
+
+class CTPOTrainer(GRPOTrainer):
+    """`GRPOTrainer` whose loss is the objective of its `CTPOConfig`.
+
+    Besides `_compute_loss` it changes what the loss needs to be right: old log-probabilities are
+    computed on the very micro-batches, cut to their own longest row, that the loss sees; the order
+    of prompts is a function of seed and epoch, so that a resumed run continues exactly; ratios and
+    clip rates are collected by position.
+
+    Args:
+        *args: As `GRPOTrainer`.
+        on_rollout: Called after each batch of rollouts has been scored.
+        **kwargs: As `GRPOTrainer`; `args` is a `CTPOConfig`.
+
+    Attributes:
+        positions: Statistics by position since the last log, or None before the first. Callbacks
+            read them in `on_log`.
+
+    Raises:
+        TypeError: `args` is not a `CTPOConfig`.
+        RuntimeError: TRL's loss has been replaced, as Unsloth does: ours would never be called.
+    """
+
+    _tag_names = ["trl", "ctpo"]
+    _name = "CTPO"
+    _paper = {
+        "title": "Rethinking Importance Sampling in LLM Policy Optimization: "
+        "A Cumulative Token Perspective",
+        "id": "2605.07331",
+    }
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - TRL's own signature
+        on_rollout: Callable[[RolloutScores], None] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        _refuse_patched_trainer(type(self))
+        config = kwargs.get("args", args[2] if len(args) > 2 else None)
+        if not isinstance(config, CTPOConfig):
+            raise TypeError(f"args is {type(config).__name__}; CTPOTrainer needs a CTPOConfig")
+        self.objective = config.build_objective()
+        self.positions: PositionStatistics | None = None
+        self._before_updates: PositionStatistics | None = None
+        self._entropy: Tensor | None = None
+        self._on_rollout = on_rollout
+        self._old_logprobs_wait = False
+        self._buffered_inputs: list[Batch] | None = None
+        super().__init__(*args, **kwargs)
+
+    def _get_train_sampler(self, dataset: Any = None) -> Sampler:  # noqa: ANN401
+        return EpochSampler(
+            len(self.train_dataset if dataset is None else dataset),
+            prompts=self.args.generation_batch_size // self.num_generations,
+            responses=self.num_generations,
+            repeats=self.num_iterations * self.args.steps_per_generation,
+            shuffle=self.shuffle_dataset,
+            seed=self.args.seed,
+        )
+
+    def _generate_and_score_completions(self, inputs: list[Batch]) -> Batch:
+        # TRL computes old log-probabilities here, over the whole batch at its full width. They are
+        # computed again below, where shapes are final; unless something else needs them already,
+        # the first computation is skipped.
+        self._old_logprobs_wait = not (self.use_vllm and self.vllm_importance_sampling_correction)
+        try:
+            batch = super()._generate_and_score_completions(inputs)
+        finally:
+            self._old_logprobs_wait = False
+        batch["row"] = torch.arange(len(batch["advantages"]), device=batch["advantages"].device)
+        return batch
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if self._old_logprobs_wait:
+            return torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device), None, None
+        return super()._get_per_token_logps_and_entropies(
+            model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+        )
+
+    def _prepare_inputs(self, generation_batch: Any) -> Batch:  # noqa: ANN401
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if not self.model.training:
+            return cut(inputs)
+        batches = self._buffered_inputs
+        assert batches is not None, "TRL has just filled its buffer"
+        if batches is not before:
+            batches = self._buffered_inputs = [self._finish(cut(batch)) for batch in batches]
+            self._report_rollout(batches)
+        return batches[self._step % self.args.steps_per_generation]
+
+    def _finish(self, batch: Batch) -> Batch:
+        """Compute a micro-batch's old log-probabilities at the shapes its loss will have."""
+        if "old_per_token_logps" in batch:
+            checkpointing = self.args.gradient_checkpointing_kwargs
+            with torch.no_grad(), disable_gradient_checkpointing(self.model, checkpointing):
+                batch["old_per_token_logps"] = self._forward(self.model, batch)[0]
+        return batch
+
+    def _report_rollout(self, batches: list[Batch]) -> None:
+        if self._on_rollout is None:
+            return
+        rows: dict[int, tuple[float, list[float] | None]] = {}
+        for batch in batches:
+            old = batch["old_per_token_logps"].tolist() if "old_per_token_logps" in batch else None
+            lengths = batch["completion_mask"].sum(1).tolist()
+            for i, (row, advantage) in enumerate(
+                zip(batch["row"].tolist(), batch["advantages"].tolist(), strict=True)
+            ):
+                rows[row] = (advantage, None if old is None else old[i][: lengths[i]])
+        scores = [rows[row] for row in sorted(rows)]
+        old_logprobs = [old for _, old in scores if old is not None]
+        self._on_rollout(RolloutScores([a for a, _ in scores], old_logprobs or None))
+
+    def _forward(
+        self, model: nn.Module, inputs: Batch, *, compute_entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return log-probabilities [B, T], entropies [B, T] and the MoE auxiliary loss."""
+        prompt_ids, completion_ids = inputs["prompt_ids"], inputs["completion_ids"]
+        return self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([prompt_ids, completion_ids], dim=1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+            completion_ids.size(1),
+            compute_entropy=compute_entropy,
+            compute_aux_loss=compute_entropy and self.aux_loss_enabled,
+            **{
+                key: inputs.get(key)
+                for key in (
+                    "pixel_values",
+                    "image_grid_thw",
+                    "num_images",
+                    "pixel_attention_mask",
+                    "spatial_shapes",
+                    "num_tiles",
+                    "image_sizes",
+                    "token_type_ids",
+                    "mm_token_type_ids",
+                    "image_position_ids",
+                )
+            },
+        )
+
+    def _compute_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
+        mask = inputs["completion_mask"]
+        if "tool_mask" in inputs:
+            mask = mask * inputs["tool_mask"]
+        logprobs, entropies, aux_loss = self._forward(model, inputs, compute_entropy=True)
+        # Absent where every update is on-policy: the ratio is 1.
+        old_logprobs = inputs.get("old_per_token_logps", logprobs.detach())
+        out = self.objective(logprobs, old_logprobs, inputs["advantages"], mask)
+        per_token = out.per_token
+        if "importance_sampling_ratio" in inputs:  # generator against trainer, from TRL
+            per_token = per_token * inputs["importance_sampling_ratio"]
+
+        loss = self._reduce(per_token, mask, inputs)
+        if aux_loss is not None:
+            loss = loss + self.router_aux_loss_coef * aux_loss / self._accumulation()
+        if self.model.training:
+            self._collect(out.statistics, entropies, mask)
+        return loss
+
+    def _accumulation(self) -> float:
+        return self.current_gradient_accumulation_steps if self.model.training else 1.0
+
+    def _reduce(self, per_token: Tensor, mask: Tensor, inputs: Batch) -> Tensor:
+        """Reduce to a scalar as TRL does, so that micro-batches and ranks add up."""
+        if self.loss_type == "dapo":
+            normalizer = inputs["num_items_in_batch"].clamp(min=1) / self.accelerator.num_processes
+            if self.model.training:
+                normalizer = normalizer * self._accumulation() / self.args.steps_per_generation
+            return per_token.sum() / normalizer
+        if self.loss_type == "bnpo":
+            loss = per_token.sum() / mask.sum().clamp(min=1)
+        elif self.loss_type == "dr_grpo":
+            loss = per_token.sum() / (len(per_token) * self.max_completion_length)
+        else:
+            loss = (per_token.sum(1) / mask.sum(1).clamp(min=1)).mean()
+        return loss / self._accumulation()
+
+    def _collect(
+        self, positions: PositionStatistics, entropies: Tensor | None, mask: Tensor
+    ) -> None:
+        """Add up on the device; nothing is read before `log`."""
+        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0:
+            self._before_updates = positions
+        assert entropies is not None, "they were asked for"
+        entropy = torch.stack([torch.where(mask.bool(), entropies, 0.0).sum(), mask.sum()]).detach()
+        self.positions = positions if self.positions is None else self.positions + positions
+        self._entropy = entropy if self._entropy is None else self._entropy + entropy
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add ratios, clip rates and entropy since the last log, then log as TRL does."""
+        if self.model.training and self.positions is not None and self._entropy is not None:
+            if self.accelerator.num_processes > 1:
+                self.positions = _merge_over_processes(self.positions)
+            total, tokens = self.accelerator.reduce(self._entropy, reduction="sum").tolist()
+            logs |= {f"ctpo/{name}": value for name, value in self.positions.summary().items()}
+            if self._before_updates is not None:
+                # The policy has not moved yet: anything but 0 is a mismatch of log-probabilities.
+                first = self._before_updates.summary()
+                logs["ctpo/on_policy/log_rho_max"] = max(
+                    -first["log_rho/min"], first["log_rho/max"]
+                )
+            logs["entropy"] = total / max(tokens, 1)
+            super().log(logs, start_time)
+            self.positions = self._entropy = self._before_updates = None
+        else:
+            super().log(logs, start_time)
+
+
+def cut(batch: Batch) -> Batch:
+    """Cut a micro-batch to its own longest prompt and completion.
+
+    Micro-batches come as wide as the longest row of the whole batch of rollouts; more than half of
+    the columns can be padding. Batches with images are left alone.
+    """
+    if any(key in batch for key in _IMAGE_KEYS):
+        return batch
+    prompt = max(1, int(batch["prompt_mask"].sum(1).max()))
+    completion = max(1, int(batch["completion_mask"].sum(1).max()))
+    width = batch["completion_ids"].size(1)
+    result = dict(batch)
+    for key in ("prompt_ids", "prompt_mask"):
+        result[key] = batch[key][:, -prompt:]
+    for key in _COMPLETION_KEYS:
+        # A weight per sequence has one column, which is not a position.
+        if key in batch and batch[key].size(1) == width:
+            result[key] = batch[key][:, :completion]
+    return result
+
+
+def _merge_over_processes(positions: PositionStatistics) -> PositionStatistics:
+    """Return the statistics of all processes together, on the CPU."""
+    local = {f.name: getattr(positions, f.name).cpu() for f in fields(positions)}
+    return functools.reduce(operator.add, gather_object([PositionStatistics(**local)]))
+
+
+def _refuse_patched_trainer(trainer: type) -> None:
+    # Unsloth compiles a GRPOTrainer of its own with the loss written into it.
+    base = "trl.trainer.grpo_trainer"
+    for name in ("compute_loss", "_prepare_inputs", "_generate_and_score_completions"):
+        module = getattr(GRPOTrainer, name).__module__
+        if GRPOTrainer.__module__ != base or not module.startswith(("trl.", "transformers.")):
+            raise RuntimeError(
+                f"trl.GRPOTrainer.{name} comes from {module}, not from TRL: a library such as "
+                "Unsloth has replaced the trainer's loss, and the CTPO objective would never be "
+                "called. Import ctpo.engines.trl without importing that library"
+            )

@@ -1,0 +1,136 @@
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from ctpo.engines.trl import CTPOConfig
+from ctpo.objective import preset
+
+
+def config(**changes):
+    settings: dict[str, Any] = {
+        "output_dir": "unused",
+        "per_device_train_batch_size": 2,
+        "steps_per_generation": 4,
+        "num_generations": 4,
+        "save_strategy": "no",
+        "bf16": False,
+        "report_to": "none",
+        "use_cpu": True,
+    }
+    return CTPOConfig(**settings | changes)
+
+
+def test_the_configuration_builds_the_preset_it_names():
+    assert config().build_objective() == preset("ctpo")
+    assert config(objective="gspo", clip_low=0.1).build_objective() == preset("gspo", clip_low=0.1)
+    assert config(dual_clip="off").build_objective() == preset("ctpo", dual_clip=None)
+    assert config(eps_low=0.1, eps_high=0.2, power=0.0).build_objective() == preset(
+        "ctpo", eps_low=0.1, eps_high=0.2, power=0.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "cptpo"}, "ctpo"),
+        ({"objective": "grpo", "eps_low": 0.1}, "eps_low"),
+        ({"epsilon": 0.1}, "epsilon is 0.1, which has no effect on the CTPO objective"),
+        ({"beta": 0.04}, "beta is 0.04, which has no effect"),
+        ({"importance_sampling_level": "sequence"}, "importance_sampling_level is 'sequence'"),
+        ({"loss_type": "cispo"}, "loss_type is 'cispo'.*grpo, bnpo, dapo, dr_grpo"),
+        ({"top_p": 0.9}, "top_p is 0.9; it must be 1.0.*mass cut off"),
+        ({"top_k": 50}, "top_k is 50; it must be 0"),
+        ({"min_p": 0.1}, "min_p is 0.1; it must be None"),
+        ({"repetition_penalty": 1.1}, "repetition_penalty is 1.1"),
+        ({"generation_kwargs": {"top_p": 0.5}}, "top_p is 0.5"),
+        ({"eps_low": -1.0}, "eps_low"),
+    ],
+)
+def test_a_knob_without_effect_or_with_harm_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config(**changes)
+
+
+def test_a_trainer_patched_by_another_library_is_refused():
+    # In a process of its own: what Unsloth does to TRL cannot be undone.
+    code = """
+import trl
+def compute_loss(self, *args, **kwargs): return 0
+compute_loss.__module__ = "unsloth_compiled_cache.UnslothGRPOTrainer"
+trl.GRPOTrainer.compute_loss = compute_loss
+from ctpo.engines.trl import CTPOConfig, CTPOTrainer
+try:
+    CTPOTrainer(model="unused", args=None)
+except RuntimeError as error:
+    print(error)
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "comes from unsloth_compiled_cache.UnslothGRPOTrainer, not from TRL" in shown.stdout
+
+
+def test_adapters_are_trained_and_nothing_else(make_trainer):
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    trainer = make_trainer(kwargs={"peft_config": lora})
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    trainer.train()
+    changed = {n for n, p in trainer.model.named_parameters() if not torch.equal(before[n], p)}
+    assert changed
+    assert all("lora_" in name for name in changed)
+
+
+def test_bfloat16_trains_with_a_gradient_and_stays_on_policy(make_trainer):
+    trainer = make_trainer(bf16=True, cast_lm_head_to_fp32=True)
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    logged = []
+    original = trainer.log
+
+    def log(logs, *args):
+        original(logs, *args)
+        logged.append(logs)
+
+    trainer.log = log
+    trainer.train()
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+    assert any(
+        not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True)
+    )
+    # The same shapes before and after: no rounding between old and new, even in bfloat16.
+    assert logged[0]["ctpo/on_policy/log_rho_max"] == 0.0
+
+
+def test_a_model_is_loaded_by_its_name(make_trainer, model, tokenizer, tmp_path):
+    # A directory stands in for the Hub: the same call resolves both.
+    model.save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    trainer = make_trainer(str(tmp_path / "policy"))
+    trainer.train()
+    assert trainer.state.global_step == 4
+
+
+def test_statistics_by_position_are_logged_and_start_anew(make_trainer):
+    trainer = make_trainer(max_steps=8)
+    logged, positions = [], []
+    original = trainer.log
+
+    def log(logs, *args):
+        if trainer.positions is not None:
+            positions.append(trainer.positions.to_columns())
+        original(logs, *args)
+        logged.append(logs)
+
+    trainer.log = log
+    trainer.train()
+    batches = [logs for logs in logged if "reward" in logs]
+    assert len(batches) == 2
+    for logs, columns in zip(batches, positions, strict=True):
+        # 8 responses of 2 to 12 tokens, each seen by one update; the first is always unmasked.
+        assert columns["position_low"][0] == 1
+        assert columns["tokens"][0] == 8
+        assert sum(columns["tokens"]) <= 8 * 12
+        clipped = sum(columns["clipped_high"]) / sum(columns["tokens"])
+        assert logs["ctpo/clip/high"] == pytest.approx(clipped)
+        assert 0 < logs["entropy"] < 10
