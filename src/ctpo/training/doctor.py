@@ -1,0 +1,116 @@
+"""What this machine can and cannot do, in words."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from packaging.requirements import Requirement
+
+from ctpo.sandbox import Sandbox, SandboxUnavailable, probe
+
+Verdict = Literal["good", "limited", "bad"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        topic: What it is.
+        verdict: `good`, `limited` (something cannot be done here) or `bad` (training cannot run).
+        words: What was found and, where something is missing, what to do.
+    """
+
+    topic: str
+    verdict: Verdict
+    words: str
+
+
+def examine() -> list[Finding]:
+    """Look at the sandbox, the processors, the training engines and their plug-ins."""
+    return [_sandbox(), _gpu(), _trl(), _vllm(), _verl()]
+
+
+def _sandbox() -> Finding:
+    try:
+        protections = probe()
+    except SandboxUnavailable as error:
+        return Finding("sandbox", "bad", str(error))
+    if protections.weak:
+        return Finding(
+            "sandbox",
+            "bad",
+            f"programs cannot be isolated here; training refuses unless sandbox.allow_weak is set\n"
+            f"{protections}",
+        )
+    with Sandbox(workers=1) as sandbox:
+        execution = sandbox.run("print(6 * 7)")
+    if execution.stdout != "42\n":
+        return Finding("sandbox", "bad", f"print(6 * 7) gave {execution}")
+    return Finding(
+        "sandbox", "good", f"programs run isolated, {execution.wall_seconds:.3f} s\n{protections}"
+    )
+
+
+def _gpu() -> Finding:
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if names:
+        return Finding("gpu", "good", ", ".join(names))
+    return Finding(
+        "gpu",
+        "limited",
+        f"none that torch {torch.__version__} can use: the tiny recipes run on "
+        f"{torch.get_num_threads()} processor threads, larger models need a GPU",
+    )
+
+
+def _trl() -> Finding:
+    wanted = _our_requirement("trl")
+    installed = _version("trl")
+    if installed is None:
+        return Finding("trl", "bad", "not installed; install ctpo[train]")
+    if not wanted.specifier.contains(installed):
+        return Finding(
+            "trl",
+            "bad",
+            f"{installed} is installed, {wanted.specifier} was tested; "
+            "its trainer's inside differs from version to version",
+        )
+    try:
+        from ctpo.engines.trl import CTPOTrainer
+    except Exception as error:
+        return Finding("trl", "bad", f"{installed} is installed, but the plug-in fails: {error!r}")
+    return Finding("trl", "good", f"{installed}, plug-in loaded: {CTPOTrainer.__name__}")
+
+
+def _vllm() -> Finding:
+    installed = _version("vllm")
+    if installed is None:
+        return Finding(
+            "vllm", "limited", "not installed: recipes with rollout.engine = 'vllm' cannot run"
+        )
+    return Finding("vllm", "good", installed)
+
+
+def _verl() -> Finding:
+    installed = _version("verl")
+    if installed is None:
+        return Finding("verl", "limited", "not installed: no training on clusters")
+    return Finding(
+        "verl", "limited", f"{installed} is installed; this version has no plug-in for it"
+    )
+
+
+def _our_requirement(name: str) -> Requirement:
+    requirements = [Requirement(text) for text in importlib.metadata.requires("ctpo") or []]
+    return next(requirement for requirement in requirements if requirement.name == name)
+
+
+def _version(name: str) -> str | None:
+    if importlib.util.find_spec(name) is None:
+        return None
+    return importlib.metadata.version(name)

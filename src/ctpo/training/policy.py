@@ -1,0 +1,123 @@
+"""A model as a policy: chat messages in, trajectories out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ctpo.evaluation import Evaluation, evaluate
+from ctpo.sandbox import Sandbox
+from ctpo.tasks import Problem
+from ctpo.tir import EpisodeSettings, EpisodeTimes, Trajectory, run_episodes
+from ctpo.tir.episode import Message
+from ctpo.tir.transformers_generator import TransformersGenerator
+from ctpo.training.listening import Listener
+from ctpo.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def episode_settings(recipe: Recipe) -> EpisodeSettings:
+    """Return what an episode of the recipe may use."""
+    return EpisodeSettings(
+        max_response_tokens=recipe.rollout.max_response_tokens,
+        max_calls=recipe.rollout.max_calls,
+        max_output_chars=recipe.rollout.max_output_chars,
+        chat_template_kwargs=dict(recipe.model.chat_template_kwargs),
+    )
+
+
+class EpisodePolicy:
+    """Answers problems by episodes, for `ctpo.evaluation.evaluate`.
+
+    Args:
+        model: Samples the answers.
+        tokenizer: The model's tokenizer.
+        sandbox: A started sandbox.
+        settings: What an episode may use.
+        temperature: Divides the logits; 0 takes the likeliest token.
+        seed: Together with the batch's number it makes the sampling repeatable.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        sandbox: Sandbox,
+        settings: EpisodeSettings,
+        *,
+        temperature: float,
+        seed: int,
+    ) -> None:
+        self._generator = TransformersGenerator(model, tokenizer)
+        self._tokenizer = tokenizer
+        self._sandbox = sandbox
+        self._settings = settings
+        self._temperature = temperature
+        self._seed = seed
+        self.times = EpisodeTimes()
+
+    def __call__(self, prompts: Sequence[Sequence[Message]], batch_index: int) -> list[Trajectory]:
+        """Run one episode per prompt.
+
+        Args:
+            prompts: Chat messages, one list per episode.
+            batch_index: Which batch of the evaluation this is.
+        """
+        return run_episodes(
+            self._generator,
+            self._sandbox,
+            self._tokenizer,
+            prompts,
+            self._settings,
+            temperature=self._temperature,
+            seed=self._seed * 1_000_003 + batch_index,
+            times=self.times,
+        )
+
+
+def measure(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sandbox: Sandbox,
+    problems: Sequence[Problem],
+    settings: EpisodeSettings,
+    *,
+    samples_per_problem: int,
+    temperature: float,
+    batch_size: int,
+    seed: int,
+    listener: Listener,
+) -> tuple[Evaluation, Evaluation]:
+    """Return a model's accuracy on problems, sampled (avg@k) and greedy.
+
+    Args:
+        model: Answers the problems.
+        tokenizer: Its tokenizer.
+        sandbox: A started sandbox.
+        problems: What to ask.
+        settings: What an episode may use.
+        samples_per_problem: The k of avg@k.
+        temperature: Of the sampled answers.
+        batch_size: Episodes run side by side.
+        seed: Of the sampling.
+        listener: Hears how it goes.
+    """
+    results = []
+    for name, heat, samples in (
+        ("sampled", temperature, samples_per_problem),
+        ("greedy", 0.0, 1),
+    ):
+        listener.phase(f"evaluation, {name}", len(problems) * samples)
+        policy = EpisodePolicy(model, tokenizer, sandbox, settings, temperature=heat, seed=seed)
+        results.append(
+            evaluate(
+                problems,
+                policy,
+                samples_per_problem=samples,
+                batch_size=batch_size,
+                on_progress=lambda done, _total: listener.progress(done),
+            )
+        )
+    return results[0], results[1]

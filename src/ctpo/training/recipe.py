@@ -1,0 +1,310 @@
+"""The recipe: everything that decides a run, typed, documented and checked before any work is done.
+
+The text under a field is its documentation: what turning it does. It is shown by the reference page
+and by `ctpo train --dry-run`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ctpo.objective import Objective, preset
+
+
+class Section(BaseModel):
+    """A table of the recipe. Unknown keys are refused, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class TinyModel(Section):
+    """A Qwen3 built from its configuration, for machines without a GPU or a network."""
+
+    hidden_size: int = Field(128, ge=8)
+    """Width of the residual stream."""
+    layers: int = Field(3, ge=1)
+    """Number of layers."""
+    heads: int = Field(4, ge=1)
+    """Query heads."""
+    key_value_heads: int = Field(2, ge=1)
+    """Key and value heads; divides `heads`."""
+    head_size: int = Field(32, ge=2, multiple_of=2)
+    """Width of a head."""
+    intermediate_size: int = Field(256, ge=8)
+    """Width of the feed-forward layers."""
+    vocabulary: int = Field(384, ge=128)
+    """Entries of the tokenizer, which is trained on the warm start's transcripts."""
+    weight_std: float = Field(0.08, gt=0)
+    """Standard deviation of the initial weights."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.heads % self.key_value_heads:
+            raise ValueError(
+                f"heads is {self.heads}; it must be a multiple of key_value_heads, "
+                f"{self.key_value_heads}"
+            )
+        return self
+
+
+class Lora(Section):
+    """Low-rank adapters instead of training every weight."""
+
+    rank: int = Field(32, ge=1)
+    """Rank of the adapters: more can learn more and takes more memory."""
+    alpha: int = Field(64, ge=1)
+    """Scale of the adapters; the update is multiplied by alpha / rank."""
+    target_modules: str | list[str] = "all-linear"
+    """Which layers get an adapter: module names, or `all-linear`."""
+
+
+class Model(Section):
+    """Where the policy comes from: `path` or `tiny`, one of them."""
+
+    path: str | None = None
+    """A model directory or a Hub name."""
+    tiny: TinyModel | None = None
+    """Build a tiny model and warm-start it."""
+    lora: Lora | None = None
+    """Train adapters only. Left out, every weight is trained."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What is computed in. With bfloat16, weights that are trained, logits and log-probabilities
+    stay float32; frozen weights under adapters are kept in bfloat16."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: a third more time, much less memory."""
+    chat_template_kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Given to the chat template, e.g. `enable_thinking = false` for Qwen3."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.path is None) == (self.tiny is None):
+            raise ValueError("exactly one of path and tiny must be given")
+        if self.tiny is not None and (self.lora is not None or self.gradient_checkpointing):
+            raise ValueError("lora and gradient_checkpointing are for a model from a path")
+        return self
+
+
+class WarmStart(Section):
+    """Supervised imitation of a sloppy teacher, so that the tiny model can use the tool."""
+
+    problems: int = Field(8_400, ge=64)
+    """Problems of the training split that the teacher answers."""
+    transcripts: int = Field(17_600, ge=64)
+    """Transcripts to learn from; the teacher goes through the problems again and again."""
+    batch_size: int = Field(16, ge=1)
+    """Transcripts per step."""
+    learning_rate: float = Field(4e-3, gt=0)
+    """Learning rate, of Muon on matrices and of AdamW on the rest."""
+    target_accuracy: float = Field(0.25, ge=0, lt=1)
+    """Sampled accuracy, on problems not learned from, at which the learning rate starts to fall.
+    Copying numbers is learned suddenly and not always at the same step, so the accuracy decides and
+    not a number of steps."""
+    check_every: int = Field(100, ge=1)
+    """Steps between two looks at the accuracy."""
+    decay_steps: int = Field(300, ge=1)
+    """Steps in which the learning rate falls to zero. More make a more accurate model."""
+    max_steps: int = Field(3000, ge=1)
+    """Steps after which a warm start below its target is given up with an error."""
+    seed: int = 0
+    """Of the weights, the transcripts and their order. Not the run's own seed: runs with other
+    seeds share one warm start, as they would share a pretrained model."""
+
+
+class Data(Section):
+    """The problems."""
+
+    train: str = "builtin"
+    """`builtin`, a Parquet or JSONL file in verl's schema, or a Hub name."""
+    held_out: str = "builtin"
+    """The same for evaluation. The built-in held-out problems are never trained on."""
+    train_problems: int = Field(2000, ge=1)
+    """How many problems to train on. Of a file, the first so many."""
+    held_out_problems: int = Field(128, ge=1)
+    """How many problems to evaluate on. Of a file, the first so many."""
+    hard_fraction: float = Field(0.0, ge=0, le=1)
+    """Share of built-in problems with three-digit operands."""
+
+    @model_validator(mode="after")
+    def _hard_needs_builtin(self) -> Self:
+        if self.hard_fraction and "builtin" not in (self.train, self.held_out):
+            raise ValueError("hard_fraction has no effect on problems from files")
+        return self
+
+
+class ObjectiveSection(Section):
+    """The loss: a preset and what is changed of it."""
+
+    preset: str = "ctpo"
+    """`ctpo`, `ctpo-printed`, `grpo`, `gspo` or `full-sequence`."""
+    eps_low: float | None = None
+    """Lower edge of a log-space window, times t^power. Smaller clips more."""
+    eps_high: float | None = None
+    """Upper edge of a log-space window, times t^power."""
+    power: float | None = None
+    """How a log-space window grows with position t: 0.5 follows the spread of the product."""
+    clip_low: float | None = None
+    """Lower edge of a ratio-space window: 1 - clip_low."""
+    clip_high: float | None = None
+    """Upper edge of a ratio-space window: 1 + clip_high."""
+    dual_clip: float | Literal["off"] | None = None
+    """Upper bound for negative advantages, in the window's own terms; `off` removes it."""
+
+    def build(self) -> Objective:
+        """Return the objective itself.
+
+        Raises:
+            ValueError: The preset is unknown or has no such parameter.
+        """
+        return preset(self.preset, **self.overrides())
+
+    def overrides(self) -> dict[str, float | None]:
+        """Return what is changed of the preset."""
+        given = self.model_dump(exclude={"preset"}, exclude_none=True)
+        return {key: None if value == "off" else value for key, value in given.items()}
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        self.build()
+        return self
+
+
+class Rollout(Section):
+    """How answers are collected.
+
+    Sampling is never cut by top-p or top-k: the mass cut off would bias every importance ratio, and
+    the product over a prefix raises the bias to the power t.
+    """
+
+    prompts_per_batch: int = Field(16, ge=1)
+    """Problems per batch of rollouts."""
+    responses_per_prompt: int = Field(8, ge=2)
+    """Answers per problem: the group whose mean and deviation normalise the reward."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature. The same temperature is used in the training log-probabilities."""
+    max_response_tokens: int = Field(160, ge=1)
+    """Most tokens of a response, the tool's output included."""
+    max_calls: int = Field(2, ge=0)
+    """Most programs run in one response."""
+    max_output_chars: int = Field(512, ge=2)
+    """Most characters of a program's output that go back into the context."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What generates: a loop on the training model itself, or vLLM beside it (needs a GPU)."""
+    keep_every: int = Field(1, ge=0)
+    """Every how many batches the trajectories are written to the run directory; 0 writes none."""
+
+
+class Optimization(Section):
+    """The updates."""
+
+    batches: int = Field(60, ge=1)
+    """Batches of rollouts."""
+    updates_per_batch: int = Field(16, ge=1)
+    """Optimizer steps per batch of rollouts. Every step but the first is off-policy."""
+    micro_batch: int = Field(8, ge=1)
+    """Responses per forward and backward pass: smaller takes less memory and more time."""
+    learning_rate: float = Field(2e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """What follows the warm-up: a linear decay to zero, or the peak rate to the end."""
+    warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from zero."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Longer gradients are scaled down to this norm."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    adam_epsilon: float = Field(1e-8, gt=0)
+    """Added to AdamW's denominator: gradients far below it take small steps, not full ones."""
+    checkpoint_every: int = Field(20, ge=1)
+    """Batches between checkpoints. They are written where resuming is exact: between batches."""
+
+
+class SandboxSection(Section):
+    """Where programs run."""
+
+    timeout: float = Field(3.0, gt=0)
+    """Seconds a program may take of its own; waiting for a processor does not count."""
+    memory_mb: int = Field(512, ge=32)
+    """Mebibytes a program may use."""
+    preload: list[str] = Field(default_factory=list)
+    """Modules imported once for all programs, such as `sympy`."""
+    allow_weak: bool = False
+    """Run even where the kernel cannot isolate programs. Only for code you trust."""
+    max_failure_share: float = Field(0.02, ge=0, le=1)
+    """Share of a batch's programs the sandbox itself may fail to run; more stop the training."""
+
+
+class EvaluationSection(Section):
+    """Held-out accuracy before, during and after training."""
+
+    samples_per_problem: int = Field(4, ge=1)
+    """Sampled answers per problem: the k of avg@k."""
+    temperature: float = Field(1.0, gt=0)
+    """Temperature of the sampled answers. Greedy accuracy is reported beside."""
+    every: int = Field(15, ge=0)
+    """Batches between evaluations; 0 evaluates at the start and the end only."""
+    batch_size: int = Field(256, ge=1)
+    """Episodes run side by side."""
+
+
+class Recipe(Section):
+    """Everything that decides a run."""
+
+    name: str
+    """Names the run directory."""
+    seed: int = Field(0, ge=0)
+    """Of the problems, their order and the sampling. The same seed gives the same metrics."""
+    threads: int | None = Field(None, ge=1)
+    """Processor threads of torch. Left out, torch decides; tiny models are fastest with 1."""
+    model: Model
+    warm_start: WarmStart | None = None
+    data: Data = Data()
+    objective: ObjectiveSection = ObjectiveSection()
+    rollout: Rollout = Rollout()
+    optimization: Optimization = Optimization()
+    sandbox: SandboxSection = SandboxSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @property
+    def responses_per_batch(self) -> int:
+        """Answers per batch of rollouts."""
+        return self.rollout.prompts_per_batch * self.rollout.responses_per_prompt
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches per optimizer step."""
+        return (
+            self.responses_per_batch
+            // self.optimization.updates_per_batch
+            // self.optimization.micro_batch
+        )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        responses, updates = self.responses_per_batch, self.optimization.updates_per_batch
+        if responses % updates:
+            raise ValueError(
+                f"optimization.updates_per_batch is {updates}; it must divide the {responses} "
+                "responses of a batch"
+            )
+        if (responses // updates) % self.optimization.micro_batch:
+            raise ValueError(
+                f"optimization.micro_batch is {self.optimization.micro_batch}; it must divide the "
+                f"{responses // updates} responses of an update"
+            )
+        if self.model.tiny is not None and self.warm_start is None:
+            raise ValueError("model.tiny needs a [warm_start]: untrained, it is never right")
+        if self.model.tiny is None and self.warm_start is not None:
+            raise ValueError("warm_start has no effect on a model from a path; leave it out")
+        if self.model.tiny is not None and self.rollout.engine == "vllm":
+            raise ValueError("rollout.engine = 'vllm' is for a model from a path")
+        if (
+            self.data.train == "builtin"
+            and self.data.train_problems < self.rollout.prompts_per_batch
+        ):
+            raise ValueError(
+                f"data.train_problems is {self.data.train_problems}; one batch takes "
+                f"{self.rollout.prompts_per_batch}"
+            )
+        return self

@@ -1,0 +1,159 @@
+"""The one function that runs a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from ctpo.sandbox import Sandbox
+from ctpo.tasks import Problem, generate, read_problems
+from ctpo.training import warm_start
+from ctpo.training.libraries import quiet_libraries
+from ctpo.training.listening import Listener, Quiet, Stopwatch
+from ctpo.training.policy import episode_settings, measure
+from ctpo.training.recipe import Recipe
+from ctpo.training.run_directory import RunDirectory
+
+
+def run(
+    recipe: Recipe,
+    directory: RunDirectory,
+    *,
+    cache: Path,
+    listener: Listener | None = None,
+) -> None:
+    """Run a recipe from its last checkpoint, or from the beginning where there is none.
+
+    Args:
+        recipe: What to do.
+        directory: Where to write; its files are listed in `docs/architecture.md`.
+        cache: Directory of warm-started models.
+        listener: Hears how it goes.
+
+    Raises:
+        SandboxUnavailable: Programs cannot be isolated on this machine.
+        SandboxFailure: Too many programs failed by the sandbox's own fault.
+        WarmStartFailed: The tiny model did not learn to use the tool.
+        ValueError: A problem file cannot be read.
+    """
+    listener = listener or Quiet()
+    watch = Stopwatch()
+    # Read before any work is done: a file that cannot be read shows now.
+    train, held_out = problems(recipe)
+    quiet_libraries()
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    try:
+        with start_sandbox(recipe) as sandbox:
+            model, tokenizer = load_policy(recipe, sandbox, cache, listener, watch)
+            evaluator = Evaluator(recipe, held_out, tokenizer, sandbox, directory, listener, watch)
+            if not directory.has_evaluation("start"):
+                evaluator("start", 0, model)
+            # Imported late: a warm start or an evaluation needs no trainer.
+            from ctpo.training.trl_run import train_with_trl
+
+            trained = train_with_trl(
+                recipe, directory, train, model, tokenizer, sandbox, evaluator, listener, watch
+            )
+            trained.save_pretrained(directory.model)
+            tokenizer.save_pretrained(directory.model)
+            evaluator("final", recipe.optimization.batches, trained)
+    finally:
+        directory.add_timing(watch.phases)
+
+
+def problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
+    """Return the problems to train on and those held out."""
+    data = recipe.data
+
+    def read(source: str, count: int, split: Literal["train", "held-out"]) -> list[Problem]:
+        if source == "builtin":
+            # Held-out problems do not depend on the run's seed, so that runs can be compared.
+            seed = recipe.seed if split == "train" else 0
+            return generate(count, seed=seed, hard_fraction=data.hard_fraction, split=split)
+        return read_problems(source, limit=count)
+
+    return (
+        read(data.train, data.train_problems, "train"),
+        read(data.held_out, data.held_out_problems, "held-out"),
+    )
+
+
+def start_sandbox(recipe: Recipe) -> Sandbox:
+    """Return the recipe's sandbox; entering it starts it."""
+    settings = recipe.sandbox
+    return Sandbox(
+        timeout=settings.timeout,
+        memory_mb=settings.memory_mb,
+        preload=settings.preload,
+        allow_weak=settings.allow_weak,
+    )
+
+
+def load_policy(
+    recipe: Recipe, sandbox: Sandbox, cache: Path, listener: Listener, watch: Stopwatch
+) -> tuple[PreTrainedModel, Tokenizer]:
+    """Return the policy to train and its tokenizer, warm-starting a tiny one if need be."""
+    path: str | Path | None = recipe.model.path
+    if path is None:
+        assert recipe.warm_start is not None, "the recipe has been checked"
+        # How many steps it takes is not known before; this is the bound.
+        listener.phase("warm start", recipe.warm_start.max_steps)
+
+        def show(progress: warm_start.Progress) -> None:
+            listener.progress(progress.step, loss=progress.loss, accuracy=progress.accuracy)
+
+        with watch.time("warm start"):
+            path = warm_start.warm_start(recipe, sandbox, cache, show)
+    # Frozen weights can be kept in bfloat16; weights that are trained cannot, since an update of
+    # 1e-6 is far below its rounding.
+    frozen = recipe.model.lora is not None and recipe.model.precision == "bfloat16"
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.bfloat16 if frozen else torch.float32
+    )
+    return model, AutoTokenizer.from_pretrained(path)
+
+
+class Evaluator:
+    """Measures held-out accuracy, sampled and greedy, and writes it to the run directory."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        held_out: Sequence[Problem],
+        tokenizer: Tokenizer,
+        sandbox: Sandbox,
+        directory: RunDirectory,
+        listener: Listener,
+        watch: Stopwatch,
+    ) -> None:
+        self._recipe = recipe
+        self._held_out = held_out
+        self._tokenizer = tokenizer
+        self._sandbox = sandbox
+        self._directory = directory
+        self._listener = listener
+        self._watch = watch
+
+    def __call__(self, name: str, batch: int, model: PreTrainedModel) -> None:
+        """Evaluate `model` after `batch` batches and write the result as `name`."""
+        with self._watch.time("evaluation"):
+            settings = self._recipe.evaluation
+            sampled, greedy = measure(
+                model,
+                self._tokenizer,
+                self._sandbox,
+                self._held_out,
+                episode_settings(self._recipe),
+                samples_per_problem=settings.samples_per_problem,
+                temperature=settings.temperature,
+                batch_size=settings.batch_size,
+                seed=self._recipe.seed,
+                listener=self._listener,
+            )
+        self._directory.add_evaluation(name, batch, sampled, greedy)

@@ -1,0 +1,160 @@
+"""The run directory: everything a run leaves behind, in files any tool can read."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from ctpo.evaluation import Evaluation
+from ctpo.objective import PositionStatistics
+from ctpo.tir import Trajectory
+from ctpo.tir.storage import write_trajectories
+from ctpo.training.loading import dump_recipe, load_recipe
+from ctpo.training.recipe import Recipe
+
+_PACKAGES = ("accelerate", "ctpo", "datasets", "numpy", "peft", "torch", "transformers", "trl")
+_BATCH_FILE = re.compile(r"batch-(\d+)\.parquet")
+
+
+class RunDirectory:
+    """One run on disk. Nothing is held open, so a killed run leaves whole files.
+
+    `positions.parquet` and `trajectories.parquet` are directories of one file per batch, which
+    Parquet readers take for one table.
+
+    Args:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> RunDirectory:
+        """Make a new run directory with its recipe and environment.
+
+        Raises:
+            FileExistsError: There is something at `path`.
+        """
+        path.mkdir(parents=True)
+        for name in ("positions.parquet", "trajectories.parquet", "evaluations", "checkpoints"):
+            (path / name).mkdir()
+        (path / "recipe.toml").write_text(dump_recipe(recipe))
+        run = cls(path)
+        run._write_json("environment.json", environment())
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """Open a run that was begun.
+
+        Raises:
+            FileNotFoundError: `path` is not a run directory.
+        """
+        if not (path / "recipe.toml").is_file():
+            raise FileNotFoundError(f"{path} is not a run directory: it has no recipe.toml")
+        return cls(path)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe the run was begun with."""
+        return load_recipe(str(self.path / "recipe.toml"))
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the engine writes its checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """Where the trained model goes."""
+        return self.path / "model"
+
+    def last_checkpoint(self) -> Path | None:
+        """Return the newest whole checkpoint, or None."""
+        found = [
+            (int(path.name.removeprefix("checkpoint-")), path)
+            for path in self.checkpoints.glob("checkpoint-*")
+            if (path / "trainer_state.json").is_file()
+        ]
+        return max(found)[1] if found else None
+
+    def forget_after(self, batch: int) -> None:
+        """Drop what a run wrote beyond `batch`, before it is resumed from there."""
+        metrics = self.path / "metrics.jsonl"
+        if metrics.is_file():
+            lines = metrics.read_text().splitlines(keepends=True)
+            metrics.write_text("".join(x for x in lines if json.loads(x)["batch"] <= batch))
+        for table in ("positions.parquet", "trajectories.parquet"):
+            for file in (self.path / table).iterdir():
+                match = _BATCH_FILE.fullmatch(file.name)
+                if match and int(match.group(1)) > batch:
+                    file.unlink()
+
+    def add_metrics(self, metrics: dict[str, float | int | None]) -> None:
+        """Append a line to `metrics.jsonl`."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+
+    def add_positions(self, positions: PositionStatistics, batch: int) -> None:
+        """Write the statistics by position of one batch."""
+        columns: dict[str, list[Any]] = dict(positions.to_columns())
+        table = pa.table({"batch": [batch] * len(columns["tokens"])} | columns)
+        pq.write_table(table, self.path / "positions.parquet" / _batch_file(batch))
+
+    def add_trajectories(self, trajectories: Sequence[Trajectory], batch: int) -> None:
+        """Write the trajectories of one batch."""
+        write_trajectories(
+            self.path / "trajectories.parquet" / _batch_file(batch), trajectories, batch
+        )
+
+    def has_evaluation(self, name: str) -> bool:
+        """Return whether an evaluation was written."""
+        return (self.path / "evaluations" / f"{name}.json").is_file()
+
+    def add_evaluation(
+        self, name: str, batch: int, sampled: Evaluation, greedy: Evaluation
+    ) -> None:
+        """Write one evaluation: `start`, `final` or `batch-0020`."""
+        content = {"batch": batch, "sampled": sampled.to_dict(), "greedy": greedy.to_dict()}
+        self._write_json(f"evaluations/{name}.json", content)
+
+    def add_timing(self, phases: dict[str, float]) -> None:
+        """Write the seconds by phase; those of an earlier part of the run are added to."""
+        path = self.path / "timing.json"
+        before = json.loads(path.read_text())["phases"] if path.is_file() else {}
+        names = list(dict.fromkeys([*before, *phases]))
+        total = {name: before.get(name, 0.0) + phases.get(name, 0.0) for name in names}
+        self._write_json("timing.json", {"phases": total})
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        (self.path / name).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions and the machine a run depends on."""
+    pages, page_size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processors": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "memory_gib": round(pages * page_size / 2**30, 1),
+        "gpus": gpus,
+    }
+
+
+def _batch_file(batch: int) -> str:
+    return f"batch-{batch:04d}.parquet"

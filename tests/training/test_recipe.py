@@ -1,0 +1,129 @@
+import tomllib
+
+import pytest
+
+from ctpo.objective import preset
+from ctpo.training.loading import RecipeError, dump_recipe, load_recipe, shipped_recipes
+from ctpo.training.recipe import Recipe, Section
+from ctpo.training.trl_run import trl_config
+
+
+def test_the_promised_recipes_are_shipped():
+    assert {"tiny", "tiny-hard", "qwen3-4b-1gpu"} <= set(shipped_recipes())
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_loads_under_its_own_name(name):
+    assert load_recipe(name).name == name
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_dumped_recipe_is_the_same_recipe(name, tmp_path):
+    recipe = load_recipe(name)
+    path = tmp_path / "recipe.toml"
+    path.write_text(dump_recipe(recipe))
+    assert load_recipe(str(path)) == recipe
+
+
+def test_the_tiny_recipe_is_the_published_setting_in_small():
+    recipe = load_recipe("tiny")
+    assert (recipe.rollout.prompts_per_batch, recipe.rollout.responses_per_prompt) == (16, 8)
+    assert (recipe.optimization.updates_per_batch, recipe.optimization.batches) == (16, 60)
+    assert recipe.objective.build() == preset("ctpo")
+    config = trl_config(recipe, "unused")
+    assert config.steps_per_rollout == 16
+    assert config.max_steps == 960
+    assert config.generation_batch_size == 128
+    assert config.loss_type == "grpo"
+
+
+def test_the_hard_recipe_has_a_quarter_of_three_digit_problems():
+    assert load_recipe("tiny-hard").data.hard_fraction == 0.25
+
+
+def test_the_large_recipe_translates_to_the_engine():
+    recipe = load_recipe(
+        "qwen3-4b-1gpu", ["rollout.engine=transformers", "model.precision=float32"]
+    )
+    config = trl_config(recipe, "unused")
+    assert config.gradient_accumulation_steps * 2 * 16 == 64 * 8
+    assert config.chat_template_kwargs == {"enable_thinking": False}
+
+
+def test_overrides_reach_their_field():
+    recipe = load_recipe(
+        "tiny", ["objective.preset=gspo", "seed=3", "objective.clip_low=0.1", 'name="x"']
+    )
+    assert (recipe.objective.preset, recipe.seed, recipe.name) == ("gspo", 3, "x")
+    assert recipe.objective.build() == preset("gspo", clip_low=0.1)
+
+
+def test_the_dual_clip_can_be_switched_off():
+    recipe = load_recipe("tiny", ["objective.dual_clip=off"])
+    assert recipe.objective.build() == preset("ctpo-printed")
+    assert trl_config(recipe, "unused").build_objective() == preset("ctpo-printed")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objective.presett=gspo"], r"objective.presett is unknown \(did you mean 'preset'\?\)"),
+        (["sed=3"], r"sed is unknown \(did you mean 'seed'\?\)"),
+        (["model.tiny.layer=3"], r"model.tiny.layer is unknown \(did you mean 'layers'\?\)"),
+        (["objective.preset=ctop"], "ctpo"),
+        (["objective.preset=grpo", "objective.eps_low=0.1"], "eps_low"),
+        (["rollout.top_p=0.9"], "rollout.top_p is refused: sampling must cover"),
+        (["seed=-1"], "seed is -1: .*greater than or equal to 0"),
+        (["seed"], "override 'seed' is not of the form section.key=value"),
+        (["name.x=1"], "name is a value, not a section"),
+        (["optimization.updates_per_batch=7"], "updates_per_batch is 7; it must divide the 128"),
+        (["optimization.micro_batch=5"], "micro_batch is 5; it must divide the 8"),
+        (['model.path="x"'], "exactly one of path and tiny"),
+        (["data.train_problems=3"], "data.train_problems is 3; one batch takes 16"),
+        (["rollout.engine=vllm"], "rollout.engine = 'vllm' is for a model from a path"),
+        (["model.tiny.heads=3"], "heads is 3; it must be a multiple of key_value_heads, 2"),
+        (["rollout.temperature=hot"], "rollout.temperature is 'hot'"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_would_be_right(overrides, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("tiny", overrides)
+
+
+def test_a_section_without_effect_is_refused():
+    with pytest.raises(RecipeError, match="warm_start has no effect on a model from a path"):
+        load_recipe("qwen3-4b-1gpu", ["warm_start.steps=3"])
+    with pytest.raises(RecipeError, match="hard_fraction has no effect on problems from files"):
+        load_recipe("qwen3-4b-1gpu", ["data.hard_fraction=0.5"])
+
+
+def test_an_unknown_recipe_names_the_nearest(tmp_path):
+    with pytest.raises(RecipeError, match=r"no recipe 'tinyhard' \(did you mean 'tiny-hard'\?\)"):
+        load_recipe("tinyhard")
+    with pytest.raises(RecipeError, match="there is no file"):
+        load_recipe(str(tmp_path / "none.toml"))
+    (tmp_path / "bad.toml").write_text("a = = 1")
+    with pytest.raises(RecipeError, match="is not TOML"):
+        load_recipe(str(tmp_path / "bad.toml"))
+
+
+def sections(section=Recipe):
+    yield section
+    for field in section.model_fields.values():
+        for option in [field.annotation, *getattr(field.annotation, "__args__", [])]:
+            if isinstance(option, type) and issubclass(option, Section):
+                yield from sections(option)
+
+
+def test_every_knob_says_what_it_does():
+    for section in sections():
+        for name, field in section.model_fields.items():
+            kinds = [field.annotation, *getattr(field.annotation, "__args__", [])]
+            is_section = any(isinstance(k, type) and issubclass(k, Section) for k in kinds)
+            assert is_section and section is Recipe or field.description, f"{section}.{name}"
+
+
+def test_dumped_recipes_hold_every_default():
+    values = tomllib.loads(dump_recipe(load_recipe("tiny")))
+    assert values["optimization"]["max_grad_norm"] == 1.0
+    assert values["model"]["tiny"]["hidden_size"] == 128
