@@ -1,0 +1,18 @@
+"""The commands, gathered."""
+
+from __future__ import annotations
+
+import typer
+
+from ctpo.cli import doctor, evaluate, report, train
+
+app = typer.Typer(
+    help="Reinforcement learning for language models whose importance ratio is right.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("train")(train.command)
+app.command("eval")(evaluate.command)
+app.command("report")(report.command)
+app.command("doctor")(doctor.command)

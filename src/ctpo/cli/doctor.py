@@ -1,0 +1,24 @@
+"""`ctpo doctor`."""
+
+from __future__ import annotations
+
+import typer
+from rich.table import Table
+
+from ctpo.cli.console import console
+
+_STYLES = {"good": "green", "limited": "yellow", "bad": "red"}
+
+
+def command() -> None:
+    """Tell what this machine can and cannot do. Exits with 1 if training cannot run."""
+    from ctpo.training.doctor import examine
+
+    table = Table("", "", "what was found", show_lines=True)
+    findings = examine()
+    for finding in findings:
+        style = _STYLES[finding.verdict]
+        table.add_row(finding.topic, f"[{style}]{finding.verdict}[/]", finding.words)
+    console.print(table)
+    if any(finding.verdict == "bad" for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,104 @@
+"""`ctpo train`."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ctpo.cli.console import Bars, console, usable
+
+
+def cache_directory() -> Path:
+    """Return where warm-started models are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "ctpo"
+
+
+def command(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A shipped recipe, such as tiny, or a .toml file.")
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change the recipe: section.key=value. May be repeated."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The run directory. [default: runs/NAME-SEED-TIME]")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run directory instead of a new run.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved recipe and do nothing.")
+    ] = False,
+) -> None:
+    """Train a model by a recipe."""
+    if recipe is None and resume is not None:
+        source = str(resume / "recipe.toml")
+    elif recipe is not None and resume is None:
+        source = recipe
+    else:
+        raise typer.BadParameter("give either a recipe or --resume RUN", param_hint="RECIPE")
+    if resume is not None and (change or output):
+        raise typer.BadParameter(
+            "a resumed run keeps its recipe and its place", param_hint="--resume"
+        )
+
+    from ctpo.training.loading import RecipeError, dump_recipe, load_recipe
+
+    with usable(RecipeError):
+        resolved = load_recipe(source, change or [])
+    if dry_run:
+        console.print(dump_recipe(resolved), markup=False, highlight=False, soft_wrap=True)
+        return
+
+    started = time.perf_counter()
+    from ctpo.report import ReportError, write_report
+    from ctpo.sandbox import SandboxUnavailable
+    from ctpo.tir import SandboxFailure
+    from ctpo.training.run import run
+    from ctpo.training.run_directory import RunDirectory
+    from ctpo.training.warm_start import WarmStartFailed
+
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = output or Path("runs") / f"{resolved.name}-seed{resolved.seed}-{stamp}"
+    with usable(
+        FileExistsError,
+        FileNotFoundError,
+        ReportError,
+        SandboxFailure,
+        SandboxUnavailable,
+        ValueError,
+        WarmStartFailed,
+    ):
+        directory = (
+            RunDirectory.create(path, resolved) if resume is None else RunDirectory.open(resume)
+        )
+        with Bars() as bars:
+            run(resolved, directory, cache=cache_directory(), listener=bars)
+        page = write_report(directory.path)
+        _show_result(directory.path, page, time.perf_counter() - started)
+
+
+def _show_result(path: Path, page: Path, seconds: float) -> None:
+    from ctpo.report import HEADINGS, before_after, phases, read_run
+
+    table = Table(*HEADINGS, title="Held-out accuracy")
+    for row in before_after(path):
+        if row.source == "all":
+            table.add_section()
+        table.add_row(*row.cells(), style="bold" if row.source == "all" else None)
+    console.print(table)
+    times = Table("phase", "seconds", "share", title="Where the time went")
+    for phase in phases(read_run(path)):
+        times.add_row(phase.name, f"{phase.seconds:.0f}", f"{phase.share:.0%}")
+    console.print(times)
+    console.print(f"whole run   {seconds:.0f} s", highlight=False)
+    console.print(f"run         {path}", soft_wrap=True, highlight=False)
+    console.print(f"report      {page}", soft_wrap=True, highlight=False)
