@@ -1,0 +1,32 @@
+"""One problem, whichever way it came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Message = dict[str, str]
+Split = Literal["train", "held-out", "test"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question with a known answer.
+
+    Attributes:
+        id: Stable identifier, unique within the list it came in.
+        messages: The chat put to the model, each message with a "role" and a "content".
+        answer: The right answer, as the source writes it.
+        source: Name of the built-in template, or the file's `data_source`.
+        split: "train", "held-out" (built-in problems never trained on) or "test".
+        level: Digits of the operands of a built-in problem; 0 for a problem from a file.
+        operands: What the built-in problem's text is made of; empty for a problem from a file.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    answer: str
+    source: str
+    split: Split
+    level: int = 0
+    operands: tuple[int, ...] = ()

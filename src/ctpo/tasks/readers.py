@@ -1,0 +1,128 @@
+"""Read problems from Parquet and JSONL files, and from data sets on the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ctpo.tasks.problem import Problem, Split
+from ctpo.tasks.rows import SPLITS, Row, problem_from_row, stated_split
+
+SUFFIXES = (".parquet", ".jsonl")
+
+
+def read_problems(
+    source: str | Path, split: str | None = None, limit: int | None = None
+) -> list[Problem]:
+    """Reads problems from a file, a directory or the Hub.
+
+    Args:
+        source: A `.parquet` or `.jsonl` file, a directory that `datasets.load_dataset` understands,
+            or the name of a data set on the Hub, such as `math-ai/aime24`.
+        split: Which part to read. Of a directory or a Hub data set, the split of that name, needed
+            where there are several. Of a file, the rows whose `extra_info.split` is this one, and
+            those that state none.
+        limit: Most problems to return, from the start; None for all.
+
+    Returns:
+        The problems in their order. One that states no split has the one asked for, or "test".
+
+    Raises:
+        FileNotFoundError: If `source` looks like a path and nothing is there.
+        ValueError: If a row cannot be read, an identifier occurs twice, a split is missing or
+            unknown, or no problem is left. The message names file, row and field.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; it must be 1 or more, or None for all")
+    path = Path(source)
+    if path.suffix in SUFFIXES:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        if split is not None and split not in SPLITS:
+            raise ValueError(f"split is {split!r}; of a file it must be one of {', '.join(SPLITS)}")
+        wanted = None if split is None else SPLITS[split]
+        rows = _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
+        return _problems(rows, str(path), path.stem, wanted, wanted or "test", limit)
+    if path.is_file():
+        raise ValueError(f"{path}: the name must end in one of {', '.join(SUFFIXES)}")
+    if not path.is_dir() and str(source).startswith((".", "/", "~")):
+        raise FileNotFoundError(f"{path}: no such file or directory")
+    rows, loaded = _data_set_rows(str(source), split)
+    # The split was chosen by name; what the rows themselves say does not leave any of them out.
+    return _problems(rows, str(source), path.name, None, SPLITS.get(loaded, "test"), limit)
+
+
+def _problems(
+    rows: Iterable[tuple[int, Row]],
+    place: str,
+    name: str,
+    wanted: Split | None,
+    default: Split,
+    limit: int | None,
+) -> list[Problem]:
+    problems: list[Problem] = []
+    first_seen: dict[str, int] = {}
+    for number, row in rows:
+        where = f"{place}, row {number}"
+        if wanted is not None and stated_split(row, where) not in (None, wanted):
+            continue
+        problem = problem_from_row(row, where, number, name, default)
+        if problem.id in first_seen:
+            raise ValueError(
+                f"{where}: id is {problem.id!r}, which row {first_seen[problem.id]} has already;"
+                " each row must have its own"
+            )
+        first_seen[problem.id] = number
+        problems.append(problem)
+        if len(problems) == limit:
+            break
+    if not problems:
+        raise ValueError(f"{place}: no problems" + (f" of split {wanted!r}" if wanted else ""))
+    return problems
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yields rows with their numbers, counted from 1, a batch in memory at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{path}: not a readable Parquet file: {error}") from error
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yields rows with their line numbers, counted from 1; blank lines are no rows."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, row {number}: not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise ValueError(
+                    f"{path}, row {number}: is {line.strip()[:100]}; it must be a JSON object"
+                )
+            yield number, row
+
+
+def _data_set_rows(name: str, split: str | None) -> tuple[Iterator[tuple[int, Row]], str]:
+    """Loads a split of a data set; returns its rows and its name."""
+    from datasets import load_dataset
+
+    splits = load_dataset(name)
+    if split is None and len(splits) > 1:
+        raise ValueError(f"{name} has the splits {', '.join(splits)}; name one")
+    chosen = split or next(iter(splits))
+    if chosen not in splits:
+        raise ValueError(f"{name} has no split {chosen!r}; it has {', '.join(splits)}")
+    return enumerate(splits[chosen], start=1), chosen

@@ -1,0 +1,156 @@
+"""Turn one row of a data set into a problem, or say exactly what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from ctpo.tasks.problem import Message, Problem, Split
+
+Row = Mapping[str, Any]
+
+QUESTION_FIELDS = ("prompt", "problem", "question")
+ROLES = ("system", "user", "assistant", "tool")
+
+# Names in use for the same three parts.
+SPLITS: dict[str, Split] = {
+    "train": "train",
+    "test": "test",
+    "held-out": "held-out",
+    "validation": "held-out",
+    "val": "held-out",
+    "dev": "held-out",
+}
+
+
+def problem_from_row(row: Row, place: str, number: int, name: str, split: Split) -> Problem:
+    """Reads one row in verl's schema or in the plain one.
+
+    verl's schema has `prompt` (a list of messages), `reward_model.ground_truth`, `data_source`,
+    `extra_info.index` and perhaps `id`. The plain one has `prompt`, `problem` or `question` (a
+    string), `answer` and perhaps `id` and `source`.
+
+    Args:
+        row: The fields.
+        place: Where the row is, for error messages.
+        number: The row's number, counted from 1, for rows without an identifier.
+        name: Source of rows that name none.
+        split: Split of rows that name none.
+
+    Returns:
+        The problem.
+
+    Raises:
+        ValueError: If a field is missing or of the wrong kind; the message says where, which field,
+            what it holds and what it should.
+    """
+    reader = _RowReader(row, place)
+    source = reader.source(name)
+    return Problem(
+        id=reader.identifier(source, number),
+        messages=reader.messages(),
+        answer=reader.answer(),
+        source=source,
+        split=stated_split(row, place) or split,
+    )
+
+
+def stated_split(row: Row, place: str) -> Split | None:
+    """Returns the split a row says it belongs to (`extra_info.split`), or None if it says nothing.
+
+    Args:
+        row: The fields.
+        place: Where the row is, for error messages.
+
+    Raises:
+        ValueError: If the name is not a known one.
+    """
+    reader = _RowReader(row, place)
+    name = reader.extra_info().get("split")
+    if name is None:
+        return None
+    if name not in SPLITS:
+        reader.fail("extra_info.split", name, f"one of {', '.join(SPLITS)}")
+    return SPLITS[name]
+
+
+class _RowReader:
+    """Checks the fields of one row."""
+
+    def __init__(self, row: Row, place: str) -> None:
+        self._row = row
+        self._place = place
+
+    def fail(self, field: str, found: object, wanted: str) -> NoReturn:
+        shown = repr(found)
+        shown = shown if len(shown) <= 100 else shown[:100] + "..."
+        raise ValueError(f"{self._place}: {field} is {shown}; it must be {wanted}")
+
+    def extra_info(self) -> Row:
+        info = self._row.get("extra_info")
+        if info is None:
+            return {}
+        if not isinstance(info, Mapping):
+            self.fail("extra_info", info, "a mapping")
+        return info
+
+    def source(self, default: str) -> str:
+        for field in ("data_source", "source"):
+            value = self._row.get(field)
+            if value is not None:
+                return self._text(field, value)
+        return default
+
+    def identifier(self, source: str, number: int) -> str:
+        value = self._row.get("id")
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+                self.fail("id", value, "a non-empty string or an integer")
+            return str(value)
+        index = self.extra_info().get("index")
+        return f"{source}-{number if index is None else index}"
+
+    def messages(self) -> tuple[Message, ...]:
+        for field in QUESTION_FIELDS:
+            value = self._row.get(field)
+            if isinstance(value, str):
+                return ({"role": "user", "content": self._text(field, value)},)
+            if value is not None:
+                return self._chat(field, value)
+        raise ValueError(
+            f"{self._place}: none of the fields {', '.join(QUESTION_FIELDS)} is there; the fields"
+            f" are {', '.join(self._row)}"
+        )
+
+    def _chat(self, field: str, value: object) -> tuple[Message, ...]:
+        if not isinstance(value, Sequence) or not value:
+            self.fail(field, value, "a string or a non-empty list of messages")
+        messages = []
+        for index, message in enumerate(value):
+            at = f"{field}[{index}]"
+            if not isinstance(message, Mapping):
+                self.fail(at, message, "a message with a role and a content")
+            if message.get("role") not in ROLES:
+                self.fail(f"{at}.role", message.get("role"), f"one of {', '.join(ROLES)}")
+            content = self._text(f"{at}.content", message.get("content"))
+            messages.append({"role": message["role"], "content": content})
+        if messages[-1]["role"] not in ("user", "tool"):
+            self.fail(f"{field}[-1].role", messages[-1]["role"], "'user': the model answers next")
+        return tuple(messages)
+
+    def answer(self) -> str:
+        field, value = "answer", self._row.get("answer")
+        model = self._row.get("reward_model")
+        if model is not None:
+            field = "reward_model.ground_truth"
+            if not isinstance(model, Mapping):
+                self.fail("reward_model", model, "a mapping with a ground_truth")
+            value = model.get("ground_truth")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        return self._text(field, value)
+
+    def _text(self, field: str, value: object) -> str:
+        if not isinstance(value, str) or not value.strip():
+            self.fail(field, value, "a non-empty string")
+        return value
