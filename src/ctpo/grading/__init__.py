@@ -1,0 +1,6 @@
+r"""Is this answer right: exact, fast for numbers, with "could not tell" apart from "wrong"."""
+
+from ctpo.grading.box import last_box
+from ctpo.grading.verdict import Grade, Verdict, grade
+
+__all__ = ["Grade", "Verdict", "grade", "last_box"]

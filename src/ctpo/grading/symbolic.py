@@ -1,0 +1,214 @@
+r"""Decide whether two LaTeX formulas are equal, exactly. Runs in a worker process only.
+
+math-verify reads the LaTeX; the comparison is our own, because math-verify compares floats and so
+calls 1/2^99 and 1/2^98 equal. Equality is shown by sympy or by agreement to 200 digits, difference
+by a gap far above the rounding error; anything else raises `Undecided`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import sympy
+from math_verify import LatexExtractionConfig, parse
+from sympy.core.relational import Relational
+
+COARSE_DIGITS, FINE_DIGITS = 30, 200
+
+_DECIMAL = re.compile(r"(?<![0-9])([0-9]*)\.([0-9]+)")
+_FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp min max gcd"
+_BARE = re.compile(rf"(?<![A-Za-z\\])(pi|infty|{'|'.join(_FUNCTIONS.split())})(?![A-Za-z])")
+_BARE_SQRT = re.compile(r"(?<![A-Za-z\\])sqrt\s*\(")
+_SUBSCRIPT = re.compile(r"(?<![0-9])_([0-9])(?![0-9])")
+_NO_WORDS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\[A-Za-z]+")
+
+# What the parser reads as something else rather than reject.
+_MISREAD = (
+    (re.compile(r"[0-9]\s+[0-9]"), "two numbers side by side"),
+    (re.compile(r"[0-9]_"), "a number base"),
+    (re.compile(r"[0-9][eE][+-]?[0-9]"), "a power of ten too large to read"),
+    (re.compile(r"\\circ|\\degree"), "an angle in degrees"),
+    (re.compile(r"\\approx|\\[lc]?dots|\.\.\.|~"), "an approximation"),
+)
+_PROSE = re.compile(r"[A-Za-z]{4,}")
+
+
+class Undecided(Exception):  # noqa: N818 - the third outcome, not a fault
+    """Neither equality nor difference could be shown; the message says why."""
+
+
+def equal(left: str, right: str) -> bool:
+    """Whether two LaTeX formulas mean the same.
+
+    Args:
+        left: LaTeX without dollar signs, units and the like.
+        right: Same.
+
+    Returns:
+        True or False, either shown to hold.
+
+    Raises:
+        Undecided: If one cannot be read, or neither could be shown.
+    """
+    return bool(_same(_read(left), _read(right)))  # sympy has truth values of its own
+
+
+def _read(text: str) -> Any:  # noqa: ANN401 - sympy's classes have no common base
+    """Parses LaTeX, refusing what the parser is known to misread."""
+    # pi/2 would be read as p·i/2, 2**3 not at all.
+    latex = _braced_roots(_BARE.sub(r"\\\1", text.replace("**", "^")))
+    latex = _SUBSCRIPT.sub(r"_{\1}", latex)
+    for pattern, problem in _MISREAD:
+        if pattern.search(latex):
+            raise Undecided(f"{text!r} holds {problem}")
+    if _PROSE.search(_NO_WORDS.sub(" ", latex)):
+        raise Undecided(f"{text!r} holds prose")
+    # Decimals as fractions, so that nothing is ever rounded.
+    latex = _DECIMAL.sub(lambda m: rf"\frac{{{m[1]}{m[2]}}}{{1{'0' * len(m[2])}}}", latex)
+    found = parse(
+        rf"\boxed{{{latex}}}",
+        [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)],
+        fallback_mode="no_fallback",
+        parsing_timeout=None,
+    )
+    if not found:
+        raise Undecided(f"{text!r} could not be read")
+    return _imaginary(found[0])
+
+
+def _braced_roots(text: str) -> str:
+    r"""Writes `sqrt(a)` as `\sqrt{a}`, the closing parenthesis being the one that balances."""
+    while found := _BARE_SQRT.search(text):
+        depth, end = 1, found.end()
+        while depth and end < len(text):
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        if depth:
+            raise Undecided(f"{text!r} leaves a parenthesis open")
+        text = rf"{text[: found.start()]}\sqrt{{{text[found.end() : end - 1]}}}{text[end:]}"
+    return text
+
+
+def _imaginary(value: Any) -> Any:  # noqa: ANN401
+    """The letter i is the imaginary unit; the parser takes it for a variable."""
+    letters = {s: sympy.I for s in getattr(value, "free_symbols", ()) if s.name == "i"}
+    return value.xreplace(letters) if letters else value
+
+
+def _same(left: Any, right: Any) -> bool:  # noqa: ANN401
+    for one, other in ((left, right), (right, left)):
+        if isinstance(one, sympy.FiniteSet) and isinstance(other, sympy.Expr):
+            return _same_set(one.args, (other,))  # {5} and 5 are the same answer
+        if isinstance(one, sympy.FiniteSet) and isinstance(other, sympy.Tuple):
+            if not _same_set(one.args, other.args):
+                return False
+            raise Undecided("the same numbers, ordered in one and unordered in the other")
+        if isinstance(one, sympy.Interval) and isinstance(other, sympy.Tuple):
+            # (1,2) is read as an interval, (2,1) as a pair.
+            return (
+                one.left_open and one.right_open and _same(sympy.Tuple(one.start, one.end), other)
+            )
+    if isinstance(left, sympy.FiniteSet) and isinstance(right, sympy.FiniteSet):
+        return _same_set(left.args, right.args)
+    if isinstance(left, sympy.Tuple) and isinstance(right, sympy.Tuple):
+        return len(left) == len(right) and all(map(_same, left, right))
+    if isinstance(left, sympy.Interval) and isinstance(right, sympy.Interval):
+        open_alike = (left.left_open, left.right_open) == (right.left_open, right.right_open)
+        return open_alike and _same(left.start, right.start) and _same(left.end, right.end)
+    if isinstance(left, sympy.Union) and isinstance(right, sympy.Union):
+        return _same_set(left.args, right.args)
+    if isinstance(left, sympy.MatrixBase) and isinstance(right, sympy.MatrixBase):
+        return left.shape == right.shape and all(map(_same, left, right))
+    if isinstance(left, Relational) and isinstance(right, Relational):
+        return _same_relation(left, right)
+    if isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr):
+        return _same_expression(left, right)
+    if left == right:
+        return True
+    if isinstance(left, sympy.Set) and isinstance(right, sympy.Set):
+        return False
+    raise Undecided(f"no way to compare a {type(left).__name__} with a {type(right).__name__}")
+
+
+def _same_set(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
+    """Whether every element has its equal on the other side, both ways."""
+    return all(_among(one, right) for one in left) and all(_among(one, left) for one in right)
+
+
+def _among(element: Any, others: tuple[Any, ...]) -> bool:  # noqa: ANN401
+    doubt = None
+    for other in others:
+        try:
+            if _same(element, other):
+                return True
+        except Undecided as undecided:
+            doubt = undecided
+    if doubt:
+        raise doubt
+    return False
+
+
+def _same_relation(left: Relational, right: Relational) -> bool:
+    """Whether two equations or inequalities are multiples of one another."""
+    sides = []
+    for relation in (left, right):
+        if not all(isinstance(side, sympy.Expr) for side in relation.args):
+            raise Undecided(f"no way to compare the sides of {relation}")
+        difference = relation.args[0] - relation.args[1]
+        flipped = relation.rel_op in ("<", "<=")
+        operator = relation.rel_op.replace("<", ">")
+        sides.append((operator, (-difference if flipped else difference).doit()))
+    (one_operator, one), (other_operator, other) = sides
+    if one_operator != other_operator or one.free_symbols != other.free_symbols:
+        return False
+    factor = sympy.simplify(one / other)
+    if not factor.is_number:
+        return False
+    return bool(factor.is_nonzero if one_operator in ("==", "!=") else factor.is_positive)
+
+
+def _same_expression(left: sympy.Expr, right: sympy.Expr) -> bool:
+    if not left.free_symbols and not right.free_symbols:
+        return _same_number(left, right)
+    left, right = left.doit(), right.doit()
+    if left == right or sympy.simplify(left - right) == 0:
+        return True
+    verdict = (left - right).equals(0)
+    if verdict is None:
+        raise Undecided(f"could neither show {left} = {right} nor the contrary")
+    return bool(verdict)
+
+
+def _same_number(left: sympy.Expr, right: sympy.Expr) -> bool:
+    # The gap first: it needs no exact evaluation, which for 10^(10^10) fills the memory.
+    if _apart(left, right, COARSE_DIGITS):
+        return False
+    left, right = left.doit(), right.doit()
+    for value in (left, right):
+        if value.has(sympy.nan, sympy.zoo):
+            raise Undecided("a division by zero")
+    if left == right:
+        return True
+    if left.is_Rational and right.is_Rational:
+        return False
+    verdict = (left - right).equals(0)
+    if verdict is not None:
+        return bool(verdict)
+    if apart := _apart(left, right, FINE_DIGITS):
+        return False
+    if apart is None:
+        raise Undecided(f"could neither show {left} = {right} nor the contrary")
+    return True
+
+
+def _apart(left: sympy.Expr, right: sympy.Expr, digits: int) -> bool | None:
+    """Whether two numbers differ by more than the rounding error; None if they have no value."""
+    try:
+        one, other = (value.evalf(digits, strict=True) for value in (left, right))
+    except (sympy.core.evalf.PrecisionExhausted, ValueError, TypeError, NotImplementedError):
+        return None
+    scale = max(abs(one), abs(other))
+    if not (one.is_finite and other.is_finite and scale.is_comparable):
+        return None
+    return bool(abs(one - other) > scale * sympy.Float(10) ** (5 - digits))

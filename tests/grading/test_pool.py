@@ -1,0 +1,172 @@
+"""The worker processes: shared by threads, killed when late, gone at the end."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ctpo.grading import grade
+from ctpo.grading.pool import Pool, _Worker
+
+HEAVY = ("10^{10^{10}}+1", "10^{10^{10}}")
+
+
+@pytest.fixture
+def pool():
+    pool = Pool(size=2)
+    yield pool
+    pool.close()
+
+
+def _alive(pid):
+    """Whether a process runs; one that is dead but not waited for is a zombie and counts."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def _workers(pool):
+    return [worker._process.pid for worker in pool._idle]
+
+
+def test_many_threads_get_each_their_own_answer(pool):
+    def equal(number):
+        return pool.compare(f"{number}+{number}", str(2 * number + number % 2), 30).equal
+
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(equal, range(40)))
+    assert found == [number % 2 == 0 for number in range(40)]
+    assert len(_workers(pool)) <= 2
+
+
+def test_a_worker_is_used_again(pool):
+    pool.compare("1+1", "2", 30)
+    first = _workers(pool)
+    pool.compare("1+1", "3", 30)
+    assert _workers(pool) == first
+
+
+def test_a_late_worker_is_killed_and_the_next_question_gets_its_own_answer(pool):
+    pool.compare("1+1", "2", 30)
+    (pid,) = _workers(pool)
+    late = pool.compare(*HEAVY, 0.2)
+    assert (late.equal, late.reason) == (None, "no verdict within 0.2 s")
+    assert not _alive(pid)
+    assert pool.compare("1+1", "3", 30).equal is False
+
+
+def test_a_late_formula_does_not_hold_up_another(pool):
+    pool._idle += [_Worker(), _Worker()]
+    heavy = threading.Thread(target=pool.compare, args=(*HEAVY, 2.0))
+    heavy.start()
+    while len(pool._idle) == 2:
+        time.sleep(0.001)
+    assert pool.compare("1+1", "2", 30).equal is True
+    assert heavy.is_alive()
+    heavy.join()
+
+
+def test_a_worker_that_dies_leaves_the_verdict_open(pool):
+    pool.compare("1+1", "2", 30)
+    (pid,) = _workers(pool)
+    os.kill(pid, signal.SIGKILL)
+    died = pool.compare("1+1", "2", 30)
+    assert (died.equal, died.reason) == (None, "the grading worker died")
+    assert pool.compare("1+1", "2", 30).equal is True
+
+
+def test_closing_leaves_no_process_behind_and_the_pool_usable(pool):
+    pool.compare("1+1", "2", 30)
+    pids = _workers(pool)
+    pool.close()
+    assert pids
+    assert not any(map(_alive, pids))
+    assert pool.compare("1+1", "2", 30).equal is True
+
+
+def test_an_interrupt_does_not_shift_the_answers(pool, monkeypatch):
+    pool.compare("1+1", "2", 30)
+    (worker,) = pool._idle
+
+    def interrupt(timeout):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "_read_line", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pool.compare("1+1", "2", 30)
+    assert not _alive(worker._process.pid)
+    assert pool.compare("1+1", "3", 30).equal is False
+
+
+def test_a_worker_that_cannot_start_is_an_error_and_not_a_verdict(pool, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="did not start"):
+        pool.compare("1+1", "2", 30)
+
+
+def test_a_file_in_the_working_directory_does_not_stand_in_for_a_library(
+    pool, tmp_path, monkeypatch
+):
+    (tmp_path / "sympy.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    assert pool.compare("1+1", "2", 30).equal is True
+
+
+SCRIPT = r"""
+import os, threading
+from ctpo.grading import grade
+from ctpo.grading.pool import shared_pool
+threads = [
+    threading.Thread(target=grade, args=(r"\boxed{x+x}", "2x")) for _ in range(3)
+]
+[t.start() for t in threads]
+[t.join() for t in threads]
+pids = [w._process.pid for w in shared_pool()._idle]
+if os.fork() == 0:
+    assert grade(r"\boxed{x+x}", "3x").verdict == "wrong"
+    mine = [w._process.pid for w in shared_pool()._idle]
+    assert mine and not set(mine) & set(pids)
+    raise SystemExit
+_, status = os.wait()
+assert status == 0
+assert grade(r"\boxed{x+x}", "2x").verdict == "right"
+assert pids == [w._process.pid for w in shared_pool()._idle]
+print(*pids)
+"""
+
+
+def test_workers_end_with_their_process_and_a_fork_has_its_own():
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.split()
+    assert not any(map(_alive, done.stdout.split()))
+
+
+def test_a_worker_ends_by_itself_when_its_parent_is_killed():
+    code = (
+        "from ctpo.grading.pool import Pool; p = Pool(1); p.compare('1+1', '2', 60);"
+        "print(p._idle[0]._process.pid, flush=True); import time; time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = parent.stdout.readline().strip()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while _alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _alive(pid)
+
+
+def test_grading_works_in_a_thread():
+    with ThreadPoolExecutor(1) as threads:
+        result = threads.submit(grade, r"\boxed{\frac{\pi}{2}}", "pi/2").result()
+    assert result.verdict == "right"

@@ -1,0 +1,176 @@
+"""What is right, what is wrong and what cannot be told."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ctpo.grading import grade
+
+# (box, answer). Written by hand; the comments say what is at stake.
+RIGHT = [
+    ("42", "42"), ("025", "25"), ("25", "025"), ("−7", "-7"), ("+7", "7"), ("-0", "0"),
+    ("1,000", "1000"), ("1{,}000", "1000"), (r"1\,000", "1000"), ("1 000", "1000"),
+    ("5.0", "5"), ("5.", "5"), (".5", "0.5"), ("0.5", r"\frac{1}{2}"), ("1/2", r"\frac12"),
+    (r"\dfrac{3}{6}", r"\tfrac{1}{2}"), (r"-\frac{1}{2}", r"\frac{-1}{2}"),
+    (r"3\frac{1}{2}", "7/2"), (r"1.5 \times 10^{3}", "1500"), ("$17$", "17"), (r"\$17", "17"),
+    (r"\(17\)", "17"), (r"\displaystyle 17", "17"),
+    # Units and names
+    (r"70^\circ", "70"), ("70", r"70^{\circ}"), ("70°", r"70^\circ"), (r"5\text{ cm}", "5"),
+    (r"5\text{ cm}^2", "5"), ("5 cm", "5"), ("12 apples", "12"),
+    (r"5\,\mathrm{cm}", r"5\text{ cm}"),
+    ("x=5", "5"), ("5", "x = 5"), ("x_1 = 5", "5"), ("f(x)=x+1", "x + 1"),
+    # Percent: a unit or a hundredth where one side alone has the sign
+    (r"50\%", "50"), (r"50\%", "0.5"), ("0.5", r"50\%"), ("50", r"50\%"), (r"50.0\%", r"50\%"),
+    # What math-verify gets wrong
+    (r"\frac{\pi}{2}", "pi/2"), ("pi/2", r"\frac{\pi}{2}"), (r"1/2^{99}", r"\frac{1}{2^{99}}"),
+    (r"\frac{1}{2004!}", "1/2004!"),
+    # Formulas
+    ("633825300114114700748351602688", "2^{99}"), ("2**99", "2^{99}"),
+    (r"\sqrt{13}/2", r"\frac{\sqrt{13}}{2}"), ("sqrt(2(3+1))", r"2\sqrt2"), ("√2", r"\sqrt{2}"),
+    (r"\sqrt{3+2\sqrt{2}}", r"1+\sqrt{2}"), (r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}"),
+    (r"10^{40}\sqrt{3+2\sqrt{2}}", r"10^{40}(1+\sqrt{2})"),
+    (r"\arctan(1/2)+\arctan(1/3)", r"\frac{\pi}{4}"), (r"\log_2 8", "3"), (r"\binom{10}{3}", "120"),
+    ("0.1+0.2", "0.3"), ("e^{i\\pi}", "-1"), ("(1+i)^2", "2i"), ("2 pi", r"2\pi"),
+    ("x^2+2x+1", "(x+1)^2"), ("2xy", "2yx"), ("0.5x", "x/2"), (r"\sqrt{x^2}", "|x|"),
+    # Several numbers
+    ("3,2", "2,3"), (r"\{1, 2\}", "1,2"), ("2, 100", "2,100"), (r"\pm 2", "2,-2"), ("{5}", "5"),
+    (r"\sqrt{4}, 2", "2"), (r"x \in \{1,2\}", "2, 1"), (r"1 \text{ or } 2", "1,2"),
+    ("(1, 2)", "(1,2)"), (r"\left(\frac{1}{2},3\right)", "(0.5, 3)"),
+    (r"[1,2]\cup(3,4)", r"(3,4)\cup[1,2]"),
+    (r"\begin{pmatrix}1\\4/2\end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+    # Relations
+    ("x<5", "5>x"), ("a=1, b=2", "b=2, a=1"), ("2x+2y=4", "x+y=2"),
+    # Words and other things that are no numbers
+    (r"\text{Monday}", "monday"), (r"\text{(A)}", "A"), ("(B)", "B"), (r"\textbf{B}", "(B)"),
+    ("101_2", "101_{2}"), (r"\infty", "∞"),
+]  # fmt: skip
+
+WRONG = [
+    ("42", "43"), ("7", "-7"), ("1,00", "100"), ("1.0000000000000001", "1"),
+    # A decimal is what it says.
+    ("0.3333", r"\frac{1}{3}"), ("1.802775637731995", r"\frac{\sqrt{13}}{2}"), ("3.14159", r"\pi"),
+    ("62.83", r"20\pi"),
+    # What math-verify gets wrong
+    ("1/2^{99}", "1/2^{98}"), ("1/2004!", "1/2006!"), (r"2^{-99}", r"2^{-98}"), ("1/2^{99}", "0"),
+    ("633825300114114700748351602689", "2^{99}"), (r"\sqrt{10^{600}+1}", "10^{300}"),
+    (r"\sqrt{2}+10^{-300}", r"\sqrt{2}"), (r"10^{-40}\pi", r"10^{-40}\sqrt{2}"),
+    ("10^{10^{10}}", "10^{10^{9}}"),
+    ("10^{-10^{10}}", "10^{-10^{9}}"),
+    ("0.5", "50"), (r"5\%", "50"), (r"5\%", "500"), (r"50^\circ", r"45^\circ"),
+    ("(x+1)^2+1", "(x+1)^2"), ("i", "1"), (r"-\infty", r"\infty"),
+    ("2,3", "2,3,4"), ("5", "5,6"), ("5,6", "5"), ("(1,2)", "(2,1)"), ("[1,2]", "(2,1)"),
+    ("(1,3)", "(1,2)"), ("[0,1)", "(0,1)"), ("(1,2,3)", "(1,3,2)"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}"),
+    ("x<5", r"x \le 5"), ("x<5", "x>5"), ("2x+2y=5", "x+y=2"), ("x>2", "-x>-2"),
+    (r"\text{Tuesday}", "Monday"), ("(B)", "A"), ("110_2", "101_2"), (r"\text{No}", "Yes"),
+]  # fmt: skip
+
+UNKNOWN = [
+    ("The answer is 5", "5"), ("1 or more", "1"), (r"1\text{ or more}", "1"), ("5+", "5"),
+    ("sqrt(2", "2"), (r"\frac{1}{0}", "0"), ("1 2", "12"), (r"0.\overline{3}", r"\frac13"),
+    (r"0.333\ldots", r"\frac13"), (r"\approx 3", "3"),
+    # The same value of something else, perhaps
+    (r"5 \text{ m}", r"5\text{ cm}"), (r"50 \text{ mm}", r"5\text{ cm}"), ("x=5", "y=5"),
+    ("101", "101_2"), ("5", "101_2"), (r"\pi/4", r"45^\circ"), (r"\tan 45^\circ", "1"),
+    ("(1,2,3)", "1,2,3"), (r"\emptyset", "0"), ("5", "x<5"), ("x=2+3=5", "5"),
+    # Too much to read
+    ("9" * 5000, "9"), ("1e99999999", "1"), ("x" * 3000, "1"), ("2^{2^{2^{100}}}", "1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("box", "answer", "verdict"),
+    [
+        pytest.param(*pair, verdict, id=f"{verdict}:{pair[0][:40]}|{pair[1]}")
+        for verdict, pairs in (("right", RIGHT), ("wrong", WRONG), ("unknown", UNKNOWN))
+        for pair in pairs
+    ],
+)
+def test_table(box, answer, verdict):
+    result = grade(rf"Therefore \boxed{{{box}}}.", answer)
+    assert result.verdict == verdict, result.reason
+    assert result.extracted == box
+    assert result.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "extracted", "reason"),
+    [
+        ("It is 42.", None, "no box"),
+        ("", None, "no box"),
+        (r"\boxed{42", None, "the last box is not closed"),
+        (r"\boxed{42} or \boxed{4", None, "the last box is not closed"),
+        (r"\boxed{ }", "", "empty box"),
+    ],
+)
+def test_no_answer_is_wrong_and_the_reason_says_so(text, extracted, reason):
+    result = grade(text, "42")
+    assert (result.verdict, result.extracted, result.reason) == ("wrong", extracted, reason)
+
+
+def test_the_last_box_counts():
+    assert grade(r"\boxed{1}, no: \boxed{2}", "2").verdict == "right"
+    assert grade(r"\boxed{2}, no: \boxed{1}", "2").verdict == "wrong"
+
+
+def test_the_answer_may_stand_in_a_box_itself():
+    assert grade(r"\boxed{5}", r"Thus $\boxed{05}$").verdict == "right"
+
+
+@pytest.mark.parametrize("answer", ["", "  ", r"\boxed{}"])
+def test_an_empty_answer_is_an_error_in_the_data(answer):
+    with pytest.raises(ValueError, match="empty"):
+        grade(r"\boxed{5}", answer)
+
+
+def test_what_cannot_be_told_apart_is_never_called_wrong_for_being_slow():
+    start = time.monotonic()
+    result = grade(r"\boxed{10^{10^{10}}+1}", "10^{10^{10}}", timeout=0.3)
+    assert (result.verdict, result.reason) == ("unknown", "no verdict within 0.3 s")
+    assert time.monotonic() - start < 10
+
+
+def test_integers_take_microseconds():
+    text = "Let us see. " * 300 + r"\boxed{12345}"
+    for answer in ("12345", "54321"):
+        fastest = min(_seconds(text, answer) for _ in range(5))
+        assert fastest < 50e-6
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        " " * 50_000 + "x",
+        "1" + " " * 50_000 + "x",
+        "1 " * 25_000,
+        "\\, " * 20_000,
+        "{" * 9999 + "}" * 9999,
+    ]
+    + [piece * 20_000 for piece in ("1,", "x=", r"\text{", r"\frac", "-", "1/", r"\boxed ", "1 a")],
+    ids=lambda box: box[:8],
+)
+def test_no_box_however_odd_takes_long(box):
+    start = time.monotonic()
+    assert grade(rf"\boxed{{{box}}}", "7").verdict in ("unknown", "wrong")
+    assert time.monotonic() - start < 2
+
+
+def _seconds(text, answer, repeats=200):
+    start = time.perf_counter()
+    for _ in range(repeats):
+        grade(text, answer)
+    return (time.perf_counter() - start) / repeats
+
+
+def test_numbers_load_neither_sympy_nor_torch():
+    code = r"""
+import sys
+from ctpo.grading import grade
+assert grade(r"\boxed{\frac{10}{4}}", "2.5").verdict == "right"
+assert grade(r"\boxed{x = 70^\circ}", "71").verdict == "wrong"
+print(sorted({"sympy", "math_verify", "torch", "numpy"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
