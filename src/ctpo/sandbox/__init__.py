@@ -1,0 +1,13 @@
+"""Run untrusted Python: one forked, confined process per program.
+
+```python
+with Sandbox(preload=["sympy"]) as sandbox:
+    print(sandbox.run("print(6 * 7)").stdout)
+```
+"""
+
+from ctpo.sandbox.execution import Execution, Status
+from ctpo.sandbox.pool import Sandbox, probe
+from ctpo.sandbox.protections import Protections, SandboxUnavailable
+
+__all__ = ["Execution", "Protections", "Sandbox", "SandboxUnavailable", "Status", "probe"]

@@ -1,0 +1,153 @@
+"""The Linux calls that Python 3.11 does not offer, each raising `OSError` that names it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x2, 0x4, 0x8
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
+_MNT_DETACH = 2
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+
+# These numbers are the same on every architecture, as for all calls since Linux 5.1.
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_CLOSE_RANGE, _SYS_MOUNT_SETATTR = 428, 429, 436, 442
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
+_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
+_CAPABILITY_VERSION_3 = 0x20080522
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+class _FilterHeader(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
+
+
+def _check(result: int, call: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{call}: {os.strerror(number)}")
+    return result
+
+
+def _syscall(call: str, number: int, *arguments: int | bytes | None | ctypes.c_void_p) -> int:
+    wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return _check(_libc.syscall(ctypes.c_long(number), *wide), call)
+
+
+def unshare(flags: int) -> None:
+    """Enter new namespaces."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def prctl(option: int, value: int) -> None:
+    """Set one process attribute."""
+    arguments = [ctypes.c_ulong(a) for a in (value, 0, 0, 0)]
+    _check(_libc.prctl(option, *arguments), f"prctl {option}")
+
+
+def drop_capabilities() -> None:
+    """Give up every capability, effective, permitted and inheritable."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+
+
+def install_filter(program: bytes) -> None:
+    """Let a seccomp filter decide on every later system call, here and in all descendants.
+
+    Args:
+        program: Classic BPF, eight bytes an instruction.
+    """
+    code = ctypes.create_string_buffer(program, len(program))
+    header = _FilterHeader(len(program) // 8, ctypes.cast(code, ctypes.c_void_p))
+    arguments = [ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.byref(header)]
+    _check(_libc.prctl(_PR_SET_SECCOMP, *arguments, None, None), "prctl PR_SET_SECCOMP")
+
+
+def mount_tmpfs(target: str, flags: int, options: str) -> None:
+    """Mount a fresh tmpfs at `target`."""
+    result = _libc.mount(
+        b"ctpo", os.fsencode(target), b"tmpfs", ctypes.c_ulong(flags), options.encode()
+    )
+    _check(result, f"mount tmpfs at {target}")
+
+
+def unmount(target: str) -> None:
+    """Detach what is mounted at `target`, at once for everyone."""
+    _check(_libc.umount2(os.fsencode(target), _MNT_DETACH), f"umount {target}")
+
+
+def keep_mounts_private() -> None:
+    """Let no mount of this namespace reach another."""
+    flags = ctypes.c_ulong(_MS_REC | _MS_PRIVATE)
+    _check(_libc.mount(b"none", b"/", None, flags, None), "make mounts private")
+
+
+def clone_tree(path: str) -> int:
+    """A detached copy of the mounts at and under `path`, as a descriptor."""
+    flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
+    return _syscall(f"open_tree {path}", _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
+
+
+def restrict_tree(tree: int, attributes: int) -> None:
+    """Set `MOUNT_ATTR_*` on a mount and all mounts under it (Linux 5.12)."""
+    attribute_words = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
+    _syscall(
+        "mount_setattr",
+        _SYS_MOUNT_SETATTR,
+        tree,
+        b"",
+        _AT_EMPTY_PATH | _AT_RECURSIVE,
+        ctypes.cast(attribute_words, ctypes.c_void_p),
+        ctypes.sizeof(attribute_words),
+    )
+
+
+def attach_tree(tree: int, target: str) -> None:
+    """Attach a detached tree at `target`."""
+    _syscall(
+        f"move_mount {target}",
+        _SYS_MOVE_MOUNT,
+        tree,
+        b"",
+        _AT_FDCWD,
+        os.fsencode(target),
+        _MOVE_MOUNT_F_EMPTY_PATH,
+    )
+
+
+def change_root(new_root: str) -> None:
+    """Make the mount at `new_root` the root and let go of the old one."""
+    os.chdir(new_root)
+    # Both names are the same directory: the old root is stacked on the new one, then detached.
+    _check(_libc.pivot_root(b".", b"."), "pivot_root")
+    unmount(".")
+    os.chdir("/")
+
+
+def close_all_except(keep: Iterable[int]) -> None:
+    """Close every descriptor that is not in `keep` (Linux 5.9).
+
+    Not `os.closerange`: on a Python built for an old libc that closes them one by one.
+    """
+    low = 0
+    for descriptor in sorted(set(keep)):
+        if low < descriptor:
+            _syscall("close_range", _SYS_CLOSE_RANGE, low, descriptor - 1, 0)
+        low = descriptor + 1
+    _syscall("close_range", _SYS_CLOSE_RANGE, low, 0x7FFFFFFF, 0)

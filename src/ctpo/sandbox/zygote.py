@@ -1,0 +1,170 @@
+"""The server process: imports what programs will want, once, and forks cells on request.
+
+It never sees a program. What it knows, every program's process starts with a copy of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import traceback
+from typing import Any
+
+from ctpo.sandbox import entrance, kernel, program, view, wire
+from ctpo.sandbox.cleanup import end_children
+from ctpo.sandbox.plan import INNER_UID, Plan, spare_uid
+from ctpo.sandbox.protections import ROOT_NAMESPACES, USER_NAMESPACE
+
+
+def main(control: int, parent: int, preload: str) -> None:
+    """Serve until the parent closes the connection or dies.
+
+    Args:
+        control: Descriptor of the connection to the parent.
+        parent: The parent's pid.
+        preload: Names of modules, separated by commas.
+    """
+    connection = socket.socket(fileno=control)
+    connection.set_inheritable(False)
+    parent_process = os.pidfd_open(parent)
+    if os.getppid() != parent:
+        return
+    # A handler would make the first process of a pid namespace open to the signal.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    if not os.path.exists("/proc/thread-self/children"):
+        wire.send(connection, {"error": "the kernel does not list children (CONFIG_PROC_CHILDREN)"})
+        return
+    try:
+        for name in filter(None, preload.split(",")):
+            importlib.import_module(name)
+        _seed()
+    except BaseException as error:
+        wire.send(connection, {"error": f"preload: {type(error).__name__}: {error}"})
+        raise
+    gc.collect()
+    gc.freeze()
+    wire.send(connection, {})
+    Zygote(connection).serve(parent_process)
+
+
+def _seed() -> None:
+    """Every program starts from the random state it inherits, the same for all of them."""
+    if "numpy" in sys.modules:
+        # numpy imports it on first use; every program would then seed its own.
+        importlib.import_module("numpy.random")
+    for name in ("numpy.random", "sympy.core.random"):
+        if name in sys.modules:
+            sys.modules[name].seed(program.SEED)
+
+
+class Zygote:
+    """Forks cells.
+
+    Args:
+        connection: To the parent, which asks for a cell by number, rung and limits.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._pids: dict[int, int] = {}
+        self._host_scratch: str | None = None
+
+    def serve(self, parent_process: int) -> None:
+        """Answer requests until the connection ends or `parent_process` (a pidfd) does."""
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        poll.register(parent_process, select.POLLIN)
+        try:
+            while parent_process not in dict(poll.poll()):
+                try:
+                    request, _, _ = wire.receive(self._connection)
+                except (EOFError, ConnectionResetError):
+                    return
+                try:
+                    cell = self._fork_cell(request)
+                except OSError as error:
+                    wire.send(self._connection, {"error": str(error)})
+                    continue
+                wire.send(self._connection, {}, descriptors=[cell.fileno()])
+                cell.close()
+        finally:
+            end_children(self._proc)
+            if self._host_scratch is not None:
+                shutil.rmtree(self._host_scratch, ignore_errors=True)
+
+    def _fork_cell(self, request: dict[str, Any]) -> socket.socket:
+        """Replace a cell by a new one; the caller's end of the connection to it."""
+        slot, rung = int(request["slot"]), str(request["rung"])
+        self._end_cell(slot)
+        namespaces = rung in (USER_NAMESPACE, ROOT_NAMESPACES)
+        plan = Plan(
+            rung=rung,
+            outer_uid=spare_uid(rung, slot),
+            scratch=view.SCRATCH if namespaces else self._scratch_on_host(slot),
+            memory_bytes=int(request["memory_bytes"]),
+            output_bytes=int(request["output_bytes"]),
+        )
+        callers, cells = socket.socketpair()
+        gate, cells_gate = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                entrance.enter(plan, cells, cells_gate)
+            except BaseException:
+                traceback.print_exc()  # into the file the parent reads
+                raise
+            finally:
+                os._exit(0)
+        self._pids[slot] = pid
+        cells.close()
+        cells_gate.close()
+        with gate:
+            # It says nothing where there is no user namespace, or none to be had.
+            if rung == USER_NAMESPACE and gate.recv(1) == entrance.NAMESPACED:
+                _map_ids(pid, plan)
+                gate.sendall(entrance.NAMESPACED)
+        return callers
+
+    def _end_cell(self, slot: int) -> None:
+        # First what ended by itself: a reaped pid may be somebody else's by now.
+        with contextlib.suppress(ChildProcessError):
+            while ended := os.waitpid(-1, os.WNOHANG)[0]:
+                self._pids = {number: pid for number, pid in self._pids.items() if pid != ended}
+        pid = self._pids.pop(slot, None)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    def _scratch_on_host(self, slot: int) -> str:
+        if self._host_scratch is None:
+            self._host_scratch = tempfile.mkdtemp(prefix="ctpo-sandbox-")
+            os.chmod(self._host_scratch, 0o711)
+        return os.path.join(self._host_scratch, str(slot))
+
+
+def _map_ids(pid: int, plan: Plan) -> None:
+    """Give a user namespace the ids its programs need."""
+    if plan.outer_uid is None:
+        uids = f"{INNER_UID} {os.geteuid()} 1"
+        gids = f"{INNER_UID} {os.getegid()} 1"
+        # Without it an unprivileged process may not map a group.
+        _write(f"/proc/{pid}/setgroups", "deny")
+    else:
+        uids = gids = f"0 0 1\n{INNER_UID} {plan.outer_uid} 1"
+    _write(f"/proc/{pid}/gid_map", gids)
+    _write(f"/proc/{pid}/uid_map", uids)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)

@@ -1,0 +1,337 @@
+import os
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ctpo.sandbox import Sandbox
+from ctpo.sandbox.capture import Capture
+
+
+@pytest.mark.parametrize(
+    ("pollute", "check"),
+    [
+        ("secret = 1", "print('secret' in globals())"),
+        ("import builtins; builtins.len = lambda x: 1", "print(len([]) == 1)"),
+        (
+            "import json; json.dumps = None; json.secret = 1",
+            "import json; print(json.dumps is None)",
+        ),
+        ("import sys; sys.modules['math'] = 1", "import math; print(math == 1)"),
+        ("import os; os.environ['SECRET'] = '1'", "import os; print('SECRET' in os.environ)"),
+        (
+            "import os; os.putenv('SECRET', '1')",
+            "import os; print(os.system('exit ${SECRET:-0}') > 0)",
+        ),
+        ("open('left', 'w').write('x')", "import os; print(os.listdir('.') != [])"),
+        ("open('/tmp/left', 'w').write('x')", "import os; print(os.path.exists('/tmp/left'))"),
+        (
+            "import os; os.chmod('.', 0o711)",
+            "import os; print(os.stat('.').st_mode & 0o777 != 0o700)",
+        ),
+        ("import os; os.chdir('/')", "import os; print(os.getcwd() == '/')"),
+        (
+            "import sys; sys.setrecursionlimit(77)",
+            "import sys; print(sys.getrecursionlimit() == 77)",
+        ),
+        ("import sys; sys.path.append('x')", "import sys; print('x' in sys.path)"),
+        (
+            "import random; random.seed(5)",
+            "import random; print(random.random() == 0.6229016948897019)",
+        ),
+        (
+            "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); os.nice(5)",
+            "import os; print(os.getpriority(os.PRIO_PROCESS, 0) == 5)",
+        ),
+        (
+            # A System V shared memory segment outlives its process.
+            "import ctypes; print(ctypes.CDLL(None).shmget(42, 4096, 0o1666))",
+            "import ctypes; print(ctypes.CDLL(None).shmget(42, 4096, 0) >= 0)",
+        ),
+        (
+            "import socket; socket.sethostname('secret')",
+            "import socket; print(socket.gethostname() == 'secret')",
+        ),
+    ],
+)
+def test_nothing_passes_from_one_run_to_the_next(one_worker, pollute, check):
+    one_worker.run(pollute)
+    assert one_worker.run(check).stdout == "False\n"
+
+
+def test_what_was_read_is_overwritten_before_the_next_program():
+    reading, writing = os.pipe()
+    capture = Capture(reading, 100)
+    os.write(writing, b"secret")
+    os.close(writing)
+    capture.drain()
+    kept = capture.kept
+    assert bytes(kept) == b"secret" and not capture.exceeded
+    capture.wipe()
+    assert bytes(kept) == bytes(6)
+
+
+def test_same_code_same_output():
+    pytest.importorskip("numpy")
+    code = (
+        "import random, numpy\n"
+        "print(random.random(), numpy.random.rand(), hash('x'), {'a', 'b', 'c', 'd'})\n"
+    )
+    outputs = set()
+    for _ in range(2):
+        with Sandbox(workers=2, preload=["numpy"]) as sandbox:
+            outputs |= {e.stdout for e in sandbox.run_many([code] * 4)}
+    assert len(outputs) == 1 and "" not in outputs
+
+
+def test_no_network():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        socket.socket(socket.AF_UNIX) as abstract,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        Sandbox(workers=1) as sandbox,
+    ):
+        abstract.bind(name := f"\0ctpo-test-{os.getpid()}")
+        abstract.listen()
+        udp.bind(("127.0.0.1", 0))
+        code = (
+            "import socket\n"
+            "def reach(what):\n"
+            "    try:\n"
+            "        what()\n"
+            "        print('reached')\n"
+            "    except OSError:\n"
+            "        print('refused')\n"
+            f"reach(lambda: socket.create_connection({tcp.getsockname()}, 2))\n"
+            f"reach(lambda: socket.socket(socket.AF_UNIX).connect({name!r}))\n"
+            "reach(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
+            f".sendto(b'x', {udp.getsockname()}))\n"
+            "reach(lambda: socket.getaddrinfo('example.org', 80))\n"
+            "print([name for _, name in socket.if_nameindex() if name != 'lo'])\n"
+        )
+        execution = sandbox.run(code, timeout=10.0)
+        assert execution.stdout == "refused\n" * 4 + "[]\n", execution
+        for server, arrived in ((tcp, tcp.accept), (abstract, abstract.accept), (udp, udp.recv)):
+            server.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                arrived(*([10] if server is udp else []))
+
+
+def test_what_no_namespace_contains_is_refused(sandbox):
+    code = (
+        "import ctypes, os, socket\n"
+        "for family in range(64):\n"
+        "    for kind in (1, 2, 3, 5):\n"
+        "        try: socket.socket(family, kind)\n"
+        "        except OSError: continue\n"
+        "        print(socket.AddressFamily(family).name, end=' ')\n"
+        "        break\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "numbers = {'x86_64': (248, 249, 250), 'aarch64': (217, 218, 219)}[os.uname().machine]\n"
+        "for number in (*numbers, 425):\n"
+        "    print(libc.syscall(number, 0, 0, 0, 0, 0), ctypes.get_errno(), end=' ')\n"
+    )
+    assert sandbox.run(code).stdout == "AF_UNIX AF_INET AF_INET6 AF_NETLINK " + "-1 1 " * 4
+
+
+def test_the_hosts_secrets_cannot_be_read(monkeypatch):
+    monkeypatch.setenv("CTPO_TEST_SECRET", "hush-environment")
+    with tempfile.TemporaryDirectory() as directory, Sandbox(workers=1) as sandbox:
+        os.chmod(directory, 0o755)
+        secret = Path(directory, "secret")
+        secret.write_text("hush-file")
+        secret.chmod(0o644)
+        code = (
+            "import glob, os\n"
+            f"paths = [{str(secret)!r}, '/etc/passwd', '/etc/hostname', {__file__!r}]\n"
+            "paths += glob.glob('/proc/*/environ') + glob.glob('/proc/*/cmdline')\n"
+            f"paths += ['/proc/self/environ', '/proc/{os.getpid()}/environ', '/proc/1/mem']\n"
+            "for path in paths:\n"
+            "    try:\n"
+            "        print('read', path, open(path, 'rb').read(20))\n"
+            "    except OSError:\n"
+            "        pass\n"
+            "    if os.path.exists(path): print('exists', path)\n"
+            "print(os.listdir('/proc') if os.path.exists('/proc') else '')\n"
+            "print([k for k in os.environ if 'CTPO' in k])\n"
+        )
+        execution = sandbox.run(code)
+    assert execution.stdout == "\n[]\n", execution
+
+
+def test_no_descriptor_of_the_server_is_inherited(sandbox):
+    code = (
+        "import fcntl, os, stat\n"
+        "for fd in range(3, 4096):\n"
+        "    try: mode = os.fstat(fd).st_mode\n"
+        "    except OSError: continue\n"
+        "    access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE\n"
+        "    print(stat.S_ISFIFO(mode), access == os.O_WRONLY)\n"
+    )
+    # One: where the interpreter notes that it ran out of memory.
+    assert sandbox.run(code).stdout == "True True\n"
+
+
+def test_only_the_scratch_directory_can_be_written(sandbox):
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o777)
+        before = {path: path.stat().st_mtime_ns for path in map(Path, (directory, os.__file__))}
+        code = (
+            "import os, sys, json\n"
+            "places = ['/', '/usr', '/usr/bin', '/etc', '/dev', '/dev/shm', '/bin', '/lib',\n"
+            "    os.path.dirname(os.__file__), os.path.dirname(json.__file__), sys.prefix,\n"
+            f"    sys.base_prefix, os.path.dirname(sys.executable), {directory!r}]\n"
+            "for place in places:\n"
+            "    if os.path.exists(place) and not os.statvfs(place).f_flag & os.ST_RDONLY:\n"
+            "        print('writable', place)\n"
+            "    for attempt in (lambda: open(place + '/x', 'w'), lambda: os.mkdir(place + '/y'),\n"
+            "                    lambda: os.chmod(place, 0o777), lambda: os.utime(place)):\n"
+            "        try:\n"
+            "            attempt()\n"
+            "            print('changed', place)\n"
+            "        except OSError:\n"
+            "            pass\n"
+            "try:\n"
+            "    os.utime(os.__file__); print('touched')\n"
+            "except OSError: pass\n"
+            "open('mine', 'w').write('ok')\n"
+            "import tempfile; tempfile.NamedTemporaryFile().write(b'ok')\n"
+            "open(os.path.expanduser('~/also'), 'w').write('ok')\n"
+            "print(open('mine').read())\n"
+        )
+        assert sandbox.run(code).stdout == "ok\n"
+        assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_the_scratch_directory_is_bounded(sandbox):
+    code = (
+        "try:\n"
+        "    for i in range(100):\n"
+        "        open(str(i), 'wb').write(bytes(8 << 20))\n"
+        "except OSError as error:\n"
+        "    print(error.strerror, i < 10)\n"
+    )
+    assert sandbox.run(code).stdout == "No space left on device True\n"
+    code = "try:\n    for i in range(10**5): open(str(i), 'w')\nexcept OSError: print(i < 5000)"
+    assert sandbox.run(code).stdout == "True\n"
+
+
+def test_privileges_cannot_be_had(sandbox):
+    code = (
+        "import ctypes, os, resource\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "def attempt(name, call):\n"
+        "    try: result = call()\n"
+        "    except (OSError, ValueError): return\n"
+        "    if result is None or result >= 0: print(name)\n"
+        "attempt('root', lambda: os.setuid(0))\n"
+        "attempt('other user', lambda: os.setuid(1))\n"
+        "attempt('group', lambda: os.setgroups([0]))\n"
+        "attempt('user namespace', lambda: libc.unshare(0x10000000))\n"
+        "attempt('mount namespace', lambda: libc.unshare(0x20000))\n"
+        "attempt('mount', lambda: libc.mount(b'x', b'/sandbox', b'tmpfs', 0, None))\n"
+        "attempt('proc', lambda: libc.mount(b'x', b'/sandbox', b'proc', 0, None))\n"
+        "attempt('umount', lambda: libc.umount2(b'/sandbox', 2))\n"
+        "attempt('chroot', lambda: os.chroot('.'))\n"
+        "attempt('device', lambda: os.mknod('d', 0o20666, os.makedev(1, 1)))\n"
+        "attempt('ptrace', lambda: libc.ptrace(16, 1, None, None))\n"
+        "attempt('nice', lambda: os.nice(-5))\n"
+        "for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_NPROC):\n"
+        "    attempt('limit', lambda: resource.setrlimit(kind, (-1, -1)))\n"
+        "no_new_privileges, dumpable = libc.prctl(39, 0, 0, 0, 0), libc.prctl(3, 0, 0, 0, 0)\n"
+        "print(os.getgroups(), os.getuid() == 0, no_new_privileges, dumpable)\n"
+    )
+    assert sandbox.run(code).stdout == "[] False 1 0\n"
+
+
+def test_nobody_else_can_be_signalled(sandbox, processes):
+    server = processes.server_of(sandbox)
+    neighbour = []
+    code = "import time; time.sleep(1); print('unharmed')"
+    thread = threading.Thread(target=lambda: neighbour.append(sandbox.run(code)))
+    thread.start()
+    time.sleep(0.3)
+    victims = sorted(processes.tree(server) | {os.getpid(), os.getppid(), 1, -1})
+    code = (
+        "import os, signal\n"
+        f"for pid in {victims} + list(range(2, 400)) + [os.getppid()]:\n"
+        "    if pid in (0, os.getpid()): continue\n"
+        "    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGSTOP):\n"
+        "        try:\n"
+        "            os.kill(pid, number)\n"
+        "            if pid != -1: print('signalled', pid)\n"
+        "        except OSError:\n"
+        "            pass\n"
+        "print('end')\n"
+    )
+    execution = sandbox.run(code)
+    thread.join()
+    assert execution.stdout == "end\n", execution
+    assert neighbour[0].stdout == "unharmed\n"
+    assert processes.server_of(sandbox) == server and sandbox.restarts == 0
+    assert sandbox.run("print(1)").stdout == "1\n"
+
+
+DAEMON = """
+import os, signal, time
+for _ in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            for number in range(1, 32):
+                if number not in (9, 19): signal.signal(number, signal.SIG_IGN)
+            while True: time.sleep(0.01)
+        os._exit(0)
+time.sleep(0.2)
+print('left')
+"""
+FORK_BOMB = """
+import os
+while True:
+    try: os.fork()
+    except OSError: pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(DAEMON, "success"), (FORK_BOMB, "timeout")], ids=["daemon", "fork-bomb"]
+)
+def test_no_process_outlives_its_run(one_worker, processes, code, status):
+    one_worker.run("")
+    server = processes.server_of(one_worker)
+    before = processes.tree(server)
+    execution = one_worker.run(code, timeout=0.5)
+    assert execution.status == status, execution
+    assert processes.tree(server) == before
+    assert one_worker.run("print(1)").stdout == "1\n"
+
+
+def test_a_cell_is_as_it_was_after_any_run(one_worker, processes):
+    one_worker.run("")
+    *_, cell = sorted(processes.tree(processes.server_of(one_worker)))
+
+    def state():
+        mounts = Path(f"/proc/{cell}/mounts").read_text()
+        return len(os.listdir(f"/proc/{cell}/fd")), mounts.count("\n")
+
+    before = state()
+    for code in ("print(1)", "1 / 0", "while True: pass", "bytearray(1 << 30)", DAEMON):
+        one_worker.run(code, stdin="x", timeout=0.3)
+        assert state() == before
+
+
+def test_processes_and_threads_are_bounded(sandbox):
+    code = (
+        "import os, signal\n"
+        "count = 0\n"
+        "try:\n"
+        "    while count < 1000:\n"
+        "        if os.fork() == 0: signal.pause()\n"
+        "        count += 1\n"
+        "except OSError: pass\n"
+        "print(0 < count < 100)\n"
+    )
+    assert sandbox.run(code).stdout == "True\n"
