@@ -9,13 +9,14 @@ INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-slow check bench docs clean
+.PHONY: help demo demo-short test test-slow check bench docs clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       train the tiny model on this machine and draw its report"
 	@echo "                (ARGS='--set seed=3' passes options on to 'ctpo train tiny')"
+	@echo "make demo-short the first fifth of it, checked for getting better"
 	@echo "make test       the tests that take seconds"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check      lint, format, types and the rule on imports between rooms"
@@ -51,6 +52,9 @@ $(DOCS_INSTALLED): $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/ctpo train tiny $(ARGS)
+
+demo-short: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow -k shortened tests/acceptance $(ARGS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)

@@ -24,6 +24,7 @@ class Processes:
     """What this machine's process table says."""
 
     def server_of(self, sandbox: Sandbox) -> int:
+        assert sandbox._server is not None
         return sandbox._server.pid
 
     def tree(self, root: int) -> set[int]:

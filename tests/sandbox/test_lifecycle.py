@@ -155,6 +155,7 @@ def test_a_killed_owner_leaves_nothing(processes):
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment
     ) as owner:
+        assert owner.stdout is not None
         pids = processes.tree(int(owner.stdout.readline()))
         assert len(pids) >= 5
         owner.kill()

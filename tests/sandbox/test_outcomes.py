@@ -205,4 +205,4 @@ def test_an_execution_cannot_be_changed(sandbox):
     execution = sandbox.run("")
     assert isinstance(execution, Execution)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        execution.stdout = "forged"
+        execution.stdout = "forged"  # type: ignore[misc]

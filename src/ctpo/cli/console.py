@@ -42,7 +42,7 @@ class Bars:
     def __init__(self) -> None:
         self._progress = Progress(
             TextColumn("{task.description:<20}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
             TimeElapsedColumn(),
@@ -59,7 +59,7 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def phase(self, name: str, total: int) -> None:
+    def phase(self, name: str, total: int | None) -> None:
         """Show the bar of `name`; a phase taken up again goes on in its own bar."""
         if name.startswith("evaluation") and name in self._tasks:
             self._progress.remove_task(self._tasks.pop(name))
@@ -67,8 +67,9 @@ class Bars:
             self._tasks[name] = self._progress.add_task(name, total=total, numbers="")
         self._task = self._tasks[name]
 
-    def progress(self, done: int, **numbers: float) -> None:
+    def progress(self, done: int, total: int | None = None, **numbers: float) -> None:
         """Move the bar and show the numbers beside it."""
         assert self._task is not None, "a phase has begun"
         shown = "  ".join(f"{name} {value:.2f}" for name, value in numbers.items())
-        self._progress.update(self._task, completed=done, numbers=shown)
+        # A total of None leaves the bar's own as it is.
+        self._progress.update(self._task, completed=done, total=total, numbers=shown)

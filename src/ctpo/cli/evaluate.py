@@ -50,7 +50,7 @@ def command(
         seed=seed,
         batch_size=batch_size,
     )
-    with usable(OSError, ValueError, SandboxFailure, SandboxUnavailable):
+    with usable(FileNotFoundError, ValueError, SandboxFailure, SandboxUnavailable):
         with Bars() as bars:
             sampled, greedy = evaluate_path(request, bars)
     table = Table("problems", f"avg@{samples}, sampled", "greedy", "unknown")

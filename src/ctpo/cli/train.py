@@ -87,13 +87,21 @@ def command(
 
 
 def _show_result(path: Path, page: Path, seconds: float) -> None:
-    from ctpo.report import HEADINGS, before_after, phases, read_run
+    from ctpo.report import before_after, phases, read_run
 
-    table = Table(*HEADINGS, title="Held-out accuracy")
-    for row in before_after(path):
-        if row.source == "all":
+    rows = before_after(path)
+    table = Table("problems", title="Held-out accuracy, before → after")
+    decodings = list(dict.fromkeys(row.decoding for row in rows))
+    for decoding in decodings:
+        table.add_column(decoding, justify="right")
+        table.add_column("change", justify="right")
+    for source in dict.fromkeys(row.source for row in rows):
+        cells = [source]
+        for row in (r for d in decodings for r in rows if (r.source, r.decoding) == (source, d)):
+            cells += [f"{row.before.mean:.1%} → {row.after.mean:.1%}", row.points]
+        table.add_row(*cells, style="bold" if source == "all" else None)
+        if source == "all":
             table.add_section()
-        table.add_row(*row.cells(), style="bold" if row.source == "all" else None)
     console.print(table)
     times = Table("phase", "seconds", "share", title="Where the time went")
     for phase in phases(read_run(path)):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ctpo.evaluation import Evaluation
 from ctpo.sandbox import Sandbox
@@ -14,6 +13,7 @@ from ctpo.tasks import generate, read_problems
 from ctpo.tir import EpisodeSettings
 from ctpo.training.libraries import quiet_libraries
 from ctpo.training.listening import Listener
+from ctpo.training.models import load_model
 from ctpo.training.policy import episode_settings, measure
 from ctpo.training.run_directory import RunDirectory
 
@@ -55,7 +55,7 @@ def evaluate_path(request: EvaluationRequest, listener: Listener) -> tuple[Evalu
         listener: Hears how it goes.
 
     Raises:
-        OSError: There is no such model.
+        ModelNotFound: There is no such model.
         ValueError: The problems cannot be read, or an option has no effect.
         SandboxUnavailable: Programs cannot be isolated on this machine.
     """
@@ -74,10 +74,9 @@ def evaluate_path(request: EvaluationRequest, listener: Listener) -> tuple[Evalu
         asked = read_problems(request.data, limit=request.problems)
     quiet_libraries()
     path, settings = _resolve(request)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype="auto")
+    model, tokenizer = load_model(path)
     if torch.cuda.is_available():
         model = model.to("cuda")
-    tokenizer = AutoTokenizer.from_pretrained(path)
     with Sandbox() as sandbox:
         return measure(
             model,

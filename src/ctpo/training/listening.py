@@ -11,22 +11,25 @@ from typing import Protocol
 class Listener(Protocol):
     """Hears how a run goes; the command line draws progress bars from it."""
 
-    def phase(self, name: str, total: int) -> None:
-        """A phase of `total` parts begins."""
+    def phase(self, name: str, total: int | None) -> None:
+        """A phase of `total` parts begins; None where nobody knows how many it takes."""
         ...
 
-    def progress(self, done: int, **numbers: float) -> None:
-        """`done` parts of the phase are over; `numbers` are what matters about it."""
+    def progress(self, done: int, total: int | None = None, **numbers: float) -> None:
+        """`done` parts of the phase are over; `numbers` are what matters about it.
+
+        `total` is given where it has become known.
+        """
         ...
 
 
 class Quiet:
     """A listener that says nothing."""
 
-    def phase(self, name: str, total: int) -> None:
+    def phase(self, name: str, total: int | None) -> None:
         """Say nothing."""
 
-    def progress(self, done: int, **numbers: float) -> None:
+    def progress(self, done: int, total: int | None = None, **numbers: float) -> None:
         """Say nothing."""
 
 

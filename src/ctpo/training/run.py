@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from ctpo.sandbox import Sandbox
@@ -15,6 +15,7 @@ from ctpo.tasks import Problem, generate, read_problems
 from ctpo.training import warm_start
 from ctpo.training.libraries import quiet_libraries
 from ctpo.training.listening import Listener, Quiet, Stopwatch
+from ctpo.training.models import load_model
 from ctpo.training.policy import episode_settings, measure
 from ctpo.training.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
@@ -29,6 +30,8 @@ def run(
 ) -> None:
     """Run a recipe from its last checkpoint, or from the beginning where there is none.
 
+    A run that is finished is left as it is.
+
     Args:
         recipe: What to do.
         directory: Where to write; its files are listed in `docs/architecture.md`.
@@ -39,8 +42,11 @@ def run(
         SandboxUnavailable: Programs cannot be isolated on this machine.
         SandboxFailure: Too many programs failed by the sandbox's own fault.
         WarmStartFailed: The tiny model did not learn to use the tool.
+        ModelNotFound: The recipe's model cannot be loaded.
         ValueError: A problem file cannot be read.
     """
+    if directory.has_evaluation("final"):
+        return
     listener = listener or Quiet()
     watch = Stopwatch()
     # Read before any work is done: a file that cannot be read shows now.
@@ -102,21 +108,17 @@ def load_policy(
     path: str | Path | None = recipe.model.path
     if path is None:
         assert recipe.warm_start is not None, "the recipe has been checked"
-        # How many steps it takes is not known before; this is the bound.
-        listener.phase("warm start", recipe.warm_start.max_steps)
+        listener.phase("warm start", None)
 
-        def show(progress: warm_start.Progress) -> None:
-            listener.progress(progress.step, loss=progress.loss, accuracy=progress.accuracy)
+        def show(now: warm_start.Progress) -> None:
+            listener.progress(now.step, now.steps, loss=now.loss, accuracy=now.accuracy)
 
         with watch.time("warm start"):
             path = warm_start.warm_start(recipe, sandbox, cache, show)
     # Frozen weights can be kept in bfloat16; weights that are trained cannot, since an update of
     # 1e-6 is far below its rounding.
     frozen = recipe.model.lora is not None and recipe.model.precision == "bfloat16"
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.bfloat16 if frozen else torch.float32
-    )
-    return model, AutoTokenizer.from_pretrained(path)
+    return load_model(path, torch.bfloat16 if frozen else torch.float32)
 
 
 class Evaluator:

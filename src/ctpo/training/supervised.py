@@ -40,7 +40,7 @@ def learn(
     settings: WarmStart,
     pad_token_id: int,
     measure: Callable[[], float],
-    on_step: Callable[[int, float], None],
+    on_step: Callable[[int, int | None, float], None],
 ) -> float | None:
     """Learn until the target accuracy is reached, then let the learning rate fall to zero.
 
@@ -50,7 +50,8 @@ def learn(
         settings: How.
         pad_token_id: Fills up rows; never learned.
         measure: Returns the model's accuracy now.
-        on_step: Called with the step's number and its loss, in nats per token.
+        on_step: Called with the step's number, the number of steps in all once it is known, and the
+            step's loss in nats per token.
 
     Returns:
         The accuracy at the end, or None if the target was not reached in `max_steps`.
@@ -68,14 +69,14 @@ def learn(
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad()
-        on_step(step, loss.item())
-        if decay_from is None:
-            if step == settings.max_steps:
-                return None
-            if step % settings.check_every == 0 and measure() >= settings.target_accuracy:
-                decay_from = step
-        elif step == decay_from + settings.decay_steps:
+        end = None if decay_from is None else decay_from + settings.decay_steps
+        on_step(step, end, loss.item())
+        if step == end:
             return measure()
+        if end is None and step == settings.max_steps:
+            return None
+        if end is None and step % settings.check_every == 0:
+            decay_from = step if measure() >= settings.target_accuracy else None
     raise AssertionError("the loop ends by one of its returns")
 
 

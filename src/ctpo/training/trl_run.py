@@ -63,10 +63,9 @@ def train_with_trl(
         watch: Counts the time.
     """
     checkpoint = directory.last_checkpoint()
+    done = 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
     config = trl_config(recipe, str(directory.checkpoints))
-    if checkpoint is not None:
-        step = int(checkpoint.name.removeprefix("checkpoint-"))
-        directory.forget_after(step // config.steps_per_rollout)
+    directory.forget_after(done // config.steps_per_rollout)
     rollout = EpisodeRollout(
         sandbox,
         episode_settings(recipe),
@@ -87,9 +86,14 @@ def train_with_trl(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Recorder(recipe, directory, trainer, rollout, evaluate, listener))
     listener.phase("training", recipe.optimization.batches)
+    listener.progress(done // config.steps_per_rollout)
     evaluated = watch.phases.get("evaluation", 0.0)
     with watch.time("updates"):
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if checkpoint is not None and done >= config.max_steps:
+            # Killed between the last step and the end: nothing is left to train.
+            trainer._load_from_checkpoint(str(checkpoint))
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     # What was counted by its own name is not an update.
     evaluated = watch.phases.get("evaluation", 0.0) - evaluated
     watch.add("generation", rollout.times.generate)

@@ -39,11 +39,13 @@ class Progress:
 
     Attributes:
         step: Optimizer steps done.
+        steps: Steps it will take, once the accuracy has decided it.
         loss: Cross entropy per token of the last step, in nats.
         accuracy: Sampled accuracy when it was last measured, 0 before.
     """
 
     step: int
+    steps: int | None
     loss: float
     accuracy: float
 
@@ -68,14 +70,14 @@ def warm_start(
         WarmStartFailed: The target accuracy was not reached.
     """
     directory = cache / fingerprint(recipe)
-    if not (directory / "warm_start.json").is_file():
+    if not directory.exists():
         # Written aside and moved in one step, so that a killed run leaves no half model behind.
         unfinished = directory.with_name(f"{directory.name}.{os.getpid()}")
         try:
             _train(recipe, sandbox, unfinished, on_progress or (lambda _: None))
-            if directory.exists():
-                shutil.rmtree(directory)
-            unfinished.rename(directory)
+            # Another run may have been faster; what it made is the same.
+            if not directory.exists():
+                unfinished.rename(directory)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return directory
@@ -130,7 +132,7 @@ def _train(
         settings,
         tokenizer.pad_token_id,
         measure,
-        lambda step, loss: on_progress(Progress(step, loss, measured[-1])),
+        lambda step, steps, loss: on_progress(Progress(step, steps, loss, measured[-1])),
     )
     if accuracy is None:
         raise WarmStartFailed(
@@ -140,7 +142,6 @@ def _train(
         )
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    # Last, since its presence says that the directory is whole.
     (directory / "warm_start.json").write_text(json.dumps({"accuracy": accuracy}) + "\n")
 
 

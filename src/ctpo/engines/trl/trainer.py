@@ -249,13 +249,15 @@ class CTPOTrainer(GRPOTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add ratios, clip rates and entropy since the last log, then log as TRL does."""
         if self.model.training and self.positions is not None and self._entropy is not None:
+            before = self._before_updates
             if self.accelerator.num_processes > 1:
                 self.positions = _merge_over_processes(self.positions)
+                before = before and _merge_over_processes(before)
             total, tokens = self.accelerator.reduce(self._entropy, reduction="sum").tolist()
             logs |= {f"ctpo/{name}": value for name, value in self.positions.summary().items()}
-            if self._before_updates is not None:
+            if before is not None:
                 # The policy has not moved yet: anything but 0 is a mismatch of log-probabilities.
-                first = self._before_updates.summary()
+                first = before.summary()
                 logs["ctpo/on_policy/log_rho_max"] = max(
                     -first["log_rho/min"], first["log_rho/max"]
                 )

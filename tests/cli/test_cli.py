@@ -1,0 +1,141 @@
+"""The commands as a user types them, on the real thing."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.training.test_run import SMALL
+
+CTPO = Path(sys.executable).parent / "ctpo"
+
+
+def ctpo(*arguments, home, expect=0):
+    environment = os.environ | {"XDG_CACHE_HOME": str(home / "cache"), "COLUMNS": "200"}
+    shown = subprocess.run(
+        [CTPO, *map(str, arguments)], cwd=home, env=environment, capture_output=True, text=True
+    )
+    assert shown.returncode == expect, shown.stdout + shown.stderr
+    return shown
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def trained(home):
+    changes = [argument for change in SMALL for argument in ("--set", change)]
+    shown = ctpo("train", "tiny", *changes, "--output", "out/run", home=home)
+    return shown.stdout
+
+
+def test_training_ends_with_the_table_the_times_and_the_place(trained, home):
+    assert "Held-out accuracy" in trained
+    assert "digit-sum" in trained
+    assert "Where the time went" in trained
+    assert "updates" in trained
+    assert "out/run/report.html" in trained
+    assert (home / "out/run/report.html").stat().st_size > 10_000
+
+
+def test_a_dry_run_prints_the_resolved_recipe_and_does_nothing(tmp_path):
+    shown = ctpo(
+        "train", "tiny", "--set", "objective.preset=gspo", "--set", "seed=3", "--dry-run",
+        home=tmp_path,
+    )  # fmt: skip
+    recipe = tomllib.loads(shown.stdout)
+    assert recipe["objective"]["preset"] == "gspo"
+    assert recipe["seed"] == 3
+    assert recipe["optimization"]["learning_rate"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_large_recipe_can_be_dry_run_without_its_model(tmp_path):
+    recipe = tomllib.loads(ctpo("train", "qwen3-4b-1gpu", "--dry-run", home=tmp_path).stdout)
+    assert recipe["model"]["path"] == "Qwen/Qwen3-4B"
+    assert recipe["rollout"]["engine"] == "vllm"
+
+
+def test_mistakes_get_one_sentence_and_no_traceback(tmp_path):
+    shown = ctpo("train", "tiny", "--set", "objective.presett=gspo", home=tmp_path, expect=1)
+    assert "objective.presett is unknown (did you mean 'preset'?)" in shown.stderr
+    assert "Traceback" not in shown.stderr
+    shown = ctpo("train", home=tmp_path, expect=2)
+    assert "give either a recipe or --resume" in shown.stderr
+    shown = ctpo("train", "--resume", "nowhere", home=tmp_path, expect=1)
+    assert "nowhere" in shown.stderr
+    shown = ctpo("report", "nowhere", home=tmp_path, expect=1)
+    assert "nowhere" in shown.stderr
+    shown = ctpo("eval", "nowhere", home=tmp_path, expect=1)
+    assert "nowhere" in shown.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_and_its_model_are_evaluated_alike(trained, home):
+    options = ["--problems", 7, "--samples", 2, "--output"]
+    ctpo("eval", "out/run", *options, "run.json", home=home)
+    ctpo(
+        "eval", "out/run/model", "--max-response-tokens", 80, "--max-calls", 2, *options,
+        "model.json", home=home,
+    )  # fmt: skip
+    of_run, of_model = (json.loads((home / f).read_text()) for f in ("run.json", "model.json"))
+    assert of_run == of_model
+    assert of_run["sampled"]["overall"]["answers"] == 14
+    assert of_run["greedy"]["overall"]["problems"] == 7
+
+
+def test_a_file_in_verls_schema_is_evaluated(trained, home):
+    rows = [
+        {
+            "data_source": "mine",
+            "prompt": [{"role": "user", "content": f"Find the gcd of {n} and 18."}],
+            "ability": "math",
+            "reward_model": {"ground_truth": "6", "style": "rule"},
+            "extra_info": {"index": n, "split": "test"},
+        }
+        for n in (12, 24, 30)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), home / "mine.parquet")
+    shown = ctpo("eval", "out/run", "--data", "mine.parquet", "--samples", 2, home=home)
+    assert "avg@2, sampled" in shown.stdout
+    assert "mine" in shown.stdout
+
+
+def test_a_report_is_drawn_again(trained, home):
+    page = home / "out/run/report.html"
+    before = page.read_bytes()
+    page.unlink()
+    ctpo("report", "out/run", home=home)
+    assert page.read_bytes() == before
+
+
+def test_a_finished_run_can_be_resumed_without_harm(trained, home):
+    before = (home / "out/run/metrics.jsonl").read_bytes()
+    ctpo("train", "--resume", "out/run", home=home)
+    assert (home / "out/run/metrics.jsonl").read_bytes() == before
+
+
+def test_the_doctor_says_what_protects_and_what_is_missing(tmp_path):
+    shown = ctpo("doctor", home=tmp_path)
+    for topic in ("sandbox", "gpu", "trl", "vllm", "verl"):
+        assert topic in shown.stdout
+    assert "programs run isolated" in shown.stdout
+    assert "plug-in loaded: CTPOTrainer" in shown.stdout
+
+
+def test_importing_the_package_loads_no_engine_and_no_torch():
+    code = (
+        "import sys, ctpo; "
+        "print({'torch', 'transformers', 'trl', 'verl', 'ray'} & set(sys.modules)); "
+        "ctpo.preset('ctpo'); print({'transformers', 'trl', 'verl', 'ray'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "set()\nset()\n"
