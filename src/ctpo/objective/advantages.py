@@ -1,0 +1,98 @@
+"""Advantages from the rewards of a group of answers to the same prompt."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Real
+    from torch import Tensor
+
+
+def group_normalized(
+    rewards: Real[Tensor, " N"],
+    *,
+    group_size: int | None = None,
+    groups: Int[Tensor, " N"] | None = None,
+    eps: float = 1e-6,
+) -> Float[Tensor, " N"]:
+    """Return group-normalised advantages, A_i = (R_i - mean) / (std + eps) within each group.
+
+    `std` is the unbiased one (divided by n - 1), as in verl and TRL; they differ in `eps`, which is
+    1e-6 in verl and 1e-4 in TRL. Source: GRPO, arXiv 2402.03300.
+
+    A NaN reward is an answer that could not be scored: it enters no statistic and its advantage
+    is 0. A group whose scored rewards are all equal (a single one included) gives exactly 0.
+
+    Computed in float64. Reads the rewards back to the host, which is once per batch.
+
+    Args:
+        rewards: One reward per answer; NaN where unscored.
+        group_size: Size of each group, when the answers of a group stand next to each other.
+        groups: Group of each answer, any integers in any order. Give this or `group_size`.
+        eps: Added to the standard deviation. Raising it damps groups that hardly differ.
+
+    Returns:
+        Advantages, float64 if the rewards are, else float32.
+
+    Raises:
+        ValueError: If not exactly one of `group_size` and `groups` is given, the sizes do not fit,
+            `eps` is negative, or a reward is infinite.
+    """
+    if rewards.ndim != 1 or rewards.numel() == 0:
+        raise ValueError(f"rewards must be [N] with N >= 1, got shape {list(rewards.shape)}")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps is {eps!r}; it must be finite and at least 0, e.g. 1e-6")
+    group, number = _group_indices(rewards, group_size, groups)
+    values = rewards.double()
+    if bool(values.isinf().any()):
+        first = int(values.isinf().nonzero()[0, 0])
+        raise ValueError(
+            f"rewards[{first}] is {float(values[first])}; a reward must be finite, or NaN if the "
+            "answer could not be scored"
+        )
+
+    scored = ~values.isnan()
+    values = torch.where(scored, values, 0.0)
+    empty = torch.zeros(number, dtype=torch.float64, device=values.device)
+    count = empty.index_add(0, group, scored.double())
+    mean = empty.index_add(0, group, values) / count.clamp(min=1)
+    deviation = torch.where(scored, values - mean[group], 0.0)
+    variance = empty.index_add(0, group, deviation.square()) / (count - 1).clamp(min=1)
+    # The mean of equal numbers need not be that number in floating point, and eps may be 0.
+    lowest = empty.scatter_reduce(
+        0, group, torch.where(scored, values, math.inf), "amin", include_self=False
+    )
+    highest = empty.scatter_reduce(
+        0, group, torch.where(scored, values, -math.inf), "amax", include_self=False
+    )
+    differs = scored & (lowest < highest)[group]
+    advantages = torch.where(differs, deviation / (variance.sqrt()[group] + eps), 0.0)
+    return advantages.to(torch.float64 if rewards.dtype == torch.float64 else torch.float32)
+
+
+def _group_indices(
+    rewards: Tensor, group_size: int | None, groups: Tensor | None
+) -> tuple[Tensor, int]:
+    """Return the 0-based group of each reward and the number of groups."""
+    size = rewards.numel()
+    if (group_size is None) == (groups is None):
+        raise ValueError("give exactly one of group_size and groups")
+    if groups is not None:
+        if groups.shape != rewards.shape or groups.is_floating_point():
+            raise ValueError(
+                f"groups must be {size} integers, one per reward, got shape "
+                f"{list(groups.shape)} of {groups.dtype}"
+            )
+        names, indices = torch.unique(groups.to(rewards.device), return_inverse=True)
+        return indices, names.numel()
+    assert group_size is not None
+    if group_size < 1 or size % group_size:
+        raise ValueError(
+            f"group_size is {group_size}; it must be a positive divisor of the number of rewards, "
+            f"{size}"
+        )
+    return torch.arange(size, device=rewards.device) // group_size, size // group_size
