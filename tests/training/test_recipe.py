@@ -92,7 +92,7 @@ def test_what_is_wrong_is_named_with_what_would_be_right(overrides, message):
 
 def test_a_section_without_effect_is_refused():
     with pytest.raises(RecipeError, match="warm_start has no effect on a model from a path"):
-        load_recipe("qwen3-4b-1gpu", ["warm_start.steps=3"])
+        load_recipe("qwen3-4b-1gpu", ["warm_start.max_steps=3"])
     with pytest.raises(RecipeError, match="hard_fraction has no effect on problems from files"):
         load_recipe("qwen3-4b-1gpu", ["data.hard_fraction=0.5"])
 

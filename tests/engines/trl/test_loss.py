@@ -202,3 +202,13 @@ def test_an_unchanged_grpo_configuration_is_refused(make_trainer):
         make_trainer(config=GRPOConfig)
     assert issubclass(CTPOConfig, GRPOConfig)
     assert issubclass(CTPOTrainer, GRPOTrainer)
+
+
+def test_a_logprob_that_is_not_a_number_is_told_by_its_place(make_trainer):
+    trainer = make_trainer()
+    inputs = batch(trainer)
+    mask = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
+    row, column = mask.nonzero()[3].tolist()
+    inputs["old_per_token_logps"][row, column] = float("nan")
+    with pytest.raises(ValueError, match=f"old_logprobs.*row {row}.*position {column}.*nan"):
+        trainer._compute_loss(trainer.model, inputs)

@@ -205,7 +205,11 @@ class CTPOTrainer(GRPOTrainer):
         logprobs, entropies, aux_loss = self._forward(model, inputs, compute_entropy=True)
         # Absent where every update is on-policy: the ratio is 1.
         old_logprobs = inputs.get("old_per_token_logps", logprobs.detach())
-        out = self.objective(logprobs, old_logprobs, inputs["advantages"], mask)
+        # Looking at the values costs a wait for the device: once per batch of rollouts is enough to
+        # tell of a NaN where it came in, instead of as a loss that is NaN.
+        out = self.objective(
+            logprobs, old_logprobs, inputs["advantages"], mask, check=self._before_first_update
+        )
         per_token = out.per_token
         if "importance_sampling_ratio" in inputs:  # generator against trainer, from TRL
             per_token = per_token * inputs["importance_sampling_ratio"]
@@ -216,6 +220,11 @@ class CTPOTrainer(GRPOTrainer):
         if self.model.training:
             self._collect(out.statistics, entropies, mask)
         return loss
+
+    @property
+    def _before_first_update(self) -> bool:
+        """Whether this is the first micro-batch of a batch of rollouts."""
+        return self._step % (self.args.steps_per_generation * self.num_iterations) == 0
 
     def _accumulation(self) -> float:
         return self.current_gradient_accumulation_steps if self.model.training else 1.0
@@ -239,7 +248,7 @@ class CTPOTrainer(GRPOTrainer):
         self, positions: PositionStatistics, entropies: Tensor | None, mask: Tensor
     ) -> None:
         """Add up on the device; nothing is read before `log`."""
-        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0:
+        if self._before_first_update:
             self._before_updates = positions
         assert entropies is not None, "they were asked for"
         entropy = torch.stack([torch.where(mask.bool(), entropies, 0.0).sum(), mask.sum()]).detach()
