@@ -161,3 +161,30 @@ def test_a_warm_start_that_learns_nothing_is_an_error_and_leaves_nothing(tmp_pat
     with pytest.raises(WarmStartFailed, match="sampled accuracy is 0.00 after 4 steps"):
         finished(tmp_path / "run", tmp_path / "cache", *changes)
     assert not list((tmp_path / "cache").glob("*"))
+
+
+def test_adapters_on_a_model_from_a_path_are_trained_in_bfloat16_and_merged(whole, cache, tmp_path):
+    policy = cache / fingerprint(whole.recipe)
+    (tmp_path / "recipe.toml").write_text(
+        f"""
+        name = "adapters"
+        [model]
+        path = "{policy}"
+        precision = "bfloat16"
+        gradient_checkpointing = true
+        [model.lora]
+        rank = 4
+        """
+    )
+    changes = [c for c in SMALL if not c.startswith(("model.", "warm_start."))]
+    changes += ["optimization.batches=2", "optimization.learning_rate=0.05"]
+    recipe = load_recipe(str(tmp_path / "recipe.toml"), changes)
+    directory = RunDirectory.create(tmp_path / "run", recipe)
+    run(recipe, directory, cache=cache)
+    # Bfloat16 rounds, but old and new log-probabilities alike.
+    assert [m["on_policy/log_rho_max"] for m in lines(directory)] == [0.0, 0.0]
+    before = AutoModelForCausalLM.from_pretrained(policy).state_dict()
+    after = AutoModelForCausalLM.from_pretrained(directory.model).state_dict()
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not before[name].equal(after[name].to(before[name]))}
+    assert any("q_proj" in name for name in changed)

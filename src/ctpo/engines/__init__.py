@@ -1,0 +1,1 @@
+"""One adapter per training engine. None is imported before it is asked for."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,6 +68,7 @@ class TransformersGenerator:
         tokenizer: The model's tokenizer.
         eos_token_ids: Ids that end the policy's turn; by default the tokenizer's and those of the
             model's generation configuration.
+        precision: A context in which the model is run, such as a trainer's autocast.
     """
 
     def __init__(
@@ -74,10 +76,12 @@ class TransformersGenerator:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         eos_token_ids: Sequence[int] | None = None,
+        precision: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.eos_token_ids = list(eos_token_ids or _eos_token_ids(model, tokenizer))
+        self.precision = precision
         self._triggers: dict[str, frozenset[int]] = {}
 
     def open(
@@ -146,7 +150,8 @@ class TransformersSession:
         was_training = self._model.training
         self._model.eval()
         try:
-            return self._generate(rows, append, budgets, stop)
+            with self._generator.precision():
+                return self._generate(rows, append, budgets, stop)
         finally:
             self._model.train(was_training)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from ctpo.evaluation import Evaluation
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import generate, read_problems
@@ -75,8 +73,6 @@ def evaluate_path(request: EvaluationRequest, listener: Listener) -> tuple[Evalu
     quiet_libraries()
     path, settings = _resolve(request)
     model, tokenizer = load_model(path)
-    if torch.cuda.is_available():
-        model = model.to("cuda")
     with Sandbox() as sandbox:
         return measure(
             model,

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from ctpo.training.recipe import Recipe
 
 
 class ModelNotFound(ValueError):
@@ -16,7 +19,7 @@ class ModelNotFound(ValueError):
 def load_model(
     path: str | Path, dtype: torch.dtype | str = "auto"
 ) -> tuple[PreTrainedModel, Tokenizer]:
-    """Load a causal language model and its tokenizer.
+    """Load a causal language model, onto the GPU if there is one, and its tokenizer.
 
     Args:
         path: A directory or a Hub name.
@@ -37,4 +40,51 @@ def load_model(
         raise ModelNotFound(
             f"{path} has no chat template; episodes are chats, so take an instruction-tuned model"
         )
-    return model, tokenizer
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def frozen_in_bfloat16(recipe: Recipe) -> bool:
+    """Return whether the recipe's weights are frozen and can be kept in bfloat16.
+
+    Weights that are trained cannot: an update of 1e-6 is far below its rounding.
+    """
+    return recipe.model.lora is not None and recipe.model.precision == "bfloat16"
+
+
+class Float32Head(nn.Linear):
+    """An output layer that computes in float32, whatever comes in and whatever autocast says.
+
+    Logits of 20 in bfloat16 are 0.06 apart, more than CTPO's window at its first position.
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the logits, in float32."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return nn.functional.linear(hidden.float(), self.weight)
+
+
+def give_float32_head(model: PreTrainedModel) -> None:
+    """Replace a frozen model's output layer by one in float32, untied from the embeddings.
+
+    TRL's own cast fails on a tied model under adapters, which Qwen3-4B is.
+    """
+    old = model.get_output_embeddings()
+    head = Float32Head(old.in_features, old.out_features, bias=False, device="meta")
+    head.weight = nn.Parameter(old.weight.detach().float(), requires_grad=False)
+    model.set_output_embeddings(head)
+    model.config.tie_word_embeddings = False
+
+
+def take_back_float32_head(model: PreTrainedModel, *, tied: bool) -> None:
+    """Undo `give_float32_head`, so that the model is saved as it was loaded.
+
+    Args:
+        model: The model.
+        tied: Whether its output layer was tied to its embeddings.
+    """
+    head = model.get_output_embeddings()
+    plain = nn.Linear(head.in_features, head.out_features, bias=False, device="meta")
+    plain.weight = nn.Parameter(head.weight.detach().to(model.dtype), requires_grad=False)
+    model.set_output_embeddings(plain)
+    model.config.tie_word_embeddings = tied
+    model.tie_weights()

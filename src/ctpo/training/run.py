@@ -15,7 +15,7 @@ from ctpo.tasks import Problem, generate, read_problems
 from ctpo.training import warm_start
 from ctpo.training.libraries import quiet_libraries
 from ctpo.training.listening import Listener, Quiet, Stopwatch
-from ctpo.training.models import load_model
+from ctpo.training.models import frozen_in_bfloat16, load_model
 from ctpo.training.policy import episode_settings, measure
 from ctpo.training.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
@@ -115,10 +115,7 @@ def load_policy(
 
         with watch.time("warm start"):
             path = warm_start.warm_start(recipe, sandbox, cache, show)
-    # Frozen weights can be kept in bfloat16; weights that are trained cannot, since an update of
-    # 1e-6 is far below its rounding.
-    frozen = recipe.model.lora is not None and recipe.model.precision == "bfloat16"
-    return load_model(path, torch.bfloat16 if frozen else torch.float32)
+    return load_model(path, torch.bfloat16 if frozen_in_bfloat16(recipe) else torch.float32)
 
 
 class Evaluator:

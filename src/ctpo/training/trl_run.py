@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import (
     PreTrainedModel,
@@ -22,6 +23,11 @@ from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem
 from ctpo.tir import Trajectory
 from ctpo.training.listening import Listener, Stopwatch
+from ctpo.training.models import (
+    frozen_in_bfloat16,
+    give_float32_head,
+    take_back_float32_head,
+)
 from ctpo.training.policy import episode_settings
 from ctpo.training.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
@@ -62,6 +68,10 @@ def train_with_trl(
         listener: Hears how it goes.
         watch: Counts the time.
     """
+    frozen = frozen_in_bfloat16(recipe)
+    tied = model.config.tie_word_embeddings
+    if frozen:
+        give_float32_head(model)
     checkpoint = directory.last_checkpoint()
     done = 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
     config = trl_config(recipe, str(directory.checkpoints))
@@ -100,7 +110,11 @@ def train_with_trl(
     watch.add("tools", rollout.times.tools)
     watch.add("updates", -rollout.times.generate - rollout.times.tools - evaluated)
     trained = trainer.accelerator.unwrap_model(trainer.model)
-    return trained.merge_and_unload() if recipe.model.lora is not None else trained
+    if recipe.model.lora is not None:
+        trained = trained.merge_and_unload()
+    if frozen:
+        take_back_float32_head(trained, tied=tied)
+    return trained
 
 
 def trl_config(recipe: Recipe, output_dir: str) -> CTPOConfig:
@@ -147,6 +161,7 @@ def trl_config(recipe: Recipe, output_dir: str) -> CTPOConfig:
         save_strategy="steps",
         save_steps=optimization.checkpoint_every * optimization.updates_per_batch,
         bf16=bfloat16,
+        use_cpu=not torch.cuda.is_available(),
         cast_lm_head_to_fp32=bfloat16,
         gradient_checkpointing=recipe.model.gradient_checkpointing,
         chat_template_kwargs=dict(recipe.model.chat_template_kwargs),

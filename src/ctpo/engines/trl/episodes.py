@@ -157,4 +157,9 @@ _REWARD: dict[str, float | None] = {"right": 1.0, "wrong": 0.0, "unknown": None}
 
 def _own_model(trainer: GRPOTrainer) -> Generator:
     model = trainer.accelerator.unwrap_model(trainer.model)
-    return TransformersGenerator(model, trainer.processing_class, trainer.eos_token_ids)
+    return TransformersGenerator(
+        model,
+        trainer.processing_class,
+        trainer.eos_token_ids,
+        precision=trainer.accelerator.autocast,
+    )
