@@ -61,7 +61,7 @@ def test_a_dry_run_prints_the_resolved_recipe_and_does_nothing(tmp_path):
 def test_the_large_recipe_can_be_dry_run_without_its_model(tmp_path):
     recipe = tomllib.loads(ctpo("train", "qwen3-4b-1gpu", "--dry-run", home=tmp_path).stdout)
     assert recipe["model"]["path"] == "Qwen/Qwen3-4B"
-    assert recipe["rollout"]["engine"] == "vllm"
+    assert recipe["vllm"]["mismatch_cap"] == 5.0
 
 
 def test_mistakes_get_one_sentence_and_no_traceback(tmp_path):
@@ -82,10 +82,8 @@ def test_mistakes_get_one_sentence_and_no_traceback(tmp_path):
 def test_a_run_and_its_model_are_evaluated_alike(trained, home):
     options = ["--problems", 7, "--samples", 2, "--output"]
     ctpo("eval", "out/run", *options, "run.json", home=home)
-    ctpo(
-        "eval", "out/run/model", "--max-response-tokens", 80, "--max-calls", 2, *options,
-        "model.json", home=home,
-    )  # fmt: skip
+    of_the_run = ("--max-response-tokens", 80, "--max-calls", 2)
+    ctpo("eval", "out/run/model", *of_the_run, *options, "model.json", home=home)
     of_run, of_model = (json.loads((home / f).read_text()) for f in ("run.json", "model.json"))
     assert of_run == of_model
     assert of_run["sampled"]["overall"]["answers"] == 14
@@ -107,6 +105,15 @@ def test_a_file_in_verls_schema_is_evaluated(trained, home):
     shown = ctpo("eval", "out/run", "--data", "mine.parquet", "--samples", 2, home=home)
     assert "avg@2, sampled" in shown.stdout
     assert "mine" in shown.stdout
+
+
+def test_a_run_is_evaluated_on_its_own_problems_unless_told_otherwise(trained, home):
+    ctpo("eval", "out/run", "--output", "own.json", home=home)
+    own = json.loads((home / "own.json").read_text())
+    final = json.loads((home / "out/run/evaluations/final.json").read_text())
+    # The same problems, settings and seed: the same answers.
+    assert own["sampled"] == final["sampled"]
+    assert own["greedy"] == final["greedy"]
 
 
 def test_a_report_is_drawn_again(trained, home):

@@ -133,8 +133,28 @@ def test_a_sandbox_that_cannot_run_anything_stops_the_run(tokenizer):
             failed = dataclasses.replace(execution, status="sandbox-failure", failure="gone")
             return [failed] * len(codes)
 
-    with pytest.raises(SandboxFailure, match="failed twice in the sandbox.*gone"):
+    with pytest.raises(SandboxFailure, match="3 of 3 programs failed twice in the sandbox.*gone"):
         run(Script(tokenizer, call("print(1)"), "done"), Dead(), count=3)
+    # One lost program is an accident, and its trajectory says so.
+    (t,) = run(Script(tokenizer, call("print(1)"), "done"), Dead(), count=1)
+    assert t.sandbox_failed
+    assert t.tool_results[0].failure == "gone"
+
+
+def test_a_program_the_sandbox_lost_gets_a_second_chance(tokenizer, sandbox):
+    class Shaky:
+        tried = 0
+
+        def run_many(self, codes):
+            self.tried += 1
+            executions = sandbox.run_many(codes)
+            if self.tried > 1:
+                return executions
+            return [dataclasses.replace(e, status="sandbox-failure") for e in executions]
+
+    (t,) = run(Script(tokenizer, call("print(6 * 7)"), "done"), Shaky())
+    assert t.tool_results[0].status == "success"
+    assert "42" in t.tool_results[0].output
 
 
 def test_a_real_model_gives_whole_trajectories(model, tokenizer, sandbox):

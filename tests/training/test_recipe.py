@@ -41,13 +41,49 @@ def test_the_hard_recipe_has_a_quarter_of_three_digit_problems():
     assert load_recipe("tiny-hard").data.hard_fraction == 0.25
 
 
-def test_the_large_recipe_translates_to_the_engine():
-    recipe = load_recipe(
-        "qwen3-4b-1gpu", ["rollout.engine=transformers", "model.precision=float32"]
-    )
-    config = trl_config(recipe, "unused")
-    assert config.gradient_accumulation_steps * 2 * 16 == 64 * 8
+def test_the_large_recipe_translates_to_the_engine_as_shipped():
+    config = trl_config(load_recipe("qwen3-4b-1gpu"), "unused")
+    assert config.gradient_accumulation_steps * config.per_device_train_batch_size * 16 == 64 * 8
+    assert config.steps_per_rollout == 16
+    assert config.save_steps == 20 * 16
+    assert config.save_total_limit == 2
     assert config.chat_template_kwargs == {"enable_thinking": False}
+    assert config.lr_scheduler_type == "constant_with_warmup"
+    assert (config.bf16, config.cast_lm_head_to_fp32, config.gradient_checkpointing) == (True,) * 3
+    assert (config.use_vllm, config.vllm_mode) == (True, "colocate")
+    assert config.vllm_importance_sampling_mode == "sequence_truncate"
+    assert config.vllm_importance_sampling_clip_max == 5.0
+    assert config.vllm_max_model_length == 10_000
+    assert config.max_completion_length == 8000
+
+
+def test_an_empty_value_removes_a_key():
+    assert load_recipe("qwen3-4b-1gpu", ["model.lora="]).model.lora is None
+    assert load_recipe("tiny", ["threads="]).threads is None
+
+
+@pytest.mark.parametrize(
+    ("override", "name", "value"),
+    [
+        ("optimization.learning_rate=0.5", "learning_rate", 0.5),
+        ("optimization.weight_decay=0.25", "weight_decay", 0.25),
+        ("optimization.max_grad_norm=0.5", "max_grad_norm", 0.5),
+        ("optimization.adam_epsilon=0.125", "adam_epsilon", 0.125),
+        ("optimization.warmup_fraction=0.5", "warmup_steps", 480),
+        ("optimization.schedule=constant", "lr_scheduler_type", "constant_with_warmup"),
+        ("optimization.schedule=linear", "lr_scheduler_type", "linear"),
+        ("optimization.checkpoint_every=3", "save_steps", 48),
+        ("optimization.keep_checkpoints=4", "save_total_limit", 4),
+        ("optimization.batches=7", "max_steps", 112),
+        ("optimization.micro_batch=2", "gradient_accumulation_steps", 4),
+        ("rollout.temperature=0.5", "temperature", 0.5),
+        ("rollout.max_response_tokens=77", "max_completion_length", 77),
+        ("rollout.responses_per_prompt=16", "num_generations", 16),
+        ("seed=11", "seed", 11),
+    ],
+)
+def test_every_setting_reaches_the_engine(override, name, value):
+    assert getattr(trl_config(load_recipe("tiny", [override]), "unused"), name) == value
 
 
 def test_overrides_reach_their_field():
@@ -80,7 +116,8 @@ def test_the_dual_clip_can_be_switched_off():
         (["optimization.micro_batch=5"], "micro_batch is 5; it must divide the 8"),
         (['model.path="x"'], "exactly one of path and tiny"),
         (["data.train_problems=3"], "data.train_problems is 3; one batch takes 16"),
-        (["rollout.engine=vllm"], "rollout.engine = 'vllm' is for a model from a path"),
+        (["vllm.sleep=true"], r"a \[vllm\] section is for a model from a path"),
+        (["objective.dual_clip=of"], "objective.dual_clip is 'of'"),
         (["model.tiny.heads=3"], "heads is 3; it must be a multiple of key_value_heads, 2"),
         (["rollout.temperature=hot"], "rollout.temperature is 'hot'"),
     ],

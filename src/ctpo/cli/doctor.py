@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ctpo.cli.console import console
@@ -18,7 +19,7 @@ def command() -> None:
     findings = examine()
     for finding in findings:
         style = _STYLES[finding.verdict]
-        table.add_row(finding.topic, f"[{style}]{finding.verdict}[/]", finding.words)
+        table.add_row(finding.topic, f"[{style}]{finding.verdict}[/]", escape(finding.words))
     console.print(table)
     if any(finding.verdict == "bad" for finding in findings):
         raise typer.Exit(1)

@@ -26,7 +26,9 @@ def command(
     ] = None,
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change the recipe: section.key=value. May be repeated."),
+        typer.Option(
+            "--set", help="Change the recipe: section.key=value; empty removes. May be repeated."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="The run directory. [default: runs/NAME-SEED-TIME]")
@@ -107,6 +109,6 @@ def _show_result(path: Path, page: Path, seconds: float) -> None:
     for phase in phases(read_run(path)):
         times.add_row(phase.name, f"{phase.seconds:.0f}", f"{phase.share:.0%}")
     console.print(times)
-    console.print(f"whole run   {seconds:.0f} s", highlight=False)
+    console.print(f"this call   {seconds:.0f} s", highlight=False)
     console.print(f"run         {path}", soft_wrap=True, highlight=False)
     console.print(f"report      {page}", soft_wrap=True, highlight=False)

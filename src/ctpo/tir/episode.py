@@ -28,12 +28,15 @@ class EpisodeSettings:
         max_output_chars: Most characters of a program's output shown to the policy.
         chat_template_kwargs: Passed on to the tokenizer's chat template, e.g.
             `{"enable_thinking": False}`.
+        max_failure_share: Share of the programs of one `run_episodes` that the sandbox itself may
+            fail to run.
     """
 
     max_response_tokens: int
     max_calls: int
     max_output_chars: int = 512
     chat_template_kwargs: dict[str, object] = field(default_factory=dict)
+    max_failure_share: float = 0.02
 
     def __post_init__(self) -> None:
         if self.max_response_tokens < 1:
@@ -52,6 +55,10 @@ class EpisodeTimes:
 
     generate: float = 0.0
     tools: float = 0.0
+
+
+# Fewer failures than this are an accident, whatever their share of a small batch.
+_FAILURES_THAT_COUNT = 3
 
 
 class SandboxFailure(RuntimeError):
@@ -128,7 +135,8 @@ def run_episodes(
         times: Receives the seconds spent, if given.
 
     Raises:
-        SandboxFailure: Every program of a round failed in the sandbox itself.
+        SandboxFailure: Too many programs failed in the sandbox itself: no grade of these episodes
+            would mean anything.
     """
     times = times or EpisodeTimes()
     rows = [_Row(ids) for ids in _encode_prompts(tokenizer, prompts, settings)]
@@ -149,7 +157,23 @@ def run_episodes(
         _run_calls(calls, sandbox, tokenizer, settings)
         times.generate += generated - started
         times.tools += time.perf_counter() - generated
+    _check_sandbox(rows, settings)
     return [row.trajectory() for row in rows]
+
+
+def _check_sandbox(rows: Sequence[_Row], settings: EpisodeSettings) -> None:
+    results = [result for row in rows for result in row.results]
+    failed = [result for result in results if result.status == "sandbox-failure"]
+    if (
+        len(failed) >= _FAILURES_THAT_COUNT
+        and len(failed) / len(results) > settings.max_failure_share
+    ):
+        raise SandboxFailure(
+            f"{len(failed)} of {len(results)} programs failed twice in the sandbox, not by "
+            f"themselves, more than the allowed share of {settings.max_failure_share}; rewards "
+            f"would be wrong. The last of them: {failed[-1].failure}. `ctpo doctor` tells what is "
+            "missing"
+        )
 
 
 def _encode_prompts(
@@ -208,18 +232,12 @@ def _run_calls(
     failed = [i for i, e in enumerate(executions) if e.status == "sandbox-failure"]
     for i, execution in zip(failed, sandbox.run_many([calls[i][1] for i in failed]), strict=True):
         executions[i] = execution
-    if calls and all(e.status == "sandbox-failure" for e in executions):
-        raise SandboxFailure(
-            f"all {len(calls)} programs of this round failed twice in the sandbox, not by "
-            f"themselves; the first says: {executions[0].failure}. "
-            "`ctpo doctor` tells what is missing."
-        )
     for (row, code), execution in zip(calls, executions, strict=True):
         text = format_output(
             _shown(execution), after=row.turns[-1].text, limit=settings.max_output_chars
         )
         ids = tokenizer.encode(text, add_special_tokens=False)
-        row.results.append(ToolResult(code, execution.status, text))
+        row.results.append(ToolResult(code, execution.status, text, execution.failure))
         # One token must be left for the policy to speak.
         if len(row.ids) + len(ids) >= settings.max_response_tokens:
             row.finish = "length"

@@ -44,7 +44,14 @@ SCHEMA = pa.schema(
         (
             "tool_results",
             pa.list_(
-                pa.struct([("code", pa.string()), ("status", pa.string()), ("output", pa.string())])
+                pa.struct(
+                    [
+                        ("code", pa.string()),
+                        ("status", pa.string()),
+                        ("output", pa.string()),
+                        ("failure", pa.string()),
+                    ]
+                )
             ),
         ),
     ]

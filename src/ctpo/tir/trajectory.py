@@ -35,11 +35,13 @@ class ToolResult:
         status: The sandbox's verdict: `success`, `error`, `timeout`, `memory`, `output-limit`
             or `sandbox-failure`. Only the last is not the program's own doing.
         output: The text that was put back into the context.
+        failure: Why the sandbox failed; None where it did not.
     """
 
     code: str
     status: str
     output: str
+    failure: str | None = None
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,6 @@ class TransformersSession:
                     self._keep(rows[index], cache, line, mask[line], last_token=token)
                 else:
                     self._over.add(rows[index])
-                    self._kept.pop(rows[index], None)
             if open_lines == 0:
                 return [result for result in results if result is not None]
             input_ids = tokens[:, None]
@@ -281,6 +280,8 @@ class TransformersSession:
                         keys[line, :, columns - lengths[line] :] = row_keys
                         values[line, :, columns - lengths[line] :] = row_values
                 layer.update(keys, values)
+        for row in rows:
+            self._kept.pop(row, None)  # held once, in the cache
         return Cache(layers=layers), mask
 
 

@@ -91,8 +91,12 @@ def _vllm() -> Finding:
     installed = _version("vllm")
     if installed is None:
         return Finding(
-            "vllm", "limited", "not installed: recipes with rollout.engine = 'vllm' cannot run"
+            "vllm",
+            "limited",
+            "not installed: recipes with a [vllm] section cannot run; install ctpo[vllm]",
         )
+    if not torch.cuda.is_available():
+        return Finding("vllm", "limited", f"{installed}, but there is no GPU for it")
     return Finding("vllm", "good", installed)
 
 

@@ -7,12 +7,15 @@ import os
 import warnings
 
 import datasets
+import huggingface_hub.constants
 import transformers
 
 
 def quiet_libraries() -> None:
     """Silence progress bars and notes that are not about the run, and keep telemetry at home."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # It was read when the library was imported.
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     transformers.utils.logging.disable_progress_bar()

@@ -21,6 +21,8 @@ _REFUSED = {
     for name in ("rollout.top_p", "rollout.top_k", "rollout.min_p")
 }
 
+_BRANCHES = ("float", "literal['off']", "str", "list[str]", "bool", "int")
+
 
 class RecipeError(ValueError):
     """The recipe cannot be used; the message says which key, its value and what would be right."""
@@ -39,7 +41,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         name_or_path: A shipped recipe's name, or the path of a TOML file.
-        overrides: Changes as `section.key=value`, the value in TOML; a bare word is a string.
+        overrides: Changes as `section.key=value`, the value in TOML; a bare word is a string, and
+            an empty value removes the key.
 
     Raises:
         RecipeError: There is no such recipe, a key is unknown, or a value is wrong.
@@ -81,23 +84,27 @@ def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"override {override!r} is not of the form section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
     *sections, name = key.strip().split(".")
     table = values
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise RecipeError(f"override {override!r}: {section} is a value, not a section")
-    table[name] = value
+    if not text.strip():
+        table.pop(name, None)
+        return
+    try:
+        table[name] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[name] = text
 
 
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "recipe"
+        # Of a union, pydantic names the branch too; no key of ours is called so.
+        location = [part for part in problem["loc"] if part not in _BRANCHES]
+        key = ".".join(str(part) for part in location) or "recipe"
         if problem["type"] == "extra_forbidden":
             names = _fields(problem["loc"][:-1])
             reason = _REFUSED.get(key)

@@ -54,7 +54,7 @@ def frozen_in_bfloat16(recipe: Recipe) -> bool:
 class Float32Head(nn.Linear):
     """An output layer that computes in float32, whatever comes in and whatever autocast says.
 
-    Logits of 20 in bfloat16 are 0.06 apart, more than CTPO's window at its first position.
+    Bfloat16 rounds a logit of 20 by up to 0.06, more than CTPO's window at its first position.
     """
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -69,6 +69,8 @@ def give_float32_head(model: PreTrainedModel) -> None:
     TRL's own cast fails on a tied model under adapters, which Qwen3-4B is.
     """
     old = model.get_output_embeddings()
+    if old.bias is not None:
+        raise ValueError("an output layer with a bias cannot be kept in float32 beside bfloat16")
     head = Float32Head(old.in_features, old.out_features, bias=False, device="meta")
     head.weight = nn.Parameter(old.weight.detach().float(), requires_grad=False)
     model.set_output_embeddings(head)

@@ -1,21 +1,21 @@
-"""A model as a policy: chat messages in, trajectories out."""
+"""What a recipe says of answering problems, and a generator as a policy that does it."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ctpo.evaluation import Evaluation, evaluate
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem
-from ctpo.tir import EpisodeSettings, EpisodeTimes, Trajectory, run_episodes
+from ctpo.tir import EpisodeSettings, Generator, Trajectory, run_episodes
 from ctpo.tir.episode import Message
-from ctpo.tir.transformers_generator import TransformersGenerator
 from ctpo.training.listening import Listener
 from ctpo.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 def episode_settings(recipe: Recipe) -> EpisodeSettings:
@@ -25,15 +25,35 @@ def episode_settings(recipe: Recipe) -> EpisodeSettings:
         max_calls=recipe.rollout.max_calls,
         max_output_chars=recipe.rollout.max_output_chars,
         chat_template_kwargs=dict(recipe.model.chat_template_kwargs),
+        max_failure_share=recipe.sandbox.max_failure_share,
     )
+
+
+def start_sandbox(recipe: Recipe) -> Sandbox:
+    """Return the recipe's sandbox; entering it starts it."""
+    settings = recipe.sandbox
+    return Sandbox(
+        timeout=settings.timeout,
+        memory_mb=settings.memory_mb,
+        preload=settings.preload,
+        allow_weak=settings.allow_weak,
+    )
+
+
+def instruct(problem: Problem, instructions: str | None) -> Problem:
+    """Return the problem with the instructions as its system message, unless it has one."""
+    if instructions is None or problem.messages[0]["role"] == "system":
+        return problem
+    system = {"role": "system", "content": instructions}
+    return dataclasses.replace(problem, messages=(system, *problem.messages))
 
 
 class EpisodePolicy:
     """Answers problems by episodes, for `ctpo.evaluation.evaluate`.
 
     Args:
-        model: Samples the answers.
-        tokenizer: The model's tokenizer.
+        generator: Samples the answers.
+        tokenizer: The generator's tokenizer.
         sandbox: A started sandbox.
         settings: What an episode may use.
         temperature: Divides the logits; 0 takes the likeliest token.
@@ -42,7 +62,7 @@ class EpisodePolicy:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        generator: Generator,
         tokenizer: PreTrainedTokenizerBase,
         sandbox: Sandbox,
         settings: EpisodeSettings,
@@ -50,13 +70,12 @@ class EpisodePolicy:
         temperature: float,
         seed: int,
     ) -> None:
-        self._generator = TransformersGenerator(model, tokenizer)
+        self._generator = generator
         self._tokenizer = tokenizer
         self._sandbox = sandbox
         self._settings = settings
         self._temperature = temperature
         self._seed = seed
-        self.times = EpisodeTimes()
 
     def __call__(self, prompts: Sequence[Sequence[Message]], batch_index: int) -> list[Trajectory]:
         """Run one episode per prompt.
@@ -73,12 +92,11 @@ class EpisodePolicy:
             self._settings,
             temperature=self._temperature,
             seed=self._seed * 1_000_003 + batch_index,
-            times=self.times,
         )
 
 
 def measure(
-    model: PreTrainedModel,
+    generator: Generator,
     tokenizer: PreTrainedTokenizerBase,
     sandbox: Sandbox,
     problems: Sequence[Problem],
@@ -93,7 +111,7 @@ def measure(
     """Return a model's accuracy on problems, sampled (avg@k) and greedy.
 
     Args:
-        model: Answers the problems.
+        generator: Answers the problems.
         tokenizer: Its tokenizer.
         sandbox: A started sandbox.
         problems: What to ask.
@@ -110,7 +128,7 @@ def measure(
         ("greedy", 0.0, 1),
     ):
         listener.phase(f"evaluation, {name}", len(problems) * samples)
-        policy = EpisodePolicy(model, tokenizer, sandbox, settings, temperature=heat, seed=seed)
+        policy = EpisodePolicy(generator, tokenizer, sandbox, settings, temperature=heat, seed=seed)
         results.append(
             evaluate(
                 problems,

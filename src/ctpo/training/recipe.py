@@ -125,6 +125,8 @@ class Data(Section):
     """How many problems to evaluate on. Of a file, the first so many."""
     hard_fraction: float = Field(0.0, ge=0, le=1)
     """Share of built-in problems with three-digit operands."""
+    instructions: str | None = None
+    """System message for problems that have none, such as how to use the tool."""
 
     @model_validator(mode="after")
     def _hard_needs_builtin(self) -> Self:
@@ -189,10 +191,22 @@ class Rollout(Section):
     """Most programs run in one response."""
     max_output_chars: int = Field(512, ge=2)
     """Most characters of a program's output that go back into the context."""
-    engine: Literal["transformers", "vllm"] = "transformers"
-    """What generates: a loop on the training model itself, or vLLM beside it (needs a GPU)."""
     keep_every: int = Field(1, ge=0)
     """Every how many batches the trajectories are written to the run directory; 0 writes none."""
+
+
+class Vllm(Section):
+    """Generate with vLLM, which TRL runs on the same GPU; else the training model generates."""
+
+    gpu_memory_share: float = Field(0.4, gt=0, lt=1)
+    """Share of the GPU's memory for vLLM: more means more answers side by side."""
+    max_context_tokens: int = Field(10_000, ge=1)
+    """Longest prompt and response together."""
+    sleep: bool = True
+    """Give vLLM's memory to the updates while it does not generate."""
+    mismatch_cap: float = Field(5.0, gt=1)
+    """Upper bound of a response's weight against vLLM's own probabilities (truncated importance
+    sampling over the sequence)."""
 
 
 class Optimization(Section):
@@ -216,6 +230,8 @@ class Optimization(Section):
     """AdamW's decoupled weight decay."""
     adam_epsilon: float = Field(1e-8, gt=0)
     """Added to AdamW's denominator: gradients far below it take small steps, not full ones."""
+    keep_checkpoints: int | None = Field(None, ge=1)
+    """How many checkpoints stay on disk, the newest; left out, all."""
     checkpoint_every: int = Field(20, ge=1)
     """Batches between checkpoints. They are written where resuming is exact: between batches."""
 
@@ -262,6 +278,7 @@ class Recipe(Section):
     data: Data = Data()
     objective: ObjectiveSection = ObjectiveSection()
     rollout: Rollout = Rollout()
+    vllm: Vllm | None = None
     optimization: Optimization = Optimization()
     sandbox: SandboxSection = SandboxSection()
     evaluation: EvaluationSection = EvaluationSection()
@@ -297,8 +314,8 @@ class Recipe(Section):
             raise ValueError("model.tiny needs a [warm_start]: untrained, it is never right")
         if self.model.tiny is None and self.warm_start is not None:
             raise ValueError("warm_start has no effect on a model from a path; leave it out")
-        if self.model.tiny is not None and self.rollout.engine == "vllm":
-            raise ValueError("rollout.engine = 'vllm' is for a model from a path")
+        if self.model.tiny is not None and self.vllm is not None:
+            raise ValueError("a [vllm] section is for a model from a path")
         if (
             self.data.train == "builtin"
             and self.data.train_problems < self.rollout.prompts_per_batch

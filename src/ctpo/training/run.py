@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,11 +13,12 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem, generate, read_problems
+from ctpo.tir import Generator
 from ctpo.training import warm_start
 from ctpo.training.libraries import quiet_libraries
 from ctpo.training.listening import Listener, Quiet, Stopwatch
 from ctpo.training.models import frozen_in_bfloat16, load_model
-from ctpo.training.policy import episode_settings, measure
+from ctpo.training.policy import episode_settings, instruct, measure, start_sandbox
 from ctpo.training.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
 
@@ -45,12 +47,14 @@ def run(
         ModelNotFound: The recipe's model cannot be loaded.
         ValueError: A problem file cannot be read.
     """
-    if directory.has_evaluation("final"):
+    if directory.finished:
         return
     listener = listener or Quiet()
     watch = Stopwatch()
-    # Read before any work is done: a file that cannot be read shows now.
+    # Before any work is done: what cannot be read or is not installed shows now.
     train, held_out = problems(recipe)
+    if recipe.vllm is not None and importlib.util.find_spec("vllm") is None:
+        raise ValueError("the recipe has a [vllm] section and vllm is not installed: ctpo[vllm]")
     quiet_libraries()
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
@@ -58,23 +62,23 @@ def run(
         with start_sandbox(recipe) as sandbox:
             model, tokenizer = load_policy(recipe, sandbox, cache, listener, watch)
             evaluator = Evaluator(recipe, held_out, tokenizer, sandbox, directory, listener, watch)
-            if not directory.has_evaluation("start"):
-                evaluator("start", 0, model)
-            # Imported late: a warm start or an evaluation needs no trainer.
+            # Imported late: reading problems needs no trainer.
             from ctpo.training.trl_run import train_with_trl
 
-            trained = train_with_trl(
+            train_with_trl(
                 recipe, directory, train, model, tokenizer, sandbox, evaluator, listener, watch
             )
-            trained.save_pretrained(directory.model)
-            tokenizer.save_pretrained(directory.model)
-            evaluator("final", recipe.optimization.batches, trained)
     finally:
         directory.add_timing(watch.phases)
 
 
 def problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
-    """Return the problems to train on and those held out."""
+    """Return the problems to train on and those held out.
+
+    Raises:
+        FileNotFoundError: A file is not there.
+        ValueError: A file cannot be read, or has too few problems for one batch.
+    """
     data = recipe.data
 
     def read(source: str, count: int, split: Literal["train", "held-out"]) -> list[Problem]:
@@ -84,21 +88,16 @@ def problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
             return generate(count, seed=seed, hard_fraction=data.hard_fraction, split=split)
         return read_problems(source, limit=count)
 
-    return (
-        read(data.train, data.train_problems, "train"),
-        read(data.held_out, data.held_out_problems, "held-out"),
-    )
-
-
-def start_sandbox(recipe: Recipe) -> Sandbox:
-    """Return the recipe's sandbox; entering it starts it."""
-    settings = recipe.sandbox
-    return Sandbox(
-        timeout=settings.timeout,
-        memory_mb=settings.memory_mb,
-        preload=settings.preload,
-        allow_weak=settings.allow_weak,
-    )
+    train = read(data.train, data.train_problems, "train")
+    if len(train) < recipe.rollout.prompts_per_batch:
+        raise ValueError(
+            f"{data.train} has {len(train)} problems; rollout.prompts_per_batch is "
+            f"{recipe.rollout.prompts_per_batch}"
+        )
+    held_out = read(data.held_out, data.held_out_problems, "held-out")
+    return [instruct(p, data.instructions) for p in train], [
+        instruct(p, data.instructions) for p in held_out
+    ]
 
 
 def load_policy(
@@ -139,12 +138,12 @@ class Evaluator:
         self._listener = listener
         self._watch = watch
 
-    def __call__(self, name: str, batch: int, model: PreTrainedModel) -> None:
-        """Evaluate `model` after `batch` batches and write the result as `name`."""
+    def __call__(self, name: str, batch: int, generator: Generator) -> None:
+        """Evaluate what `generator` samples from after `batch` batches; write it as `name`."""
         with self._watch.time("evaluation"):
             settings = self._recipe.evaluation
             sampled, greedy = measure(
-                model,
+                generator,
                 self._tokenizer,
                 self._sandbox,
                 self._held_out,

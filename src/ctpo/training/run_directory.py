@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,15 @@ _PACKAGES = ("accelerate", "ctpo", "datasets", "numpy", "peft", "torch", "transf
 _BATCH_FILE = re.compile(r"batch-(\d+)\.parquet")
 
 
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file aside and move it in at once, so that a killed run leaves no half of it."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    write(unfinished)
+    unfinished.replace(path)
+
+
 class RunDirectory:
-    """One run on disk. Nothing is held open, so a killed run leaves whole files.
+    """One run on disk. Nothing is held open, and files appear whole.
 
     `positions.parquet` and `trajectories.parquet` are directories of one file per batch, which
     Parquet readers take for one table.
@@ -47,6 +54,8 @@ class RunDirectory:
         Raises:
             FileExistsError: There is something at `path`.
         """
+        if path.exists():
+            raise FileExistsError(f"{path} exists; take another --output, or --resume {path}")
         path.mkdir(parents=True)
         for name in ("positions.parquet", "trajectories.parquet", "evaluations", "checkpoints"):
             (path / name).mkdir()
@@ -81,6 +90,11 @@ class RunDirectory:
         """Where the trained model goes."""
         return self.path / "model"
 
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do: the model and its final evaluation are there."""
+        return self.has_evaluation("final") and (self.model / "config.json").is_file()
+
     def last_checkpoint(self) -> Path | None:
         """Return the newest whole checkpoint, or None."""
         found = [
@@ -94,8 +108,10 @@ class RunDirectory:
         """Drop what a run wrote beyond `batch`, before it is resumed from there."""
         metrics = self.path / "metrics.jsonl"
         if metrics.is_file():
-            lines = metrics.read_text().splitlines(keepends=True)
-            metrics.write_text("".join(x for x in lines if json.loads(x)["batch"] <= batch))
+            # A line without its end was being written when the run was killed.
+            lines = [x for x in metrics.read_text().splitlines(keepends=True) if x.endswith("\n")]
+            text = "".join(x for x in lines if json.loads(x)["batch"] <= batch)
+            _write_whole(metrics, lambda path: path.write_text(text))
         for table in ("positions.parquet", "trajectories.parquet"):
             for file in (self.path / table).iterdir():
                 match = _BATCH_FILE.fullmatch(file.name)
@@ -111,13 +127,13 @@ class RunDirectory:
         """Write the statistics by position of one batch."""
         columns: dict[str, list[Any]] = dict(positions.to_columns())
         table = pa.table({"batch": [batch] * len(columns["tokens"])} | columns)
-        pq.write_table(table, self.path / "positions.parquet" / _batch_file(batch))
+        path = self.path / "positions.parquet" / _batch_file(batch)
+        _write_whole(path, lambda aside: pq.write_table(table, aside))
 
     def add_trajectories(self, trajectories: Sequence[Trajectory], batch: int) -> None:
         """Write the trajectories of one batch."""
-        write_trajectories(
-            self.path / "trajectories.parquet" / _batch_file(batch), trajectories, batch
-        )
+        path = self.path / "trajectories.parquet" / _batch_file(batch)
+        _write_whole(path, lambda aside: write_trajectories(aside, trajectories, batch))
 
     def has_evaluation(self, name: str) -> bool:
         """Return whether an evaluation was written."""
@@ -139,7 +155,8 @@ class RunDirectory:
         self._write_json("timing.json", {"phases": total})
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        (self.path / name).write_text(json.dumps(content, indent=2) + "\n")
+        text = json.dumps(content, indent=2) + "\n"
+        _write_whole(self.path / name, lambda path: path.write_text(text))
 
 
 def environment() -> dict[str, Any]:

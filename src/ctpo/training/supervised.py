@@ -73,10 +73,11 @@ def learn(
         on_step(step, end, loss.item())
         if step == end:
             return measure()
-        if end is None and step == settings.max_steps:
-            return None
-        if end is None and step % settings.check_every == 0:
-            decay_from = step if measure() >= settings.target_accuracy else None
+        if end is None and (step % settings.check_every == 0 or step == settings.max_steps):
+            if measure() >= settings.target_accuracy:
+                decay_from = step
+            elif step == settings.max_steps:
+                return None
     raise AssertionError("the loop ends by one of its returns")
 
 

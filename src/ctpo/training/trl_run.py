@@ -19,9 +19,10 @@ from transformers import (
 
 from ctpo.engines.trl import CTPOConfig, CTPOTrainer
 from ctpo.engines.trl.episodes import EpisodeRollout
+from ctpo.engines.trl.vllm_generator import TrlVllmGenerator
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem
-from ctpo.tir import Trajectory
+from ctpo.tir import Generator, Trajectory
 from ctpo.training.listening import Listener, Stopwatch
 from ctpo.training.models import (
     frozen_in_bfloat16,
@@ -32,7 +33,8 @@ from ctpo.training.policy import episode_settings
 from ctpo.training.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
 
-# TRL's names and ours. Everything is a mean over the batch of rollouts or over its updates.
+# TRL's names and ours: means over the batch of rollouts or over its updates, but for the gradient
+# norm and the learning rate, which are those of its last update.
 _FROM_TRL = {
     "reward": "reward/mean",
     "reward_std": "reward/std",
@@ -51,11 +53,11 @@ def train_with_trl(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     sandbox: Sandbox,
-    evaluate: Callable[[str, int, PreTrainedModel], None],
+    evaluate: Callable[[str, int, Generator], None],
     listener: Listener,
     watch: Stopwatch,
-) -> PreTrainedModel:
-    """Train, from the last checkpoint if there is one, and return the trained model.
+) -> None:
+    """Train, from the last checkpoint if there is one, and write the trained model.
 
     Args:
         recipe: What to do.
@@ -64,7 +66,7 @@ def train_with_trl(
         model: The policy.
         tokenizer: Its tokenizer.
         sandbox: A started sandbox.
-        evaluate: Called with a name, the batch and the model where the recipe wants an evaluation.
+        evaluate: Called with a name, the batch and a generator where there is to be an evaluation.
         listener: Hears how it goes.
         watch: Counts the time.
     """
@@ -80,8 +82,7 @@ def train_with_trl(
         sandbox,
         episode_settings(recipe),
         seed=recipe.seed,
-        max_failure_share=recipe.sandbox.max_failure_share,
-        generator=_vllm_generator if recipe.rollout.engine == "vllm" else None,
+        generator=None if recipe.vllm is None else TrlVllmGenerator,
     )
     trainer = CTPOTrainer(
         model=model,
@@ -95,26 +96,32 @@ def train_with_trl(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Recorder(recipe, directory, trainer, rollout, evaluate, listener))
+    if not directory.has_evaluation("start"):
+        evaluate("start", 0, rollout.generator(trainer))
     listener.phase("training", recipe.optimization.batches)
     listener.progress(done // config.steps_per_rollout)
     evaluated = watch.phases.get("evaluation", 0.0)
-    with watch.time("updates"):
-        if checkpoint is not None and done >= config.max_steps:
-            # Killed between the last step and the end: nothing is left to train.
-            trainer._load_from_checkpoint(str(checkpoint))
-        else:
-            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    # What was counted by its own name is not an update.
-    evaluated = watch.phases.get("evaluation", 0.0) - evaluated
-    watch.add("generation", rollout.times.generate)
-    watch.add("tools", rollout.times.tools)
-    watch.add("updates", -rollout.times.generate - rollout.times.tools - evaluated)
+    try:
+        with watch.time("updates"):
+            if checkpoint is not None and done >= config.max_steps:
+                # Killed between the last step and the end: nothing is left to train.
+                trainer._load_from_checkpoint(str(checkpoint))
+            else:
+                trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    finally:
+        # What was counted by its own name is not an update.
+        evaluated = watch.phases.get("evaluation", 0.0) - evaluated
+        watch.add("generation", rollout.times.generate)
+        watch.add("tools", rollout.times.tools)
+        watch.add("updates", -rollout.times.generate - rollout.times.tools - evaluated)
+    evaluate("final", recipe.optimization.batches, rollout.generator(trainer))
     trained = trainer.accelerator.unwrap_model(trainer.model)
     if recipe.model.lora is not None:
         trained = trained.merge_and_unload()
     if frozen:
         take_back_float32_head(trained, tied=tied)
-    return trained
+    trained.save_pretrained(directory.model)
+    tokenizer.save_pretrained(directory.model)
 
 
 def trl_config(recipe: Recipe, output_dir: str) -> CTPOConfig:
@@ -128,19 +135,11 @@ def trl_config(recipe: Recipe, output_dir: str) -> CTPOConfig:
     steps = optimization.batches * optimization.updates_per_batch
     objective = recipe.objective.model_dump(exclude={"preset"}, exclude_none=True)
     bfloat16 = recipe.model.precision == "bfloat16"
-    on_vllm: dict[str, Any] = {}
-    if rollout.engine == "vllm":
-        on_vllm = {
-            "use_vllm": True,
-            "vllm_mode": "colocate",
-            # Generation ends behind a closing fence, as the other back end's does.
-            "generation_kwargs": {"stop": ["```\n"], "include_stop_str_in_output": True},
-        }
     return CTPOConfig(
         output_dir=output_dir,
         objective=recipe.objective.preset,
         **objective,
-        **on_vllm,
+        **_vllm(recipe),
         seed=recipe.seed,
         max_steps=steps,
         per_device_train_batch_size=optimization.micro_batch,
@@ -160,6 +159,7 @@ def trl_config(recipe: Recipe, output_dir: str) -> CTPOConfig:
         logging_steps=optimization.updates_per_batch,
         save_strategy="steps",
         save_steps=optimization.checkpoint_every * optimization.updates_per_batch,
+        save_total_limit=optimization.keep_checkpoints,
         bf16=bfloat16,
         use_cpu=not torch.cuda.is_available(),
         cast_lm_head_to_fp32=bfloat16,
@@ -180,7 +180,7 @@ class _Recorder(TrainerCallback):
         directory: RunDirectory,
         trainer: CTPOTrainer,
         rollout: EpisodeRollout,
-        evaluate: Callable[[str, int, PreTrainedModel], None],
+        evaluate: Callable[[str, int, Generator], None],
         listener: Listener,
     ) -> None:
         self._recipe = recipe
@@ -213,8 +213,8 @@ class _Recorder(TrainerCallback):
         )
         every = self._recipe.evaluation.every
         if every and batch % every == 0 and batch < self._recipe.optimization.batches:
-            model = self._trainer.accelerator.unwrap_model(self._trainer.model)
-            self._evaluate(f"batch-{batch:04d}", batch, model)
+            generator = self._rollout.generator(self._trainer)
+            self._evaluate(f"batch-{batch:04d}", batch, generator)
             self._listener.phase("training", self._recipe.optimization.batches)
 
 
@@ -228,6 +228,12 @@ def _metrics(logs: dict[str, float], trajectories: Sequence[Trajectory]) -> dict
         name.removeprefix("ctpo/"): value
         for name, value in logs.items()
         if name.startswith("ctpo/")
+    }
+    # What TRL measured of the generator against the trainer, where that is not one model.
+    metrics |= {
+        name.replace("sampling/", "sampler/", 1): value
+        for name, value in logs.items()
+        if name.startswith("sampling/")
     }
     count = len(trajectories)
     results = [result for t in trajectories for result in t.tool_results]
@@ -279,7 +285,19 @@ def _lora(recipe: Recipe) -> Any:  # noqa: ANN401 - peft is loaded only where it
     )
 
 
-def _vllm_generator(trainer: CTPOTrainer) -> Any:  # noqa: ANN401
-    from ctpo.engines.trl.vllm_generator import TrlVllmGenerator
-
-    return TrlVllmGenerator(trainer)
+def _vllm(recipe: Recipe) -> dict[str, Any]:
+    """Return TRL's settings for generation with vLLM; none where the recipe has none."""
+    if recipe.vllm is None:
+        return {}
+    return {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": recipe.vllm.gpu_memory_share,
+        "vllm_enable_sleep_mode": recipe.vllm.sleep,
+        "vllm_max_model_length": recipe.vllm.max_context_tokens,
+        # The paper's weight against the generator; TRL's own default drops whole sequences.
+        "vllm_importance_sampling_mode": "sequence_truncate",
+        "vllm_importance_sampling_clip_max": recipe.vllm.mismatch_cap,
+        # A hint that saves tokens: where a turn ends is decided by the session.
+        "generation_kwargs": {"stop": ["```\n"], "include_stop_str_in_output": True},
+    }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import inspect
 import itertools
 import json
 import os
+import platform
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ import transformers
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+import ctpo
 from ctpo.evaluation import evaluate
 from ctpo.sandbox import Sandbox
-from ctpo.tasks import Problem, builtin, generate, templates
-from ctpo.tir import calls, episode
+from ctpo.tasks import Problem, generate
+from ctpo.tir.transformers_generator import TransformersGenerator
 from ctpo.training import supervised, teacher, tiny
 from ctpo.training.policy import EpisodePolicy, episode_settings
 from ctpo.training.recipe import Recipe
@@ -75,9 +77,12 @@ def warm_start(
         unfinished = directory.with_name(f"{directory.name}.{os.getpid()}")
         try:
             _train(recipe, sandbox, unfinished, on_progress or (lambda _: None))
-            # Another run may have been faster; what it made is the same.
-            if not directory.exists():
+            try:
                 unfinished.rename(directory)
+            except OSError:
+                # Another run may have been faster; what it made is the same.
+                if not directory.is_dir():
+                    raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return directory
@@ -87,19 +92,31 @@ def fingerprint(recipe: Recipe) -> str:
     """Return a hash of everything the warm start depends on."""
     ingredients = {
         "recipe": recipe.model_dump(
-            mode="json", include={"model": {"tiny"}, "warm_start": True, "threads": True}
+            mode="json",
+            include={"model": {"tiny"}, "warm_start": True, "threads": True, "sandbox": True},
         ),
         "hard_fraction": recipe.data.hard_fraction,
-        "max_response_tokens": recipe.rollout.max_response_tokens,
-        "max_calls": recipe.rollout.max_calls,
-        "code": [
-            inspect.getsource(part)
-            for part in (teacher, tiny, builtin, templates, calls, episode, supervised)
+        "episode": dataclasses.asdict(episode_settings(recipe)),
+        "code": [path.read_text() for path in _sources()],
+        "versions": [
+            platform.python_version(),
+            torch.__version__,
+            transformers.__version__,
+            tokenizers.__version__,
         ],
-        "versions": [torch.__version__, transformers.__version__, tokenizers.__version__],
     }
     text = json.dumps(ingredients, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _sources() -> list[Path]:
+    """Return the files whose code decides what comes out; the accuracy decides when it ends."""
+    package = Path(ctpo.__file__).parent
+    rooms = ("evaluation", "grading", "sandbox", "tasks", "tir")
+    own = ("policy", "supervised", "teacher", "tiny", "warm_start")
+    return [path for room in rooms for path in sorted((package / room).glob("*.py"))] + [
+        package / "training" / f"{name}.py" for name in own
+    ]
 
 
 def _train(
@@ -153,7 +170,12 @@ def _accuracy(
     problems: Sequence[Problem],
 ) -> float:
     policy = EpisodePolicy(
-        model, tokenizer, sandbox, episode_settings(recipe), temperature=1.0, seed=0
+        TransformersGenerator(model, tokenizer),
+        tokenizer,
+        sandbox,
+        episode_settings(recipe),
+        temperature=1.0,
+        seed=0,
     )
     result = evaluate(problems, policy, samples_per_problem=1, batch_size=len(problems))
     return result.overall.mean

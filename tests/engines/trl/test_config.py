@@ -48,11 +48,17 @@ def test_the_configuration_builds_the_preset_it_names():
         ({"repetition_penalty": 1.1}, "repetition_penalty is 1.1"),
         ({"generation_kwargs": {"top_p": 0.5}}, "top_p is 0.5"),
         ({"eps_low": -1.0}, "eps_low"),
+        ({"generation_kwargs": {"temperature": 0.5}}, "generation_kwargs has 'temperature'"),
     ],
 )
 def test_a_knob_without_effect_or_with_harm_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         config(**changes)
+
+
+def test_on_policy_training_is_warned_of():
+    with pytest.warns(UserWarning, match="every update is on-policy"):
+        config(steps_per_generation=1, gradient_accumulation_steps=2, num_generations=2)
 
 
 def test_a_trainer_patched_by_another_library_is_refused():

@@ -206,9 +206,30 @@ def test_an_unchanged_grpo_configuration_is_refused(make_trainer):
 
 def test_a_logprob_that_is_not_a_number_is_told_by_its_place(make_trainer):
     trainer = make_trainer()
-    inputs = batch(trainer)
-    mask = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
-    row, column = mask.nonzero()[3].tolist()
-    inputs["old_per_token_logps"][row, column] = float("nan")
-    with pytest.raises(ValueError, match=f"old_logprobs.*row {row}.*position {column}.*nan"):
-        trainer._compute_loss(trainer.model, inputs)
+    with torch.no_grad():
+        trainer.model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"old_logprobs at row 0, position \d+ is nan"):
+        trainer.train()
+
+
+def test_the_evaluation_loss_of_an_unmoved_policy_is_minus_the_mean_advantage(
+    make_trainer, prompts
+):
+    trainer = make_trainer(per_device_eval_batch_size=8, num_generations_eval=4)
+    metrics = trainer.evaluate(prompts)
+    # All ratios are 1 and advantages are centred in their group.
+    assert metrics["eval_loss"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_mismatch_before_the_first_update_is_warned_of(make_trainer, caplog):
+    trainer = make_trainer()
+    finish = trainer._finish
+
+    def off(batch):
+        batch = finish(batch)
+        batch["old_per_token_logps"] = batch["old_per_token_logps"] - 0.01
+        return batch
+
+    trainer._finish = off
+    trainer.train()
+    assert "before the first update, where the policy has not moved" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -31,6 +32,9 @@ _OF_OTHER_LOSSES = (
 
 # Reductions of TRL that make sense for a loss per token.
 REDUCTIONS = ("grpo", "bnpo", "dapo", "dr_grpo")
+
+# What generation may be told besides: nothing that changes the distribution sampled from.
+_HARMLESS = ("include_stop_str_in_output", "max_tokens", "seed", "stop", "stop_token_ids")
 
 _UNTRUNCATED: dict[str, tuple[Any, ...]] = {
     "top_p": (1.0,),
@@ -82,6 +86,13 @@ class CTPOConfig(GRPOConfig):
         self._refuse_truncated_sampling()
         self._refuse_checkpoints_inside_a_batch()
         self.build_objective()
+        if self.steps_per_rollout == 1:
+            warnings.warn(
+                "every update is on-policy: all ratios are 1, nothing is clipped and every "
+                "objective is the same. Set steps_per_generation above "
+                "gradient_accumulation_steps to take several steps on each batch of rollouts",
+                stacklevel=3,
+            )
 
     def build_objective(self) -> Objective:
         """Return the objective that the configuration describes.
@@ -123,8 +134,14 @@ class CTPOConfig(GRPOConfig):
 
     def _refuse_truncated_sampling(self) -> None:
         given = {name: getattr(self, name) for name in _UNTRUNCATED}
-        if isinstance(self.generation_kwargs, dict):
-            given |= {k: v for k, v in self.generation_kwargs.items() if k in _UNTRUNCATED}
+        extra = self.generation_kwargs if isinstance(self.generation_kwargs, dict) else {}
+        given |= {name: value for name, value in extra.items() if name in _UNTRUNCATED}
+        for name in extra:
+            if name not in _UNTRUNCATED and name not in _HARMLESS:
+                raise ValueError(
+                    f"generation_kwargs has {name!r}, which can change the distribution sampled "
+                    f"from; allowed are {', '.join(_HARMLESS)}"
+                )
         for name, value in given.items():
             if value not in _UNTRUNCATED[name]:
                 raise ValueError(

@@ -15,7 +15,6 @@ from ctpo.tir import (
     EpisodeSettings,
     EpisodeTimes,
     Generator,
-    SandboxFailure,
     Trajectory,
     run_episodes,
 )
@@ -38,13 +37,11 @@ class EpisodeRollout:
         seed: Of the sampling.
         generator: Makes the generation back end of a trainer; by default the KV-cache loop on the
             trainer's own model.
-        max_failure_share: Share of a batch's programs that may fail by the sandbox's own fault.
 
     Attributes:
         trajectories: The last batch, in order. Rewards, advantages and old log-probabilities are
             filled in as they become known.
         times: Seconds spent generating and running programs, since construction.
-        sandbox_failures: Programs that failed by the sandbox's own fault, since construction.
     """
 
     def __init__(
@@ -54,17 +51,20 @@ class EpisodeRollout:
         *,
         seed: int,
         generator: Callable[[GRPOTrainer], Generator] | None = None,
-        max_failure_share: float = 0.02,
     ) -> None:
         self._sandbox = sandbox
         self._settings = settings
         self._seed = seed
         self._make_generator = generator or _own_model
         self._generator: Generator | None = None
-        self._max_failure_share = max_failure_share
         self.trajectories: list[Trajectory] = []
         self.times = EpisodeTimes()
-        self.sandbox_failures = 0
+
+    def generator(self, trainer: GRPOTrainer) -> Generator:
+        """Return the back end that samples from the trainer's policy as it is now."""
+        if self._generator is None:
+            self._generator = self._make_generator(trainer)
+        return self._generator
 
     def __call__(
         self, prompts: Sequence[Sequence[Message]], trainer: GRPOTrainer
@@ -74,11 +74,9 @@ class EpisodeRollout:
         Raises:
             SandboxFailure: Too many programs failed by the sandbox's own fault.
         """
-        if self._generator is None:
-            self._generator = self._make_generator(trainer)
         place = f"{self._seed} {trainer.state.global_step} {trainer.accelerator.process_index}"
         self.trajectories = run_episodes(
-            self._generator,
+            self.generator(trainer),
             self._sandbox,
             trainer.processing_class,
             prompts,
@@ -87,7 +85,6 @@ class EpisodeRollout:
             seed=random.Random(place).getrandbits(63),
             times=self.times,
         )
-        self._check_sandbox()
         return {
             "prompt_ids": [t.prompt_ids for t in self.trajectories],
             "completion_ids": [t.response_ids for t in self.trajectories],
@@ -111,6 +108,9 @@ class EpisodeRollout:
             trajectory: The batch.
             answer: The data set's right answers.
             **columns: The data set's other columns; `id` and `source` are kept if present.
+
+        Raises:
+            ValueError: Not one answer of the batch could be graded.
         """
         ids = columns.get("id", [""] * len(answer))
         sources = columns.get("source", [""] * len(answer))
@@ -118,6 +118,11 @@ class EpisodeRollout:
             None if t.sandbox_failed else _REWARD[grade(t.assistant_text, right).verdict]
             for t, right in zip(trajectory, answer, strict=True)
         ]
+        if all(reward is None for reward in rewards):
+            raise ValueError(
+                f"none of the {len(rewards)} answers of this batch could be graded; the first "
+                f"right answer is {answer[0]!r}: is the data set's `answer` what it should be?"
+            )
         self.trajectories = [
             dataclasses.replace(t, reward=reward, problem_id=str(problem), source=source)
             for t, reward, problem, source in zip(trajectory, rewards, ids, sources, strict=True)
@@ -139,17 +144,6 @@ class EpisodeRollout:
                 self.trajectories, scores.advantages, old, strict=True
             )
         ]
-
-    def _check_sandbox(self) -> None:
-        results = [result for t in self.trajectories for result in t.tool_results]
-        failed = sum(result.status == "sandbox-failure" for result in results)
-        self.sandbox_failures += failed
-        if results and failed / len(results) > self._max_failure_share:
-            raise SandboxFailure(
-                f"{failed} of {len(results)} programs failed by the sandbox's own fault, more than "
-                f"the allowed share of {self._max_failure_share}; rewards would be wrong. "
-                "`ctpo doctor` tells what is missing"
-            )
 
 
 _REWARD: dict[str, float | None] = {"right": 1.0, "wrong": 0.0, "unknown": None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -18,8 +19,13 @@ from trl.models.utils import disable_gradient_checkpointing
 from ctpo.engines.trl.config import CTPOConfig
 from ctpo.engines.trl.sampler import EpochSampler
 from ctpo.objective import PositionStatistics
+from ctpo.objective.inputs import check_finite
 
 Batch = dict[str, Any]
+
+logger = logging.getLogger(__name__)
+
+_ON_POLICY_TOLERANCE = 1e-3  # beyond what rounding in float32 gives
 
 # Keys of a micro-batch whose columns are those of the completion.
 _COMPLETION_KEYS = (
@@ -138,7 +144,7 @@ class CTPOTrainer(GRPOTrainer):
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
         if not self.model.training:
-            return cut(inputs)
+            return self._finish(cut(inputs))
         batches = self._buffered_inputs
         assert batches is not None, "TRL has just filled its buffer"
         if batches is not before:
@@ -152,6 +158,8 @@ class CTPOTrainer(GRPOTrainer):
             checkpointing = self.args.gradient_checkpointing_kwargs
             with torch.no_grad(), disable_gradient_checkpointing(self.model, checkpointing):
                 batch["old_per_token_logps"] = self._forward(self.model, batch)[0]
+            # Here a NaN still has a place; in the loss it would be a loss that is NaN.
+            check_finite("old_logprobs", batch["old_per_token_logps"], policy_mask(batch))
         return batch
 
     def _report_rollout(self, batches: list[Batch]) -> None:
@@ -199,17 +207,11 @@ class CTPOTrainer(GRPOTrainer):
         )
 
     def _compute_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
-        mask = inputs["completion_mask"]
-        if "tool_mask" in inputs:
-            mask = mask * inputs["tool_mask"]
+        mask = policy_mask(inputs)
         logprobs, entropies, aux_loss = self._forward(model, inputs, compute_entropy=True)
         # Absent where every update is on-policy: the ratio is 1.
         old_logprobs = inputs.get("old_per_token_logps", logprobs.detach())
-        # Looking at the values costs a wait for the device: once per batch of rollouts is enough to
-        # tell of a NaN where it came in, instead of as a loss that is NaN.
-        out = self.objective(
-            logprobs, old_logprobs, inputs["advantages"], mask, check=self._before_first_update
-        )
+        out = self.objective(logprobs, old_logprobs, inputs["advantages"], mask)
         per_token = out.per_token
         if "importance_sampling_ratio" in inputs:  # generator against trainer, from TRL
             per_token = per_token * inputs["importance_sampling_ratio"]
@@ -220,11 +222,6 @@ class CTPOTrainer(GRPOTrainer):
         if self.model.training:
             self._collect(out.statistics, entropies, mask)
         return loss
-
-    @property
-    def _before_first_update(self) -> bool:
-        """Whether this is the first micro-batch of a batch of rollouts."""
-        return self._step % (self.args.steps_per_generation * self.num_iterations) == 0
 
     def _accumulation(self) -> float:
         return self.current_gradient_accumulation_steps if self.model.training else 1.0
@@ -248,10 +245,12 @@ class CTPOTrainer(GRPOTrainer):
         self, positions: PositionStatistics, entropies: Tensor | None, mask: Tensor
     ) -> None:
         """Add up on the device; nothing is read before `log`."""
-        if self._before_first_update:
-            self._before_updates = positions
+        period = self.args.steps_per_generation * self.num_iterations
+        if self._step % period < self.args.gradient_accumulation_steps:
+            before = self._before_updates
+            self._before_updates = positions if before is None else before + positions
         assert entropies is not None, "they were asked for"
-        entropy = torch.stack([torch.where(mask.bool(), entropies, 0.0).sum(), mask.sum()]).detach()
+        entropy = torch.stack([torch.where(mask, entropies, 0.0).sum(), mask.sum()]).detach()
         self.positions = positions if self.positions is None else self.positions + positions
         self._entropy = entropy if self._entropy is None else self._entropy + entropy
 
@@ -267,14 +266,26 @@ class CTPOTrainer(GRPOTrainer):
             if before is not None:
                 # The policy has not moved yet: anything but 0 is a mismatch of log-probabilities.
                 first = before.summary()
-                logs["ctpo/on_policy/log_rho_max"] = max(
-                    -first["log_rho/min"], first["log_rho/max"]
-                )
+                largest = max(-first["log_rho/min"], first["log_rho/max"])
+                logs["ctpo/on_policy/log_rho_max"] = largest
+                if largest > _ON_POLICY_TOLERANCE:
+                    logger.warning(
+                        "log rho is %.2g before the first update, where the policy has not moved: "
+                        "old and new log-probabilities do not match (dropout? a model that is not "
+                        "deterministic?), and the product raises that to the power t",
+                        largest,
+                    )
             logs["entropy"] = total / max(tokens, 1)
             super().log(logs, start_time)
             self.positions = self._entropy = self._before_updates = None
         else:
             super().log(logs, start_time)
+
+
+def policy_mask(batch: Batch) -> Tensor:
+    """Return the mask [B, T] that is 1 on the tokens the policy chose."""
+    mask = batch["completion_mask"]
+    return (mask * batch["tool_mask"] if "tool_mask" in batch else mask).bool()
 
 
 def cut(batch: Batch) -> Batch:
