@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -20,9 +20,17 @@ from ctpo.training.policy import episode_settings, instruct, measure, start_sand
 from ctpo.training.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
 
-T = TypeVar("T")
-
-_OTHERWISE = EpisodeSettings(max_response_tokens=2048, max_calls=4)  # of a model without a run
+# Of a model without a run.
+_USUAL: dict[str, Any] = {
+    "data": "builtin",
+    "problems": 128,
+    "samples_per_problem": 4,
+    "temperature": 1.0,
+    "hard_fraction": 0.0,
+    "max_response_tokens": 2048,
+    "max_calls": 4,
+    "chat_template_kwargs": {},
+}
 
 
 @dataclass(frozen=True)
@@ -71,28 +79,37 @@ def evaluate_path(request: EvaluationRequest, listener: Listener) -> tuple[Evalu
     """
     run = _run(request.model)
     recipe = None if run is None else run.recipe
-    temperature = _first(request.temperature, recipe and recipe.evaluation.temperature, 1.0)
-    if temperature <= 0:
+    asked = {name: value for name, value in asdict(request).items() if value is not None}
+    chosen = _USUAL | _of_run(recipe) | asked
+    if chosen["temperature"] <= 0:
         raise ValueError(
-            f"temperature is {temperature}; it must be above 0. Greedy accuracy is always measured "
-            "beside"
+            f"temperature is {chosen['temperature']}; it must be above 0. Greedy accuracy is "
+            "always measured beside"
         )
-    asked = _problems(request, recipe)
+    if request.hard_fraction is not None and chosen["data"] != "builtin":
+        raise ValueError("hard_fraction has no effect on problems from files")
+    problems = _problems(chosen, None if recipe is None else recipe.data.instructions)
     quiet_libraries()
     if recipe is not None and recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     model, tokenizer = load_model(request.model if run is None else run.model)
+    episode = {
+        name: chosen[name] for name in ("max_response_tokens", "max_calls", "chat_template_kwargs")
+    }
+    settings = (
+        EpisodeSettings(**episode)
+        if recipe is None
+        else replace(episode_settings(recipe), **episode)
+    )
     with Sandbox() if recipe is None else start_sandbox(recipe) as sandbox:
         return measure(
             TransformersGenerator(model, tokenizer),
             tokenizer,
             sandbox,
-            asked,
-            _episode(request, recipe),
-            samples_per_problem=_first(
-                request.samples_per_problem, recipe and recipe.evaluation.samples_per_problem, 4
-            ),
-            temperature=temperature,
+            problems,
+            settings,
+            samples_per_problem=chosen["samples_per_problem"],
+            temperature=chosen["temperature"],
             batch_size=request.batch_size,
             seed=request.seed,
             listener=listener,
@@ -108,30 +125,27 @@ def _run(model: str) -> RunDirectory | None:
     return run
 
 
-def _problems(request: EvaluationRequest, recipe: Recipe | None) -> list[Problem]:
-    data = None if recipe is None else recipe.data
-    source = _first(request.data, data and data.held_out, "builtin")
-    count = _first(request.problems, data and data.held_out_problems, 128)
-    if source == "builtin":
-        hard = _first(request.hard_fraction, data and data.hard_fraction, 0.0)
-        problems = generate(count, seed=0, hard_fraction=hard, split="held-out")
-    elif request.hard_fraction is not None:
-        raise ValueError("hard_fraction has no effect on problems from files")
-    else:
-        problems = read_problems(source, limit=count)
-    return [instruct(problem, data and data.instructions) for problem in problems]
-
-
-def _episode(request: EvaluationRequest, recipe: Recipe | None) -> EpisodeSettings:
-    settings = _OTHERWISE if recipe is None else episode_settings(recipe)
-    asked: dict[str, Any] = {
-        "max_response_tokens": request.max_response_tokens,
-        "max_calls": request.max_calls,
-        "chat_template_kwargs": request.chat_template_kwargs,
+def _of_run(recipe: Recipe | None) -> dict[str, Any]:
+    """Return what the run's own recipe says of evaluation."""
+    if recipe is None:
+        return {}
+    return {
+        "data": recipe.data.held_out,
+        "problems": recipe.data.held_out_problems,
+        "samples_per_problem": recipe.evaluation.samples_per_problem,
+        "temperature": recipe.evaluation.temperature,
+        "hard_fraction": recipe.data.hard_fraction,
+        "max_response_tokens": recipe.rollout.max_response_tokens,
+        "max_calls": recipe.rollout.max_calls,
+        "chat_template_kwargs": recipe.model.chat_template_kwargs,
     }
-    return replace(settings, **{name: value for name, value in asked.items() if value is not None})
 
 
-def _first(asked: T | None, of_run: T | None, otherwise: T) -> T:
-    """Return what was asked for, else what the run has, else what is usual."""
-    return asked if asked is not None else of_run if of_run is not None else otherwise
+def _problems(chosen: dict[str, Any], instructions: str | None) -> list[Problem]:
+    if chosen["data"] == "builtin":
+        problems = generate(
+            chosen["problems"], seed=0, hard_fraction=chosen["hard_fraction"], split="held-out"
+        )
+    else:
+        problems = read_problems(chosen["data"], limit=chosen["problems"])
+    return [instruct(problem, instructions) for problem in problems]
