@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help demo demo-short test test-slow check bench docs clean
 .DEFAULT_GOAL := help
@@ -32,9 +32,10 @@ help:
 
 # The links in .venv/bin are as old as the Python they point to, so their age says nothing.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV), which takes some minutes the first time"
 	@# torch first and alone, so that nothing else is looked up at its index.
-	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	$(PIP) install -c constraints.txt -e '.[train,dev]'
+	@$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	@$(PIP) install -c constraints.txt -e '.[train,dev]'
 	@touch $@
 
 $(BIN)/python:
@@ -47,7 +48,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(DOCS_INSTALLED): $(INSTALLED)
-	$(PIP) install -c constraints.txt -e '.[docs]'
+	@$(PIP) install -c constraints.txt -e '.[docs]'
 	@touch $@
 
 demo: $(INSTALLED)
