@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ctpo.report.positions import MIN_TOKENS, fit_spread
+from ctpo.report.positions import COLUMNS, MIN_TOKENS, Positions, fit_spread
 from ctpo.report.reading import read_run
 
 
@@ -74,3 +74,20 @@ def test_thirds_cover_every_batch_once(run_dir):
 def test_a_run_of_two_batches_has_two_parts(run_dir, rewrite_positions):
     rewrite_positions(batches=[1, 2])
     assert [list(part) for part in positions(run_dir).thirds()] == [[1], [2]]
+
+
+def test_positions_that_hardly_any_response_reaches_are_left_out():
+    def column(first, second):
+        return np.array([first, second])
+
+    columns = {name: column(0.0, 0.0) for name in COLUMNS}
+    columns |= {
+        "batch": column(1, 1),
+        "position_low": column(1, 65),
+        "position_high": column(1, 72),
+        # 10,000 responses begin; 8 positions with 200 tokens each are reached by one in fifty.
+        "tokens": column(10_000, 1600),
+    }
+    assert Positions(columns).pool().position.tolist() == [1.0, 68.5]
+    columns["tokens"] = column(10_000, 1592)
+    assert Positions(columns).pool().position.tolist() == [1.0]

@@ -22,6 +22,8 @@ COLUMNS = (
 
 # Under this many tokens a bin's spread is noise (some 13 % standard error at 32) and is not drawn.
 MIN_TOKENS = 32
+# Positions that fewer responses reach are left out: a few ramblings would fill half the axis.
+MIN_REACH = 0.02
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Positions:
             batches: Rollout batches to pool; None pools all of them.
 
         Returns:
-            Statistics of the bins with at least `MIN_TOKENS` tokens.
+            Statistics of the bins with at least `MIN_TOKENS` tokens, as far as at least `MIN_REACH`
+            of the responses go.
         """
         columns = self._columns
         chosen = np.isin(columns["batch"], self.batches if batches is None else batches)
@@ -101,7 +104,9 @@ class Positions:
         high = np.zeros_like(low)
         high[bin_of_row] = columns["position_high"][chosen]
         tokens = total("tokens")
-        enough = tokens >= MIN_TOKENS
+        responses = tokens[0] / (high[0] - low[0] + 1) if len(low) else 0.0
+        reach = tokens / (high - low + 1)
+        enough = (tokens >= MIN_TOKENS) & (reach >= MIN_REACH * responses)
 
         def share(name: str) -> np.ndarray:
             return total(name)[enough] / tokens[enough]
