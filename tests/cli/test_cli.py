@@ -72,6 +72,10 @@ def test_mistakes_get_one_sentence_and_no_traceback(tmp_path):
     assert "give either a recipe or --resume" in shown.stderr
     shown = ctpo("train", "--resume", "nowhere", home=tmp_path, expect=1)
     assert "nowhere" in shown.stderr
+    shown = ctpo("train", "tiny", "--set", "data.train=none.parquet", home=tmp_path, expect=1)
+    assert "none.parquet: no such file" in shown.stderr
+    shown = ctpo("train", "qwen3-4b-1gpu", home=tmp_path, expect=1)
+    assert "vllm is not installed" in shown.stderr
     shown = ctpo("report", "nowhere", home=tmp_path, expect=1)
     assert "nowhere" in shown.stderr
     shown = ctpo("eval", "nowhere", home=tmp_path, expect=1)

@@ -64,7 +64,7 @@ def command(
     from ctpo.report import ReportError, write_report
     from ctpo.sandbox import SandboxUnavailable
     from ctpo.tir import SandboxFailure
-    from ctpo.training.run import run
+    from ctpo.training.run import preflight, run
     from ctpo.training.run_directory import RunDirectory
     from ctpo.training.warm_start import WarmStartFailed
 
@@ -79,6 +79,8 @@ def command(
         ValueError,
         WarmStartFailed,
     ):
+        # A mistake in the recipe's files leaves no run directory behind.
+        preflight(resolved)
         directory = (
             RunDirectory.create(path, resolved) if resume is None else RunDirectory.open(resume)
         )

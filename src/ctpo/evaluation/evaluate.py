@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ctpo.evaluation.statistics import Estimate, avg_at_k
-from ctpo.grading import Verdict, grade
+from ctpo.grading import SCORES, Verdict, grade
 from ctpo.tasks.problem import Message, Problem
-
-SCORES: dict[Verdict, float | None] = {"right": 1.0, "wrong": 0.0, "unknown": None}
 
 
 class Response(Protocol):

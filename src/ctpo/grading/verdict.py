@@ -22,6 +22,10 @@ _SPACE = re.compile(r"(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])")
 _WORD = re.compile(r"[A-Za-z]{4,}")
 
 
+# What a verdict is worth; None is no score, which is not 0.
+SCORES: dict[Verdict, float | None] = {"right": 1.0, "wrong": 0.0, "unknown": None}
+
+
 @dataclass(frozen=True)
 class Grade:
     """A verdict and its grounds.

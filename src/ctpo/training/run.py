@@ -51,10 +51,7 @@ def run(
         return
     listener = listener or Quiet()
     watch = Stopwatch()
-    # Before any work is done: what cannot be read or is not installed shows now.
-    train, held_out = problems(recipe)
-    if recipe.vllm is not None and importlib.util.find_spec("vllm") is None:
-        raise ValueError("the recipe has a [vllm] section and vllm is not installed: ctpo[vllm]")
+    train, held_out = preflight(recipe)
     quiet_libraries()
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
@@ -70,6 +67,21 @@ def run(
             )
     finally:
         directory.add_timing(watch.phases)
+
+
+def preflight(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
+    """Find out before any work is done what cannot be read or is not installed.
+
+    Returns:
+        The problems to train on and those held out.
+
+    Raises:
+        FileNotFoundError: A file of problems is not there.
+        ValueError: It cannot be read or has too few problems, or vLLM is not installed.
+    """
+    if recipe.vllm is not None and importlib.util.find_spec("vllm") is None:
+        raise ValueError("the recipe has a [vllm] section and vllm is not installed: ctpo[vllm]")
+    return problems(recipe)
 
 
 def problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:

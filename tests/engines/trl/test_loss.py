@@ -156,6 +156,7 @@ def test_cutting_the_padding_changes_no_loss(make_trainer, objective):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:every update is on-policy")
 @pytest.mark.parametrize("reduction", ["grpo", "dapo", "dr_grpo"])
 def test_the_split_into_micro_batches_changes_no_step(make_trainer, model, reduction):
     weights = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trl import GRPOTrainer
 
 from ctpo.engines.trl.trainer import RolloutScores
-from ctpo.grading import grade
+from ctpo.grading import SCORES, grade
 from ctpo.tir import (
     EpisodeSettings,
     EpisodeTimes,
@@ -115,7 +115,7 @@ class EpisodeRollout:
         ids = columns.get("id", [""] * len(answer))
         sources = columns.get("source", [""] * len(answer))
         rewards = [
-            None if t.sandbox_failed else _REWARD[grade(t.assistant_text, right).verdict]
+            None if t.sandbox_failed else SCORES[grade(t.assistant_text, right).verdict]
             for t, right in zip(trajectory, answer, strict=True)
         ]
         if all(reward is None for reward in rewards):
@@ -144,9 +144,6 @@ class EpisodeRollout:
                 self.trajectories, scores.advantages, old, strict=True
             )
         ]
-
-
-_REWARD: dict[str, float | None] = {"right": 1.0, "wrong": 0.0, "unknown": None}
 
 
 def _own_model(trainer: GRPOTrainer) -> Generator:
