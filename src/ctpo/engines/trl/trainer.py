@@ -90,7 +90,7 @@ class CTPOTrainer(GRPOTrainer):
         on_rollout: Callable[[RolloutScores], None] | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        _refuse_patched_trainer(type(self))
+        _refuse_patched_trainer()
         config = kwargs.get("args", args[2] if len(args) > 2 else None)
         if not isinstance(config, CTPOConfig):
             raise TypeError(f"args is {type(config).__name__}; CTPOTrainer needs a CTPOConfig")
@@ -315,7 +315,7 @@ def _merge_over_processes(positions: PositionStatistics) -> PositionStatistics:
     return functools.reduce(operator.add, gather_object([PositionStatistics(**local)]))
 
 
-def _refuse_patched_trainer(trainer: type) -> None:
+def _refuse_patched_trainer() -> None:
     # Unsloth compiles a GRPOTrainer of its own with the loss written into it.
     base = "trl.trainer.grpo_trainer"
     for name in ("compute_loss", "_prepare_inputs", "_generate_and_score_completions"):
