@@ -84,8 +84,12 @@ def command(
         directory = (
             RunDirectory.create(path, resolved) if resume is None else RunDirectory.open(resume)
         )
-        with Bars() as bars:
-            run(resolved, directory, cache=cache_directory(), listener=bars)
+        try:
+            with Bars() as bars:
+                run(resolved, directory, cache=cache_directory(), listener=bars)
+        except KeyboardInterrupt:
+            console.print(f"interrupted; go on with: ctpo train --resume {directory.path}")
+            raise typer.Exit(130) from None
         page = write_report(directory.path)
         _show_result(directory.path, page, time.perf_counter() - started)
 
