@@ -20,10 +20,13 @@ class Script:
 
     def open(self, prompts, *, temperature, seed):
         self.left = [list(self.turns) for _ in prompts]
+        self.opened = (temperature, seed)
+        self.budgets = []
         return self
 
     def generate(self, rows, append, budgets, stop):
         results = []
+        self.budgets.append(list(budgets))
         for row, ids, budget in zip(rows, append, budgets, strict=True):
             self.shown.append(self.tokenizer.decode(ids))
             text = self.left[row].pop(0)
@@ -182,3 +185,100 @@ def test_a_real_model_gives_whole_trajectories(model, tokenizer, sandbox):
 def test_impossible_settings_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"{field} is {value}"):
         dataclasses.replace(SETTINGS, **{field: value})
+
+
+def test_the_generator_is_opened_as_asked(sandbox, tokenizer):
+    script = Script(tokenizer, "done")
+    run_episodes(script, sandbox, tokenizer, [PROMPT], SETTINGS, temperature=0.3, seed=17)
+    assert script.opened == (0.3, 17)
+
+
+def test_the_chat_template_is_given_its_arguments(sandbox, tokenizer):
+    class Told:
+        chat_template = tokenizer.chat_template
+        encode, decode = tokenizer.encode, tokenizer.decode
+
+        def apply_chat_template(self, messages, **kwargs):
+            self.kwargs = kwargs
+            return tokenizer.apply_chat_template(messages, **kwargs)
+
+    told = Told()
+    settings = dataclasses.replace(SETTINGS, chat_template_kwargs={"enable_thinking": False})
+    run_episodes(
+        Script(tokenizer, "done"), sandbox, told, [PROMPT], settings, temperature=1.0, seed=0
+    )
+    assert told.kwargs["enable_thinking"] is False
+
+
+def test_each_row_has_what_is_left_of_its_own_budget(sandbox, tokenizer):
+    class TwoScripts(Script):
+        def open(self, prompts, *, temperature, seed):
+            super().open(prompts, temperature=temperature, seed=seed)
+            self.left = [[call("print(1)"), "done"], [call("print(11111111)"), "done"]]
+            return self
+
+    script = TwoScripts(tokenizer)
+    first, second = run(script, sandbox, count=2)
+    used = [t.turns[1].end for t in (first, second)]
+    assert used[0] != used[1]
+    assert script.budgets == [[400, 400], [400 - used[0], 400 - used[1]]]
+
+
+def test_the_last_token_of_the_budget_is_the_policys(sandbox, tokenizer):
+    turns = (call("print(1)"), "\\boxed{1}")
+    (whole,) = run(Script(tokenizer, *turns), sandbox)
+    tool_end = whole.turns[1].end
+    # One token is left behind the output: the policy says it.
+    settings = EpisodeSettings(max_response_tokens=tool_end + 1, max_calls=2)
+    (t,) = run(Script(tokenizer, *turns), sandbox, settings)
+    assert (len(t.response_ids), len(t.turns), t.finish_reason) == (tool_end + 1, 3, "length")
+    # None is left: the output is not appended, but the program was run.
+    settings = EpisodeSettings(max_response_tokens=tool_end, max_calls=2)
+    (t,) = run(Script(tokenizer, *turns), sandbox, settings)
+    assert (len(t.turns), len(t.tool_results), t.finish_reason) == (1, 1, "length")
+    # Not even the call's end is left for anything: it is not run.
+    settings = EpisodeSettings(max_response_tokens=whole.turns[0].end, max_calls=2)
+    (t,) = run(Script(tokenizer, *turns), sandbox, settings)
+    assert (len(t.tool_results), t.finish_reason) == (0, "length")
+
+
+def test_only_lost_programs_are_run_again_and_each_gets_its_own_answer(tokenizer, sandbox):
+    class Shaky:
+        asked: list[list[str]] = []
+
+        def run_many(self, codes):
+            self.asked.append(list(codes))
+            executions = sandbox.run_many(codes)
+            if len(self.asked) == 1:
+                lost = dataclasses.replace(executions[1], status="sandbox-failure", stdout="lost")
+                executions[1] = lost
+            return executions
+
+    class Numbered(Script):
+        def open(self, prompts, *, temperature, seed):
+            super().open(prompts, temperature=temperature, seed=seed)
+            self.left = [[call(f"print({n})"), "done"] for n in (10, 20, 30)]
+            return self
+
+    shaky = Shaky()
+    trajectories = run(Numbered(tokenizer), shaky, count=3)
+    assert shaky.asked[:2] == [["print(10)", "print(20)", "print(30)"], ["print(20)"]]
+    outputs = [t.tool_results[0].output.split("\n")[2] for t in trajectories]
+    assert outputs == ["10", "20", "30"]
+
+
+def test_a_long_output_is_shortened_as_the_settings_say(sandbox, tokenizer):
+    settings = dataclasses.replace(SETTINGS, max_output_chars=10)
+    (t,) = run(Script(tokenizer, call("print('a' * 99)"), "done"), sandbox, settings)
+    assert "[90 characters left out]" in t.tool_results[0].output
+
+
+def test_different_prompts_are_different_and_equal_ones_equal(sandbox, tokenizer):
+    prompts = [[{"role": "user", "content": c}] for c in ("Find 1.", "Find 2.", "Find 1.")]
+    script = Script(tokenizer, "done")
+    first, second, third = run_episodes(
+        script, sandbox, tokenizer, prompts, SETTINGS, temperature=1.0, seed=0
+    )
+    assert "Find 2." in tokenizer.decode(second.prompt_ids)
+    assert first.prompt_ids == third.prompt_ids != second.prompt_ids
+    assert first.prompt_ids is not third.prompt_ids

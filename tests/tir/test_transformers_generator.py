@@ -77,14 +77,16 @@ def test_the_cache_carries_over_turns_of_different_length(generator, model):
             break
 
 
-def test_tokens_are_drawn_from_the_models_distribution(generator, model):
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_tokens_are_drawn_from_the_models_distribution(generator, model, temperature):
     count = 4000
-    sampled = generate(generator, [PROMPTS[0]] * count, 1)
+    sampled = generate(generator, [PROMPTS[0]] * count, 1, temperature=temperature)
     counts = torch.zeros(model.config.vocab_size)
     for result in sampled:
         counts[result.ids[0]] += 1
     with torch.no_grad():
-        p = model(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1].softmax(-1)
+        p = model(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1]
+    p = (p / temperature).softmax(-1)
     common = p * count > 10
     deviation = (counts - p * count)[common] / (p * count * (1 - p)).sqrt()[common]
     assert deviation.abs().max() < 5
@@ -153,3 +155,34 @@ def test_misuse_is_refused(generator):
     session.generate([0], [[]], [1], Never())
     with pytest.raises(ValueError, match="row 0 is over"):
         session.generate([0], [[]], [1], Never())
+
+
+def test_the_models_own_end_of_turn_tokens_count_too(model, tokenizer):
+    model.generation_config.eos_token_id = [77, 78]
+    assert TransformersGenerator(model, tokenizer).eos_token_ids == [
+        77,
+        78,
+        tokenizer.eos_token_id,
+    ]
+
+
+def test_sampling_is_without_dropout(model, tokenizer):
+    generator = TransformersGenerator(model, tokenizer)
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.9
+    model.train()
+    results = generate(generator, PROMPTS, 10)
+    model.eval()
+    for prompt, result in zip(PROMPTS, results, strict=True):
+        oracle = full_logprobs(model, prompt, result.ids)
+        assert result.logprobs == pytest.approx(oracle, abs=2e-5)
+
+
+def test_logprobs_of_a_bfloat16_model_are_computed_in_float32(model, tokenizer):
+    model = model.bfloat16()
+    (result,) = generate(TransformersGenerator(model, tokenizer), [PROMPTS[0]], 1)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1].float()
+    expected = logits.log_softmax(-1)[result.ids[0]].item()
+    assert result.logprobs[0] == pytest.approx(expected, abs=1e-6)
+    assert result.logprobs[0] != torch.tensor(expected).bfloat16().item()

@@ -44,10 +44,12 @@ def assert_parity(trainer, inputs):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("accumulation", [1, 3])
 @pytest.mark.parametrize("reduction", ["grpo", "bnpo", "dapo", "dr_grpo"])
-def test_token_mode_is_trls_grpo_under_every_reduction(make_trainer, reduction):
+def test_token_mode_is_trls_grpo_under_every_reduction(make_trainer, reduction, accumulation):
     trainer = make_trainer(objective="grpo", clip_low=0.2, clip_high=0.28, loss_type=reduction)
     inputs = batch(trainer)
+    trainer.current_gradient_accumulation_steps = accumulation
     trainer.epsilon_low, trainer.epsilon_high = 0.2, 0.28
     assert_parity(trainer, inputs)
 
@@ -98,6 +100,7 @@ def test_the_routers_loss_is_added_as_trl_does(make_trainer, tokenizer):
     trainer = make_trainer(Qwen3MoeForCausalLM(config), objective="grpo")
     assert trainer.aux_loss_enabled
     inputs = batch(trainer)
+    trainer.current_gradient_accumulation_steps = 3
     trainer.epsilon_low, trainer.epsilon_high = 0.2, 0.28
     assert_parity(trainer, inputs)
 
@@ -222,15 +225,64 @@ def test_the_evaluation_loss_of_an_unmoved_policy_is_minus_the_mean_advantage(
     assert metrics["eval_loss"] == pytest.approx(0.0, abs=1e-5)
 
 
-def test_a_mismatch_before_the_first_update_is_warned_of(make_trainer, caplog):
+@pytest.mark.parametrize("offset", [0.01, -0.01])
+def test_a_mismatch_before_the_first_update_is_warned_of(make_trainer, caplog, offset):
     trainer = make_trainer()
     finish = trainer._finish
 
     def off(batch):
         batch = finish(batch)
-        batch["old_per_token_logps"] = batch["old_per_token_logps"] - 0.01
+        batch["old_per_token_logps"] = batch["old_per_token_logps"] + offset
         return batch
 
     trainer._finish = off
     trainer.train()
     assert "before the first update, where the policy has not moved" in caplog.text
+
+
+def test_a_weight_per_sequence_is_not_cut_and_one_per_token_is():
+    batch = {
+        "prompt_ids": torch.arange(8).view(2, 4),
+        "prompt_mask": torch.tensor([[0, 0, 1, 1], [0, 0, 0, 1]]),
+        "completion_ids": torch.arange(10).view(2, 5),
+        "completion_mask": torch.tensor([[1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]),
+        "advantages": torch.tensor([1.0, -1.0]),
+        "importance_sampling_ratio": torch.ones(2, 1),
+        "sampling_per_token_logps": torch.arange(10.0).view(2, 5),
+    }
+    narrow = cut(batch)
+    assert narrow["prompt_ids"].tolist() == [[2, 3], [6, 7]]
+    assert narrow["completion_ids"].tolist() == [[0, 1, 2], [5, 6, 7]]
+    assert narrow["sampling_per_token_logps"].tolist() == [[0, 1, 2], [5, 6, 7]]
+    assert narrow["importance_sampling_ratio"].shape == (2, 1)
+    per_token = cut(batch | {"importance_sampling_ratio": torch.arange(10.0).view(2, 5)})
+    assert per_token["importance_sampling_ratio"].tolist() == [[0, 1, 2], [5, 6, 7]]
+    with_images = batch | {"pixel_values": torch.zeros(1)}
+    assert cut(with_images) is with_images
+
+
+def test_the_logged_entropy_is_the_mean_over_policy_tokens(make_trainer):
+    trainer = make_trainer()
+    total, collect = [], trainer._collect
+
+    def watch(positions, entropies, mask):
+        for row, allowed in zip(entropies.tolist(), mask.tolist(), strict=True):
+            total.extend(e for e, m in zip(row, allowed, strict=True) if m)
+        collect(positions, entropies, mask)
+
+    trainer._collect = watch
+    logged, log = [], trainer.log
+
+    def keep(logs, *args):
+        log(logs, *args)
+        logged.append(dict(logs))
+
+    trainer.log = keep
+    trainer.train()
+    assert logged[0]["entropy"] == pytest.approx(sum(total) / len(total), rel=1e-5)
+
+
+def test_evaluation_does_not_count_as_training(make_trainer, prompts):
+    trainer = make_trainer(per_device_eval_batch_size=8, num_generations_eval=4)
+    trainer.evaluate(prompts)
+    assert trainer.positions is None

@@ -110,3 +110,10 @@ def test_a_data_set_smaller_than_a_batch_is_refused():
         ValueError, match="the data set has 2 prompts; one batch of rollouts takes 3"
     ):
         sampled(size=2)
+
+
+def test_the_trainers_settings_decide_the_order(make_trainer):
+    sampler = make_trainer(num_iterations=3, seed=9)._get_train_sampler()
+    assert (sampler.size, sampler.prompts, sampler.responses) == (6, 2, 4)
+    assert (sampler.repeats, sampler.seed, sampler.shuffle) == (12, 9, True)
+    assert not make_trainer(shuffle_dataset=False)._get_train_sampler().shuffle
