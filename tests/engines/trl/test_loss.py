@@ -263,7 +263,8 @@ def test_a_weight_per_sequence_is_not_cut_and_one_per_token_is():
 
 def test_the_logged_entropy_is_the_mean_over_policy_tokens(make_trainer):
     trainer = make_trainer()
-    total, collect = [], trainer._collect
+    total: list[float] = []
+    collect = trainer._collect
 
     def watch(positions, entropies, mask):
         for row, allowed in zip(entropies.tolist(), mask.tolist(), strict=True):
