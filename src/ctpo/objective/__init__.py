@@ -9,12 +9,17 @@ out.mean("seq-mean-token-mean").backward()
 ```
 """
 
-from ctpo.objective.advantages import group_normalized
-from ctpo.objective.objective import Objective, ObjectiveOutput
-from ctpo.objective.presets import PRESETS, preset
+from ctpo.objective.advantages import group_centered, group_normalized, leave_one_out
+from ctpo.objective.calibration import Calibration, calibrate
+from ctpo.objective.mismatch import Mismatch, icepop
+from ctpo.objective.objective import RATIOS, SURROGATES, Objective, ObjectiveOutput, Sequences
+from ctpo.objective.on_policy import OnPolicyReport
+from ctpo.objective.presets import METHODS, PRESETS, Preset, parameters, preset
 from ctpo.objective.ratios import (
+    CumulativeGeometricMeanRatio,
     CumulativeRatio,
     FullSequenceRatio,
+    MinimumPrefixRatio,
     Ratio,
     SequenceGeometricMeanRatio,
     TokenRatio,
@@ -25,31 +30,81 @@ from ctpo.objective.reductions import (
     seq_mean_token_sum,
     token_mean,
 )
+from ctpo.objective.soft_surrogates import (
+    CISPOSurrogate,
+    CPPOSurrogate,
+    GMPOSurrogate,
+    SAPOSurrogate,
+    TOPRSurrogate,
+    VESPOSurrogate,
+)
 from ctpo.objective.statistics import PositionStatistics
-from ctpo.objective.surrogates import ClippedSurrogate, Surrogate, TokenTerms
-from ctpo.objective.windows import Bounds, LogWindow, RatioWindow, Window
+from ctpo.objective.surrogates import (
+    ClippedSurrogate,
+    PlainSurrogate,
+    Surrogate,
+    Tokens,
+    TokenTerms,
+)
+from ctpo.objective.windows import (
+    Bounds,
+    DriftFreeWindow,
+    KLWindow,
+    LogWindow,
+    RatioWindow,
+    Window,
+    fixed,
+    sqrt,
+)
 
 __all__ = [
+    "METHODS",
     "PRESETS",
+    "RATIOS",
     "REDUCTIONS",
+    "SURROGATES",
     "Bounds",
+    "CISPOSurrogate",
+    "CPPOSurrogate",
+    "Calibration",
     "ClippedSurrogate",
+    "CumulativeGeometricMeanRatio",
     "CumulativeRatio",
+    "DriftFreeWindow",
     "FullSequenceRatio",
+    "GMPOSurrogate",
+    "KLWindow",
     "LogWindow",
+    "MinimumPrefixRatio",
+    "Mismatch",
     "Objective",
     "ObjectiveOutput",
+    "OnPolicyReport",
+    "PlainSurrogate",
     "PositionStatistics",
+    "Preset",
     "Ratio",
     "RatioWindow",
+    "SAPOSurrogate",
     "SequenceGeometricMeanRatio",
+    "Sequences",
     "Surrogate",
+    "TOPRSurrogate",
     "TokenRatio",
     "TokenTerms",
+    "Tokens",
+    "VESPOSurrogate",
     "Window",
+    "calibrate",
+    "fixed",
+    "group_centered",
     "group_normalized",
+    "icepop",
+    "leave_one_out",
+    "parameters",
     "preset",
     "seq_mean_token_mean",
     "seq_mean_token_sum",
+    "sqrt",
     "token_mean",
 ]

@@ -42,36 +42,110 @@ def group_normalized(
         ValueError: If not exactly one of `group_size` and `groups` is given, the sizes do not fit,
             `eps` is negative, or a reward is infinite.
     """
-    if rewards.ndim != 1 or rewards.numel() == 0:
-        raise ValueError(f"rewards must be [N] with N >= 1, got shape {list(rewards.shape)}")
     if not 0 <= eps < math.inf:
         raise ValueError(f"eps is {eps!r}; it must be finite and at least 0, e.g. 1e-6")
-    group, number = _group_indices(rewards, group_size, groups)
-    values = rewards.double()
-    if bool(values.isinf().any()):
-        first = int(values.isinf().nonzero()[0, 0])
-        raise ValueError(
-            f"rewards[{first}] is {float(values[first])}; a reward must be finite, or NaN if the "
-            "answer could not be scored"
-        )
+    group = _Groups(rewards, group_size, groups)
+    variance = group.total(group.deviation.square()) / (group.count - 1).clamp(min=1)
+    return group.result(group.deviation / (variance.sqrt()[group.index] + eps))
 
-    scored = ~values.isnan()
-    values = torch.where(scored, values, 0.0)
-    empty = torch.zeros(number, dtype=torch.float64, device=values.device)
-    count = empty.index_add(0, group, scored.double())
-    mean = empty.index_add(0, group, values) / count.clamp(min=1)
-    deviation = torch.where(scored, values - mean[group], 0.0)
-    variance = empty.index_add(0, group, deviation.square()) / (count - 1).clamp(min=1)
-    # The mean of equal numbers need not be that number in floating point, and eps may be 0.
-    lowest = empty.scatter_reduce(
-        0, group, torch.where(scored, values, math.inf), "amin", include_self=False
-    )
-    highest = empty.scatter_reduce(
-        0, group, torch.where(scored, values, -math.inf), "amax", include_self=False
-    )
-    differs = scored & (lowest < highest)[group]
-    advantages = torch.where(differs, deviation / (variance.sqrt()[group] + eps), 0.0)
-    return advantages.to(torch.float64 if rewards.dtype == torch.float64 else torch.float32)
+
+def group_centered(
+    rewards: Real[Tensor, " N"],
+    *,
+    group_size: int | None = None,
+    groups: Int[Tensor, " N"] | None = None,
+) -> Float[Tensor, " N"]:
+    """Return group-centred advantages, A_i = R_i - mean within each group.
+
+    Without the standard deviation, which makes problems that are nearly always or nearly never
+    solved count more. Source: Dr. GRPO, arXiv 2503.20783.
+
+    Unscored answers, equal rewards, precision and reading back are as for `group_normalized`.
+
+    Args:
+        rewards: One reward per answer; NaN where unscored.
+        group_size: As for `group_normalized`.
+        groups: As for `group_normalized`.
+
+    Returns:
+        Advantages, float64 if the rewards are, else float32.
+
+    Raises:
+        ValueError: As `group_normalized`.
+    """
+    group = _Groups(rewards, group_size, groups)
+    return group.result(group.deviation)
+
+
+def leave_one_out(
+    rewards: Real[Tensor, " N"],
+    *,
+    group_size: int | None = None,
+    groups: Int[Tensor, " N"] | None = None,
+) -> Float[Tensor, " N"]:
+    """Return leave-one-out advantages, A_i = R_i - mean of the *others* of its group.
+
+    The baseline does not depend on the answer it is subtracted from, so the policy gradient stays
+    unbiased. It is n/(n - 1) times the group-centred advantage. Source: RLOO, arXiv 2402.14740.
+
+    Unscored answers, equal rewards, precision and reading back are as for `group_normalized`.
+
+    Args:
+        rewards: One reward per answer; NaN where unscored.
+        group_size: As for `group_normalized`.
+        groups: As for `group_normalized`.
+
+    Returns:
+        Advantages, float64 if the rewards are, else float32.
+
+    Raises:
+        ValueError: As `group_normalized`.
+    """
+    group = _Groups(rewards, group_size, groups)
+    others = group.count / (group.count - 1).clamp(min=1)
+    return group.result(group.deviation * others[group.index])
+
+
+class _Groups:
+    """The rewards of a batch by group, in float64."""
+
+    def __init__(
+        self, rewards: Tensor, group_size: int | None, groups: Tensor | None
+    ) -> None:
+        if rewards.ndim != 1 or rewards.numel() == 0:
+            raise ValueError(f"rewards must be [N] with N >= 1, got shape {list(rewards.shape)}")
+        self.index, self._number = _group_indices(rewards, group_size, groups)
+        self._dtype = torch.float64 if rewards.dtype == torch.float64 else torch.float32
+        values = rewards.double()
+        if bool(values.isinf().any()):
+            first = int(values.isinf().nonzero()[0, 0])
+            raise ValueError(
+                f"rewards[{first}] is {float(values[first])}; a reward must be finite, or NaN if "
+                "the answer could not be scored"
+            )
+        scored = ~values.isnan()
+        values = torch.where(scored, values, 0.0)
+        self.count = self.total(scored.double())
+        mean = self.total(values) / self.count.clamp(min=1)
+        self.deviation = torch.where(scored, values - mean[self.index], 0.0)
+        # The mean of equal numbers need not be that number in floating point, and eps may be 0.
+        empty = torch.zeros(self._number, dtype=torch.float64, device=values.device)
+        lowest, highest = (
+            empty.scatter_reduce(
+                0, self.index, torch.where(scored, values, edge), which, include_self=False
+            )
+            for which, edge in (("amin", math.inf), ("amax", -math.inf))
+        )
+        self._differs = scored & (lowest < highest)[self.index]
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum over each group."""
+        empty = torch.zeros(self._number, dtype=torch.float64, device=values.device)
+        return empty.index_add(0, self.index, values)
+
+    def result(self, advantages: Tensor) -> Tensor:
+        """Return advantages, exactly 0 where a group's rewards are all equal."""
+        return torch.where(self._differs, advantages, 0.0).to(self._dtype)
 
 
 def _group_indices(

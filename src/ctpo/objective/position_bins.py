@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
+    from jaxtyping import Int, Real
     from torch import Tensor
 
 EXACT = 64
 BINS_PER_OCTAVE = 8
 OCTAVES = 14
 BINS = EXACT + OCTAVES * BINS_PER_OCTAVE
+
+# A float32 shifted right by this many bits counts eighths of octaves: exponent, three bits of
+# mantissa.
+_EIGHTHS_SHIFT = 20
+_FIRST_OCTAVE = (127 + 6) << 3  # of 2^6 = EXACT
 
 
 def upper_edges(device: torch.device | str | None = None) -> Int[Tensor, " bins"]:
@@ -40,13 +45,17 @@ def upper_edges(device: torch.device | str | None = None) -> Int[Tensor, " bins"
     return torch.cat([exact, (octave << doublings).flatten()])
 
 
-def bin_of(positions: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+def bin_of(positions: Real[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     """Return the 0-based bin of each position.
 
     Args:
-        positions: 1-based; what lies before the first or beyond the last bin goes into that bin.
+        positions: 1-based whole numbers, up to 2^24; what lies before the first or beyond the last
+            bin goes into that bin.
 
     Returns:
-        Bins from 0 to `BINS - 1`.
+        Bins from 0 to `BINS - 1`, int64.
     """
-    return torch.bucketize(positions, upper_edges(positions.device)).clamp(max=BINS - 1)
+    zero_based = (positions.to(torch.float32) - 1).clamp(min=0)
+    eighths = zero_based.view(torch.int32) >> _EIGHTHS_SHIFT
+    late = (eighths - (_FIRST_OCTAVE - EXACT)).clamp(max=BINS - 1)
+    return torch.where(zero_based < EXACT, zero_based.to(torch.int32), late).long()

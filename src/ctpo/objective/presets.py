@@ -3,61 +3,196 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 from ctpo.objective.objective import Objective
 from ctpo.objective.parameters import unknown_name
-from ctpo.objective.ratios import (
-    CumulativeRatio,
-    FullSequenceRatio,
-    SequenceGeometricMeanRatio,
-    TokenRatio,
-)
-from ctpo.objective.windows import LogWindow, RatioWindow
+from ctpo.objective.soft_surrogates import SAPOSurrogate, VESPOSurrogate
+from ctpo.objective.windows import DriftFreeWindow, KLWindow, LogWindow, fixed, sqrt
 
-PRESETS: Mapping[str, Objective] = MappingProxyType(
+
+@dataclass(frozen=True)
+class Preset:
+    """A published method.
+
+    Attributes:
+        objective: Ratio, window and surrogate with the published parameters.
+        formula: The loss of a token, less its sign, in the notation of the docs.
+        source: Where it comes from.
+        reduction: The source's reduction, a key of `REDUCTIONS`; none is applied by the objective.
+        advantages: The source's advantages, a function of `ctpo.objective`.
+        note: What to know before using it.
+    """
+
+    objective: Objective
+    formula: str
+    source: str
+    reduction: str = "seq-mean-token-mean"
+    advantages: str = "group_normalized"
+    note: str = ""
+
+
+_CTPO = "arXiv 2605.07331"
+
+METHODS: Mapping[str, Preset] = MappingProxyType(
     {
-        "ctpo": Objective(
-            ratio=CumulativeRatio(),
-            window=LogWindow(eps_low=0.025, eps_high=0.05, power=0.5, dual_clip=0.05),
+        "ctpo": Preset(
+            Objective(ratio="cumulative", window=sqrt(0.025, 0.05, dual_clip=0.05)),
+            "min(ρ_t A, clip(ρ_t, e^(-.025√t), e^(.05√t)) A); A<0: at least e^(.05√t) A",
+            f"CTPO, {_CTPO}, its public code",
+            note="The printed objective and a dual clip.",
         ),
-        "ctpo-printed": Objective(
-            ratio=CumulativeRatio(),
-            window=LogWindow(eps_low=0.025, eps_high=0.05, power=0.5),
+        "ctpo-printed": Preset(
+            Objective(ratio="cumulative", window=sqrt(0.025, 0.05)),
+            "min(ρ_t A, clip(ρ_t, e^(-.025√t), e^(.05√t)) A)",
+            f"CTPO, {_CTPO}, as printed",
+            note="Without the dual clip: a token with A<0 has no upper bound.",
         ),
-        "grpo": Objective(
-            ratio=TokenRatio(),
-            window=RatioWindow(clip_low=0.2, clip_high=0.28),
+        "ctpo-fixed": Preset(
+            Objective(ratio="cumulative", window=fixed(0.5, 4.0, dual_clip=5.0)),
+            "min(ρ_t A, clip(ρ_t, .5, 5) A); A<0: at least 5 A",
+            f"CTPO, {_CTPO}, the ablation of the window",
+            note="The paper gives the window [0.5, 5]; that the dual clip stays, at the upper edge "
+            "as in `ctpo`, is our reading.",
         ),
-        "gspo": Objective(
-            ratio=SequenceGeometricMeanRatio(),
-            window=RatioWindow(clip_low=3e-4, clip_high=4e-4),
+        "ctpo-drift-free": Preset(
+            Objective(
+                ratio="cumulative",
+                window=DriftFreeWindow(eps_low=0.025, eps_high=0.05, dual_clip=0.05),
+            ),
+            "as ctpo, with M_t = Σ_{j≤t}(r_j - 1) in place of log ρ_t in the window",
+            "ours",
+            note="M_t has mean 0 at every t, where log ρ_t drifts down.",
         ),
-        "full-sequence": Objective(
-            ratio=FullSequenceRatio(),
-            window=LogWindow(eps_low=0.025, eps_high=0.05, power=0.5, dual_clip=0.05),
+        "ctpo-exact-kl": Preset(
+            Objective(
+                ratio="cumulative",
+                window=KLWindow(
+                    delta_low=0.025**2 / 2, delta_high=0.05**2 / 2, delta_dual=0.05**2 / 2
+                ),
+            ),
+            "as ctpo, with ρ_t - 1 - log ρ_t ≤ δt as the window",
+            "ours",
+            note="To second order the window of `ctpo`, with δ = ε²/2.",
+        ),
+        "pnpo": Preset(
+            Objective(
+                ratio="cumulative-geometric-mean",
+                window=LogWindow(eps_low=0.025, eps_high=0.05, power=-0.5, dual_clip=0.05),
+            ),
+            "min(w A, clip(w, e^(-.025/√t), e^(.05/√t)) A), w = ρ_t^(1/t)",
+            "PNPO, arXiv 2608.01418, ratio and exponent",
+            note="The widths are those of `ctpo`, so that the two clip the same tokens.",
+        ),
+        "full-sequence": Preset(
+            Objective(ratio="full-sequence", window=sqrt(0.025, 0.05, dual_clip=0.05)),
+            "as ctpo, with ρ_H in place of ρ_t and a window that widens as √H",
+            f"the sequence-level estimator {_CTPO} compares with",
+            note="A baseline, not a published method: it differs from `ctpo` in the ratio only.",
+        ),
+        "grpo": Preset(
+            Objective(ratio="token", window=fixed(0.2, 0.2)),
+            "min(r_t A, clip(r_t, .8, 1.2) A)",
+            "GRPO, arXiv 2402.03300",
+        ),
+        "dapo": Preset(
+            Objective(ratio="token", window=fixed(0.2, 0.28)),
+            "min(r_t A, clip(r_t, .8, 1.28) A)",
+            "DAPO, arXiv 2503.14476",
+            reduction="token-mean",
+        ),
+        "dr-grpo": Preset(
+            Objective(ratio="token", window=fixed(0.2, 0.2)),
+            "min(r_t A, clip(r_t, .8, 1.2) A)",
+            "Dr. GRPO, arXiv 2503.20783",
+            reduction="seq-mean-token-sum",
+            advantages="group_centered",
+            note="Differs from `grpo` outside the objective: no division by the standard deviation, "
+            "and the sum over tokens, to be divided by a constant length.",
+        ),
+        "gspo": Preset(
+            Objective(
+                ratio="sequence-geometric-mean", window=fixed(3e-4, 4e-4), gradient="literal"
+            ),
+            "min(s A, clip(s, 1 - 3e-4, 1 + 4e-4) A), s = ρ_H^(1/H)",
+            "GSPO, arXiv 2507.18071",
+            note="The gradient of the sequence's loss. With one advantage per sequence it is that "
+            "of `gspo-token`.",
+        ),
+        "gspo-token": Preset(
+            Objective(ratio="sequence-geometric-mean", window=fixed(3e-4, 4e-4)),
+            "as gspo, with s_t = sg(s) π_θ(a_t)/sg(π_θ(a_t))",
+            "GSPO, arXiv 2507.18071, token form",
+            note="For advantages per token.",
+        ),
+        "gmpo": Preset(
+            Objective(
+                ratio="sequence-geometric-mean",
+                window=LogWindow(eps_low=0.4, eps_high=0.4, power=0),
+                surrogate="gmpo",
+            ),
+            "exp(1/H Σ_j clip(log r_j, ±.4)) A",
+            "GMPO, arXiv 2507.20673",
+        ),
+        "cispo": Preset(
+            Objective(ratio="token", window=fixed(1.0, 4.0), surrogate="cispo"),
+            "sg(min(r_t, 5)) A log π_θ",
+            "CISPO in MiniMax-M1, arXiv 2506.13585",
+            reduction="token-mean",
+            note="The source gives no number for the upper bound; 5 is TRL's recommendation.",
+        ),
+        "sapo": Preset(
+            Objective(ratio="token", surrogate=SAPOSurrogate()),
+            "(4/τ) σ(τ(r_t - 1)) A, τ = 1 for A>0, else 1.05",
+            "SAPO, arXiv 2511.20347",
+        ),
+        "topr": Preset(
+            Objective(ratio="full-sequence", surrogate="topr"),
+            "sg(f) A log π_θ, f = 1 for A>0, else min(ρ_H, 1)",
+            "TOPR, arXiv 2503.14286",
+            reduction="seq-mean-token-sum",
+        ),
+        "vespo": Preset(
+            Objective(ratio="full-sequence", surrogate=VESPOSurrogate()),
+            "sg(ρ_H^k e^(λ(1 - ρ_H))) A log π_θ, (k, λ) = (2, 3) for A≥0, else (3, 2)",
+            "VESPO, arXiv 2602.10693; parameters of TRL 1.16",
+            reduction="token-mean",
+        ),
+        "minpro": Preset(
+            Objective(ratio="minimum-prefix", window=fixed(1.0, 4.0), surrogate="cispo"),
+            "sg(min(r_t · min_{i<t} r_i, 5)) A log π_θ",
+            "MinPRO, arXiv 2601.22718",
+            reduction="token-mean",
+            note="The upper bound is that of `cispo`; the source's was not at hand.",
+        ),
+        "cppo": Preset(
+            Objective(ratio="token", surrogate="cppo"),
+            "r_t A where kept, else 0",
+            "CPPO, arXiv 2606.10968, the rule",
+            note="Weights of positions, divergence and parameters are our reading; see "
+            "`CPPOSurrogate`.",
         ),
     }
 )
-"""The presets.
+"""The methods, with formula, source and what goes with them outside the objective."""
 
-- `ctpo`: CTPO as its public code has it, arXiv 2605.07331: the printed objective and a dual clip.
-- `ctpo-printed`: CTPO as its paper prints it: without the dual clip.
-- `grpo`: GRPO, arXiv 2402.03300, with the usual unequal sides of DAPO, arXiv 2503.14476.
-- `gspo`: GSPO, arXiv 2507.18071, token form.
-- `full-sequence`: a baseline, not a published method: `ctpo` with the product over the whole
-  response, so that the two differ in the ratio only. Its window widens with H.
-"""
+PRESETS: Mapping[str, Objective] = MappingProxyType(
+    {name: method.objective for name, method in METHODS.items()}
+)
+"""The objectives of `METHODS`, by name."""
+
+_PARTS = ("ratio", "window", "surrogate", "mismatch")
 
 
-def preset(name: str, **overrides: float | None) -> Objective:
+def preset(name: str, **overrides: Any) -> Objective:  # noqa: ANN401 - each field has its type
     """Return a published objective, some of its parameters changed.
 
     Args:
         name: A key of `PRESETS`.
         **overrides: Parameters of the preset's choices by their names, e.g. `eps_low=0.03` or
-            `dual_clip=None`.
+            `dual_clip=None`; also `gradient` and `mismatch` of the objective itself.
 
     Returns:
         The objective.
@@ -69,9 +204,35 @@ def preset(name: str, **overrides: float | None) -> Objective:
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
     base = PRESETS[name]
-    # Today only windows have parameters.
-    valid = [field.name for field in fields(base.window)]
-    for key in overrides:
-        if key not in valid:
-            raise unknown_name(f"parameter of preset {name!r}", key, valid)
-    return replace(base, window=replace(base.window, **overrides))
+    changes: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if key in ("gradient", "mismatch"):
+            changes[key] = value
+            continue
+        for part in _PARTS:
+            if key in _parameters(getattr(base, part)):
+                changes[part] = replace(changes.get(part, getattr(base, part)), **{key: value})
+                break
+        else:
+            raise unknown_name(f"parameter of preset {name!r}", key, parameters(name))
+    return replace(base, **changes)
+
+
+def parameters(name: str) -> list[str]:
+    """Return the names that `preset(name, ...)` takes.
+
+    Args:
+        name: A key of `PRESETS`.
+
+    Raises:
+        ValueError: If there is no such preset; names the nearest.
+    """
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    base = PRESETS[name]
+    found = [key for part in _PARTS for key in _parameters(getattr(base, part))]
+    return [*found, "gradient", "mismatch"]
+
+
+def _parameters(part: object) -> list[str]:
+    return [field.name for field in fields(part)] if is_dataclass(part) else []

@@ -7,6 +7,7 @@ neither enters a product nor advances t.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -14,57 +15,61 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Float, Real
     from torch import Tensor
 
-
-def policy_positions(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Return t, the number of policy tokens up to and including each place.
-
-    Args:
-        mask: True on policy tokens.
-
-    Returns:
-        1-based positions on policy tokens. A masked place carries the position before it.
-    """
-    return mask.cumsum(dim=1)
+    from ctpo.objective.layout import Layout
 
 
 @dataclass(frozen=True)
 class Ratio(ABC):
     """An importance weight w_t, made of n_t token ratios.
 
-    A window in log space widens with n_t (see `LogWindow`): a sum of n roughly independent terms
-    spreads like √n.
+    A window in log space follows n_t (see `LogWindow`): a sum of n roughly independent terms
+    spreads like √n, their mean like 1/√n.
     """
 
     accumulates: ClassVar[bool]
-    """Whether n_t depends on the token. If not, a window cannot widen with it."""
+    """Whether n_t depends on the token. If not, a window cannot follow it."""
 
     @abstractmethod
     def log_weight(
-        self, log_ratio: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "B T"]:
+        self, log_ratio: Float[Tensor, "*tokens"], layout: Layout
+    ) -> Float[Tensor, "*tokens"]:
         """Return log w_t in nats.
 
         Args:
             log_ratio: log r_t, 0 where the mask is False.
-            mask: True on policy tokens.
+            layout: Where sequences begin and end.
 
         Returns:
-            log w_t, meaningful on policy tokens only.
+            log w_t, meaningful on policy tokens only; broadcasts to `*tokens`.
         """
 
     @abstractmethod
-    def factors(self, mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-        """Return n_t, the number of token ratios whose product w_t is.
+    def adjoint(
+        self, gradient: Float[Tensor, "*tokens"], layout: Layout
+    ) -> Float[Tensor, "*tokens"]:
+        """Return dL/dlog r_j = Σ_t dL/dlog w_t · ∂log w_t/∂log r_j, for the literal gradient.
 
         Args:
-            mask: True on policy tokens.
+            gradient: dL/dlog w_t, 0 where masked.
+            layout: Where sequences begin and end.
+
+        Raises:
+            NotImplementedError: If log w is not linear in log r.
+        """
+
+    def factors(self, layout: Layout) -> Real[Tensor, "*tokens"]:
+        """Return n_t, the number of token ratios in w_t, at least 1 on policy tokens.
+
+        Args:
+            layout: Where sequences begin and end.
 
         Returns:
-            n_t, at least 1 on policy tokens.
+            n_t; broadcasts to `*tokens`.
         """
+        return torch.ones((), device=layout.mask.device)
 
 
 @dataclass(frozen=True)
@@ -77,15 +82,13 @@ class TokenRatio(Ratio):
 
     accumulates: ClassVar[bool] = False
 
-    def log_weight(
-        self, log_ratio: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "B T"]:
+    def log_weight(self, log_ratio: Tensor, layout: Layout) -> Tensor:
         """Return log r_t; see `Ratio.log_weight`."""
         return log_ratio
 
-    def factors(self, mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-        """Return 1 everywhere; see `Ratio.factors`."""
-        return torch.ones_like(mask, dtype=torch.int64)
+    def adjoint(self, gradient: Tensor, layout: Layout) -> Tensor:
+        """Return the gradient as it is; see `Ratio.adjoint`."""
+        return gradient
 
 
 @dataclass(frozen=True)
@@ -100,15 +103,41 @@ class CumulativeRatio(Ratio):
 
     accumulates: ClassVar[bool] = True
 
-    def log_weight(
-        self, log_ratio: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "B T"]:
+    def log_weight(self, log_ratio: Tensor, layout: Layout) -> Tensor:
         """Return log ρ_t; see `Ratio.log_weight`."""
-        return log_ratio.cumsum(dim=1)
+        return layout.prefix_sums(log_ratio)
 
-    def factors(self, mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    def adjoint(self, gradient: Tensor, layout: Layout) -> Tensor:
+        """Return the sum over later tokens and this one; see `Ratio.adjoint`."""
+        return layout.suffix_sums(gradient)
+
+    def factors(self, layout: Layout) -> Tensor:
         """Return t; see `Ratio.factors`."""
-        return policy_positions(mask)
+        return layout.positions
+
+
+@dataclass(frozen=True)
+class CumulativeGeometricMeanRatio(Ratio):
+    """Cumulative geometric mean: w_t = ρ_t^(1/t) = (∏_{j≤t} r_j)^(1/t), n_t = t.
+
+    Biased by the rescaling, of the scale of one factor. log w_t is a mean of t terms, whose spread
+    *shrinks* like 1/√t, so its natural window has power -0.5.
+    Source: PNPO, arXiv 2608.01418.
+    """
+
+    accumulates: ClassVar[bool] = True
+
+    def log_weight(self, log_ratio: Tensor, layout: Layout) -> Tensor:
+        """Return (1/t) Σ_{j≤t} log r_j; see `Ratio.log_weight`."""
+        return layout.prefix_sums(log_ratio) / layout.positions.clamp(min=1)
+
+    def adjoint(self, gradient: Tensor, layout: Layout) -> Tensor:
+        """Return Σ_{t≥j} gradient_t / t; see `Ratio.adjoint`."""
+        return layout.suffix_sums(gradient / layout.positions.clamp(min=1))
+
+    def factors(self, layout: Layout) -> Tensor:
+        """Return t; see `Ratio.factors`."""
+        return layout.positions
 
 
 @dataclass(frozen=True)
@@ -122,15 +151,17 @@ class FullSequenceRatio(Ratio):
 
     accumulates: ClassVar[bool] = True
 
-    def log_weight(
-        self, log_ratio: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "B T"]:
+    def log_weight(self, log_ratio: Tensor, layout: Layout) -> Tensor:
         """Return log ρ_H; see `Ratio.log_weight`."""
-        return log_ratio.sum(dim=1, keepdim=True).expand_as(log_ratio)
+        return layout.spread(layout.totals(log_ratio))
 
-    def factors(self, mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    def adjoint(self, gradient: Tensor, layout: Layout) -> Tensor:
+        """Return the sum over the sequence; see `Ratio.adjoint`."""
+        return layout.spread(layout.totals(gradient))
+
+    def factors(self, layout: Layout) -> Tensor:
         """Return H; see `Ratio.factors`."""
-        return mask.sum(dim=1, keepdim=True).expand_as(mask)
+        return layout.spread(layout.lengths)
 
 
 @dataclass(frozen=True)
@@ -139,19 +170,36 @@ class SequenceGeometricMeanRatio(Ratio):
 
     Low variance, and biased by the rescaling. It is of the scale of one factor, so n_t = 1: GSPO's
     published window is fixed.
-    Source: GSPO, arXiv 2507.18071; the token form sg[w] π_θ/sg[π_θ].
+    Source: GSPO, arXiv 2507.18071.
     """
 
     accumulates: ClassVar[bool] = False
 
-    def log_weight(
-        self, log_ratio: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "B T"]:
+    def log_weight(self, log_ratio: Tensor, layout: Layout) -> Tensor:
         """Return (1/H) Σ_{j≤H} log r_j; see `Ratio.log_weight`."""
-        # 0/0 in a row without policy tokens, where the weight has no meaning.
-        length = mask.sum(dim=1, keepdim=True)
-        return (log_ratio.sum(dim=1, keepdim=True) / length).expand_as(log_ratio)
+        return layout.spread(layout.totals(log_ratio) / layout.lengths.clamp(min=1))
 
-    def factors(self, mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-        """Return 1 everywhere; see `Ratio.factors`."""
-        return torch.ones_like(mask, dtype=torch.int64)
+    def adjoint(self, gradient: Tensor, layout: Layout) -> Tensor:
+        """Return the mean over the sequence; see `Ratio.adjoint`."""
+        return layout.spread(layout.totals(gradient) / layout.lengths.clamp(min=1))
+
+
+@dataclass(frozen=True)
+class MinimumPrefixRatio(Ratio):
+    """Minimum prefix ratio: w_t = r_t · min_{i<t} r_i, and w_1 = r_1.
+
+    Replaces the product over the prefix by its smallest factor, which cannot explode. Biased.
+    Source: MinPRO, arXiv 2601.22718.
+    """
+
+    accumulates: ClassVar[bool] = False
+
+    def log_weight(self, log_ratio: Tensor, layout: Layout) -> Tensor:
+        """Return log r_t + min_{i<t} log r_i; see `Ratio.log_weight`."""
+        candidates = torch.where(layout.mask, log_ratio, math.inf)
+        smallest = layout.preceding_minima(candidates)
+        return log_ratio + torch.where(smallest == math.inf, 0.0, smallest)
+
+    def adjoint(self, gradient: Tensor, layout: Layout) -> Tensor:
+        """Raise: a minimum is not linear; see `Ratio.adjoint`."""
+        raise NotImplementedError("the minimum prefix ratio has no literal gradient")

@@ -1,6 +1,6 @@
 """From a loss per token to one number.
 
-A row without policy tokens is not a sequence: it counts neither above nor below the line, so
+A sequence without policy tokens is not a sequence: it counts neither above nor below the line, so
 padding a batch with empty rows changes nothing. A batch without any policy token reduces to 0.
 """
 
@@ -10,17 +10,15 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import torch
-
 from ctpo.objective.parameters import unknown_name
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
 
 def seq_mean_token_mean(
-    per_token: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+    sums: Float[Tensor, " S"], lengths: Int[Tensor, " S"]
 ) -> Float[Tensor, ""]:
     """Mean over sequences of the mean over their tokens: 1/G Σ_i 1/|o_i| Σ_t L_{i,t}.
 
@@ -28,45 +26,46 @@ def seq_mean_token_mean(
     arXiv 2605.07331.
 
     Args:
-        per_token: Loss per token.
-        mask: True on policy tokens.
+        sums: Sum of the loss over each sequence.
+        lengths: Policy tokens of each sequence.
 
     Returns:
         The reduced loss.
     """
-    return _mean_over_sequences(_row_sums(per_token, mask) / mask.sum(dim=1).clamp(min=1), mask)
+    return (sums / lengths.clamp(min=1)).sum() / _sequences(lengths)
 
 
 def seq_mean_token_sum(
-    per_token: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+    sums: Float[Tensor, " S"], lengths: Int[Tensor, " S"]
 ) -> Float[Tensor, ""]:
     """Mean over sequences of the sum over their tokens: 1/G Σ_i Σ_t L_{i,t}.
 
-    The policy gradient as the theorem has it: no normalisation by length.
+    The policy gradient as the theorem has it: no normalisation by length. Divided by a constant
+    length this is Dr. GRPO's, arXiv 2503.20783.
 
     Args:
-        per_token: Loss per token.
-        mask: True on policy tokens.
+        sums: Sum of the loss over each sequence.
+        lengths: Policy tokens of each sequence.
 
     Returns:
         The reduced loss.
     """
-    return _mean_over_sequences(_row_sums(per_token, mask), mask)
+    return sums.sum() / _sequences(lengths)
 
 
-def token_mean(per_token: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
+def token_mean(sums: Float[Tensor, " S"], lengths: Int[Tensor, " S"]) -> Float[Tensor, ""]:
     """Mean over all tokens of the batch: Σ_i Σ_t L_{i,t} / Σ_i |o_i|.
 
     Every token weighs the same, so long responses weigh more. Source: DAPO, arXiv 2503.14476.
 
     Args:
-        per_token: Loss per token.
-        mask: True on policy tokens.
+        sums: Sum of the loss over each sequence.
+        lengths: Policy tokens of each sequence.
 
     Returns:
         The reduced loss.
     """
-    return _row_sums(per_token, mask).sum() / mask.sum().clamp(min=1)
+    return sums.sum() / lengths.sum().clamp(min=1)
 
 
 REDUCTIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
@@ -80,13 +79,13 @@ REDUCTIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
 
 
 def reduce(
-    per_token: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], reduction: str
+    sums: Float[Tensor, " S"], lengths: Int[Tensor, " S"], reduction: str
 ) -> Float[Tensor, ""]:
-    """Reduce a loss per token by the name of a reduction.
+    """Reduce the sequences' losses by the name of a reduction.
 
     Args:
-        per_token: Loss per token.
-        mask: True on policy tokens.
+        sums: Sum of the loss over each sequence.
+        lengths: Policy tokens of each sequence.
         reduction: A key of `REDUCTIONS`.
 
     Returns:
@@ -97,12 +96,8 @@ def reduce(
     """
     if reduction not in REDUCTIONS:
         raise unknown_name("reduction", reduction, REDUCTIONS)
-    return REDUCTIONS[reduction](per_token, mask)
+    return REDUCTIONS[reduction](sums, lengths)
 
 
-def _row_sums(per_token: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, per_token, 0.0).sum(dim=1)
-
-
-def _mean_over_sequences(per_sequence: Tensor, mask: Tensor) -> Tensor:
-    return per_sequence.sum() / mask.any(dim=1).sum().clamp(min=1)
+def _sequences(lengths: Int[Tensor, " S"]) -> Int[Tensor, ""]:
+    return (lengths > 0).sum().clamp(min=1)

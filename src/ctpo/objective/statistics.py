@@ -7,29 +7,35 @@ whole would have given, and their size does not depend on the batch.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from ctpo.objective.position_bins import BINS, bin_of, upper_edges
-from ctpo.objective.ratios import CumulativeRatio, policy_positions
+from ctpo.objective import sketch
+from ctpo.objective.on_policy import OnPolicyReport, judge
+from ctpo.objective.parameters import unknown_name
+from ctpo.objective.position_bins import BINS, upper_edges
+from ctpo.objective.sums import ByPosition
+from ctpo.objective.surrogates import weight_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Float64, Int64
+    from jaxtyping import Float64, Int64
     from torch import Tensor
 
-    from ctpo.objective.surrogates import TokenTerms
+    from ctpo.objective.layout import Layout
+    from ctpo.objective.surrogates import Tokens, TokenTerms
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PositionStatistics:
-    """Sums over policy tokens by bins of their position t; see `position_bins` for the edges.
+    """Sums over policy tokens by bins of their position t, and over sequences.
 
-    log ρ_t is always the cumulative log ratio Σ_{j≤t} log r_j, whatever ratio the objective has,
-    and both log ratios are taken before clipping; the clip counts follow the objective's own rule.
-    Sums are in float64. `a + b` merges. Lives on the device; `to_columns`, `summary` and
-    `spread_fit` read it back to the host, once each.
+    See `position_bins` for the bins' edges and `sketch` for the sketches'. log ρ_t is always the
+    cumulative log ratio Σ_{j≤t} log r_j, whatever ratio the objective has, and all log ratios are
+    taken before clipping; clip counts follow the objective's own rule. Sums are in float64. `a + b`
+    merges. Lives on the device; the methods read it back to the host, once each.
 
     Attributes:
         tokens: Number of policy tokens.
@@ -41,11 +47,26 @@ class PositionStatistics:
         log_r_sumsq: Σ (log r_t)².
         log_r_min: Smallest log r_t; +inf in an empty bin.
         log_r_max: Largest log r_t; -inf in an empty bin.
+        weight_sum: Σ w_t of the objective's own ratio.
+        weight_sumsq: Σ w_t², for the effective sample size (Σ w)² / Σ w².
         positive_tokens: Number of tokens with A > 0.
         negative_tokens: Number of tokens with A < 0.
-        clipped_high: Number of tokens with A > 0 clipped at the upper bound.
-        clipped_low: Number of tokens with A < 0 clipped at the lower bound.
-        clipped_dual: Number of tokens with A < 0 clipped at the dual clip.
+        clipped_high: Number of tokens above the window, of either sign.
+        clipped_high_negative: Those of them with A < 0; only surrogates that clip both signs alike,
+            such as CISPO's, have any.
+        clipped_low: Number of tokens below the window, of either sign.
+        clipped_low_positive: Those of them with A > 0; as above.
+        clipped_dual: Number of tokens with A < 0 above the dual clip.
+        log_rho_sketch: Histogram of log ρ_t over all positions.
+        log_r_sketch: Histogram of log r_t over all positions.
+        sequences: Number of sequences with policy tokens.
+        sequence_log_ratio_sum: Σ over sequences of log ρ_H; less its sign, of the k1 estimate of
+            KL(π_old‖π_θ).
+        sequence_log_ratio_sumsq: Σ (log ρ_H)².
+        sequence_log_ratio_min: Smallest log ρ_H; +inf without sequences.
+        sequence_log_ratio_max: Largest log ρ_H; -inf without sequences.
+        k3_sum: Σ over tokens of r_t - 1 - log r_t: the k3 estimate of the same, summed over
+            sequences.
     """
 
     tokens: Int64[Tensor, " bins"]
@@ -57,11 +78,23 @@ class PositionStatistics:
     log_r_sumsq: Float64[Tensor, " bins"]
     log_r_min: Float64[Tensor, " bins"]
     log_r_max: Float64[Tensor, " bins"]
+    weight_sum: Float64[Tensor, " bins"]
+    weight_sumsq: Float64[Tensor, " bins"]
     positive_tokens: Int64[Tensor, " bins"]
     negative_tokens: Int64[Tensor, " bins"]
     clipped_high: Int64[Tensor, " bins"]
+    clipped_high_negative: Int64[Tensor, " bins"]
     clipped_low: Int64[Tensor, " bins"]
+    clipped_low_positive: Int64[Tensor, " bins"]
     clipped_dual: Int64[Tensor, " bins"]
+    log_rho_sketch: Int64[Tensor, " sketch"]
+    log_r_sketch: Int64[Tensor, " sketch"]
+    sequences: Int64[Tensor, ""]
+    sequence_log_ratio_sum: Float64[Tensor, ""]
+    sequence_log_ratio_sumsq: Float64[Tensor, ""]
+    sequence_log_ratio_min: Float64[Tensor, ""]
+    sequence_log_ratio_max: Float64[Tensor, ""]
+    k3_sum: Float64[Tensor, ""]
 
     @classmethod
     def zeros(cls, device: torch.device | str | None = None) -> PositionStatistics:
@@ -71,67 +104,51 @@ class PositionStatistics:
             device: Where to keep them.
         """
         empty = {}
-        for name in _names():
-            kind = name.rpartition("_")[2]
-            dtype = torch.float64 if kind in _OF_AN_EMPTY_BIN else torch.int64
-            empty[name] = torch.full(
-                (BINS,), _OF_AN_EMPTY_BIN.get(kind, 0), dtype=dtype, device=device
+        for field in fields(cls):
+            kind = field.name.rpartition("_")[2]
+            dtype = torch.float64 if kind in _OF_NOTHING else torch.int64
+            empty[field.name] = torch.full(
+                _shape(field.name), _OF_NOTHING.get(kind, 0), dtype=dtype, device=device
             )
         return cls(**empty)
 
     @classmethod
-    def collect(
-        cls,
-        log_ratio: Float[Tensor, "B T"],
-        advantages: Float[Tensor, "B T"],
-        mask: Bool[Tensor, "B T"],
-        terms: TokenTerms,
-    ) -> PositionStatistics:
-        """Return the statistics of a batch. Nothing is read back to the host.
+    def collect(cls, tokens: Tokens, terms: TokenTerms) -> PositionStatistics:
+        """Return the statistics of a batch. Nothing is read back to the host from a GPU.
 
         Args:
-            log_ratio: log r_t in nats, 0 where masked.
-            advantages: Advantage of each token, anything where masked.
-            mask: True on policy tokens.
+            tokens: The batch.
             terms: What the surrogate said about each token, anything where masked.
         """
-        empty = cls.zeros(log_ratio.device)
-        bins = bin_of(policy_positions(mask)).flatten()
-        log_r = log_ratio.double()
-        log_rho = CumulativeRatio().log_weight(log_ratio, mask).double()
-
-        def count(flags: Tensor) -> Tensor:
-            return empty.tokens.index_add(0, bins, (flags & mask).flatten().long())
-
-        def total(values: Tensor) -> Tensor:
-            return empty.log_r_sum.index_add(0, bins, torch.where(mask, values, 0.0).flatten())
-
-        def smallest(values: Tensor) -> Tensor:
-            candidates = torch.where(mask, values, math.inf).flatten()
-            return empty.log_r_min.scatter_reduce(0, bins, candidates, "amin")
-
+        layout, log_ratio = tokens.layout, tokens.log_ratio
+        mask = layout.mask
+        log_rho = torch.where(mask, layout.prefix_sums(log_ratio), 0.0)
+        weights = torch.where(mask, weight_of(tokens.log_weight.expand_as(log_ratio)), 0.0)
+        by_position = ByPosition(layout)
+        counts = by_position.counts(tokens.advantages, terms)
+        sums = by_position.sums(
+            log_rho_sum=log_rho,
+            log_rho_sumsq=log_rho.square(),
+            log_r_sum=log_ratio,
+            log_r_sumsq=log_ratio.square(),
+            weight_sum=weights,
+            weight_sumsq=weights.double().square(),
+        )
+        extremes = by_position.extremes(log_rho=log_rho, log_r=log_ratio)
         return cls(
-            tokens=count(mask),
-            log_rho_sum=total(log_rho),
-            log_rho_sumsq=total(log_rho.square()),
-            log_rho_min=smallest(log_rho),
-            log_rho_max=-smallest(-log_rho),
-            log_r_sum=total(log_r),
-            log_r_sumsq=total(log_r.square()),
-            log_r_min=smallest(log_r),
-            log_r_max=-smallest(-log_r),
-            positive_tokens=count(advantages > 0),
-            negative_tokens=count(advantages < 0),
-            clipped_high=count(terms.clipped_high),
-            clipped_low=count(terms.clipped_low),
-            clipped_dual=count(terms.clipped_dual),
+            **counts,
+            **sums,
+            **extremes,
+            **_over_sequences(layout, log_ratio),
+            log_rho_sketch=sketch.sketch(log_rho, mask),
+            log_r_sketch=sketch.sketch(log_ratio, mask),
         )
 
     def __add__(self, other: PositionStatistics) -> PositionStatistics:
         merged = {}
-        for name in _names():
-            merge = _MERGE.get(name.rpartition("_")[2], torch.add)
-            merged[name] = merge(getattr(self, name), getattr(other, name))
+        for field in fields(PositionStatistics):
+            merge = _MERGE.get(field.name.rpartition("_")[2], torch.add)
+            merged[field.name] = merge(getattr(self, field.name), getattr(other, field.name))
         return PositionStatistics(**merged)
 
     def to_columns(self) -> dict[str, list[int | float]]:
@@ -139,11 +156,11 @@ class PositionStatistics:
 
         Returns:
             `position_low` and `position_high`, the first and the last position of each bin, then
-            the attributes by their names. Counts are int, the rest float.
+            the attributes by bin, by their names. Counts are int, the rest float.
         """
         # float64 holds counts up to 2^53 exactly, so that one copy takes all.
-        rows = torch.stack([getattr(self, name).double() for name in _names()]).tolist()
-        table = dict(zip(_names(), rows, strict=True))
+        rows = torch.stack([getattr(self, name).double() for name in _COLUMNS]).tolist()
+        table = dict(zip(_COLUMNS, rows, strict=True))
         high = upper_edges().tolist()
         low = [1, *(edge + 1 for edge in high[:-1])]
         filled = [i for i, tokens in enumerate(table["tokens"]) if tokens]
@@ -152,22 +169,27 @@ class PositionStatistics:
             "position_high": [high[i] for i in filled],
         }
         for name, column in table.items():
-            number = float if name.rpartition("_")[2] in _OF_AN_EMPTY_BIN else int
+            number = float if name.rpartition("_")[2] in _OF_NOTHING else int
             columns[name] = [number(column[i]) for i in filled]
         return columns
 
     def summary(self) -> dict[str, float]:
-        """Return what to log for a step, over all positions. Reads back to the host, once.
+        """Return what to log for a step, over all positions. Reads back to the host, twice.
 
         Returns:
             `clip/high`, `clip/low`, `clip/dual`: clipped tokens as a share of all tokens.
             `log_ratio/mean`, `log_ratio/std`: of log r_t in nats. `log_rho/mean`, `log_rho/std`,
-            `log_rho/min`, `log_rho/max`: of log ρ_t in nats. All NaN if there are no tokens.
+            `log_rho/min`, `log_rho/max`: of log ρ_t in nats. `kl/k1`, `kl/k3`: estimates of
+            KL(π_old‖π_θ) per sequence in nats. `ess`: effective sample size of the weights as a
+            share of the tokens. All NaN if there are no tokens.
         """
         columns = self.to_columns()
         tokens = sum(columns["tokens"])
         if not tokens:
             return dict.fromkeys(_SUMMARY, math.nan)
+        sequences, log_ratio_sum, k3_sum = torch.stack(
+            [self.sequences.double(), self.sequence_log_ratio_sum, self.k3_sum]
+        ).tolist()
         r_sum, r_sumsq = sum(columns["log_r_sum"]), sum(columns["log_r_sumsq"])
         rho_sum, rho_sumsq = sum(columns["log_rho_sum"]), sum(columns["log_rho_sumsq"])
         values = (
@@ -180,8 +202,43 @@ class PositionStatistics:
             _std(tokens, rho_sum, rho_sumsq),
             min(columns["log_rho_min"]),
             max(columns["log_rho_max"]),
+            -log_ratio_sum / sequences if sequences else math.nan,
+            k3_sum / sequences if sequences else math.nan,
+            sum(columns["weight_sum"]) ** 2 / (tokens * sum(columns["weight_sumsq"])),
         )
         return dict(zip(_SUMMARY, values, strict=True))
+
+    def quantiles(
+        self, shares: Sequence[float], of: Literal["log_rho", "log_r"] = "log_rho"
+    ) -> list[float]:
+        """Return quantiles over all positions, right to about 3 %. Reads back to the host, once.
+
+        Args:
+            shares: Which, each from 0 to 1: 0.5 is the median.
+            of: log ρ_t or log r_t.
+
+        Returns:
+            Quantiles in nats; NaN if there are no tokens.
+
+        Raises:
+            ValueError: A share is outside 0 to 1, or `of` is neither.
+        """
+        if of not in ("log_rho", "log_r"):
+            raise unknown_name("quantity", of, ("log_rho", "log_r"))
+        return sketch.quantiles(getattr(self, f"{of}_sketch").tolist(), shares)
+
+    def on_policy_check(self, tolerance: float = 1e-3) -> OnPolicyReport:
+        """Return whether a batch that should be on-policy is. Reads back to the host, twice.
+
+        Where the policy has not moved, log r_t is 0 everywhere, and log ρ_t has mean 0 at every t.
+        Whatever is not 0 is a mismatch between the log-probs, which a product raises to the power
+        t; the report names the likely cause.
+
+        Args:
+            tolerance: Largest |log ρ_t| in nats that passes, at any t. 1e-3 lets rounding in
+                float32 pass over thousands of tokens.
+        """
+        return judge(self.to_columns(), self.quantiles((0.01, 0.99), of="log_r"), tolerance)
 
     def spread_fit(self) -> float:
         """Return σ̂ of std(log ρ_t) ≈ σ √t, the law behind a window with `power=0.5`.
@@ -211,8 +268,8 @@ class PositionStatistics:
         return above / below if below else math.nan
 
 
-_OF_AN_EMPTY_BIN = {"sum": 0.0, "sumsq": 0.0, "min": math.inf, "max": -math.inf}
-"""Value in an empty bin by an attribute's suffix, for those in float64; all others count."""
+_OF_NOTHING = {"sum": 0.0, "sumsq": 0.0, "min": math.inf, "max": -math.inf}
+"""Value without tokens by an attribute's suffix, for those in float64; all others count."""
 
 _MERGE = {"min": torch.minimum, "max": torch.maximum}
 """How to merge by an attribute's suffix; all others add up."""
@@ -227,11 +284,37 @@ _SUMMARY = (
     "log_rho/std",
     "log_rho/min",
     "log_rho/max",
+    "kl/k1",
+    "kl/k3",
+    "ess",
 )
 
 
-def _names() -> list[str]:
-    return [field.name for field in fields(PositionStatistics)]
+def _shape(name: str) -> tuple[int, ...]:
+    if name.endswith("_sketch"):
+        return (sketch.BINS,)
+    return () if name.startswith("sequence") or name == "k3_sum" else (BINS,)
+
+
+_COLUMNS = [field.name for field in fields(PositionStatistics) if _shape(field.name) == (BINS,)]
+"""The attributes with one entry per position bin."""
+
+
+def _over_sequences(layout: Layout, log_ratio: Tensor) -> dict[str, Tensor]:
+    """Return what is known per sequence, summed up. Of shards, the first rank counts it."""
+    totals = layout.totals(log_ratio).flatten().double()
+    counted = layout.lengths.flatten() > 0
+    if not layout.first_rank:
+        counted = torch.zeros_like(counted)
+    totals = torch.where(counted, totals, 0.0)
+    return {
+        "sequences": counted.sum(),
+        "sequence_log_ratio_sum": totals.sum(),
+        "sequence_log_ratio_sumsq": totals.square().sum(),
+        "sequence_log_ratio_min": torch.where(counted, totals, math.inf).amin(),
+        "sequence_log_ratio_max": torch.where(counted, totals, -math.inf).amax(),
+        "k3_sum": (torch.expm1(log_ratio) - log_ratio).sum(dtype=torch.float64),
+    }
 
 
 def _std(count: float, total: float, sumsq: float) -> float:

@@ -1,15 +1,18 @@
 """Surrogates: the loss of a token, and what happens to it at the window's edge.
 
-A surrogate gives the loss as a value and a slope, dL/dlog π_θ(a_t|s_t), instead of as a graph: the
-gradient of a token is its own only (the prefix in w_t is under stop-gradient), so there is nothing
-for autograd to find out.
+A surrogate gives the loss as a value and a slope, dL/dlog w_t, instead of as a graph: by default
+the gradient of a token is its own only (the prefix in w_t is under stop-gradient), so there is
+nothing for autograd to find out.
+
+Two kinds: `ClippedSurrogate` and `PlainSurrogate` here have the weight itself in front of the
+advantage and a window around it; `soft_surrogates` holds those that shape the weight otherwise.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 
@@ -17,7 +20,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
-    from ctpo.objective.windows import Bounds
+    from ctpo.objective.layout import Layout
+    from ctpo.objective.windows import Window
 
 LOG_WEIGHT_LIMIT = 40.0
 """Log weights are capped here, just before exp and never before clipping is decided.
@@ -27,7 +31,7 @@ works; exp(88.8) would overflow by itself.
 """
 
 
-def weight_of(log_weight: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+def weight_of(log_weight: Float[Tensor, "*tokens"]) -> Float[Tensor, "*tokens"]:
     """Return exp(log w), finite for every log w that is not NaN.
 
     Args:
@@ -36,79 +40,114 @@ def weight_of(log_weight: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     Returns:
         w, at most exp(`LOG_WEIGHT_LIMIT`).
     """
-    return log_weight.clamp(max=LOG_WEIGHT_LIMIT).exp()
+    return log_weight.clamp(max=LOG_WEIGHT_LIMIT).exp_()
+
+
+class Tokens(NamedTuple):
+    """What a surrogate may look at; each tensor broadcasts to `*tokens`.
+
+    Attributes:
+        logprobs: log π_θ in nats, 0 where masked.
+        log_ratio: log r_t in nats, 0 where masked.
+        log_weight: log w_t in nats, raw; anything where masked.
+        advantages: A_t; 0 gives no loss and no slope; anything where masked.
+        factors: n_t, the number of token ratios in w_t.
+        layout: Where sequences begin and end.
+    """
+
+    logprobs: Float[Tensor, "*tokens"]
+    log_ratio: Float[Tensor, "*tokens"]
+    log_weight: Float[Tensor, "*tokens"]
+    advantages: Float[Tensor, "*tokens"]
+    factors: Tensor
+    layout: Layout
 
 
 class TokenTerms(NamedTuple):
-    """Loss and slope per token, and which rule took its gradient away.
+    """Loss and slope per token, and which side of the window the token is on.
 
     Attributes:
         value: Loss per token.
-        slope: dL/dlog π_θ(a_t|s_t).
-        clipped_high: A > 0 and the weight is above the window.
-        clipped_low: A < 0 and the weight is below the window.
-        clipped_dual: A < 0 and the weight is above the dual clip.
+        slope: dL/dlog w_t.
+        above: The weight is above the window that counts for the sign of its advantage; None where
+            the surrogate has no upper bound.
+        below: The same below.
+        dual: Whether being above with A < 0 is a dual clip's doing, not that of a window which
+            holds for both signs.
     """
 
-    value: Float[Tensor, "B T"]
-    slope: Float[Tensor, "B T"]
-    clipped_high: Bool[Tensor, "B T"]
-    clipped_low: Bool[Tensor, "B T"]
-    clipped_dual: Bool[Tensor, "B T"]
+    value: Float[Tensor, "*tokens"]
+    slope: Float[Tensor, "*tokens"]
+    above: Bool[Tensor, "*tokens"] | None
+    below: Bool[Tensor, "*tokens"] | None
+    dual: bool = False
 
 
 @dataclass(frozen=True)
 class Surrogate(ABC):
-    """What the loss of a token is, given its weight, its advantage and its bounds."""
+    """What the loss of a token is, given its weight, its advantage and its window."""
+
+    takes_window: ClassVar[bool]
+    """Whether it needs a window; if not, it must have none."""
+
+    has_literal_gradient: ClassVar[bool] = False
+    """Whether the printed objective has a gradient through the weight, beyond the token's own."""
 
     @abstractmethod
-    def terms(
-        self,
-        log_weight: Float[Tensor, "B T"],
-        advantages: Float[Tensor, "B T"],
-        bounds: Bounds,
-    ) -> TokenTerms:
+    def terms(self, tokens: Tokens, window: Window | None) -> TokenTerms:
         """Return loss and slope per token.
 
         Args:
-            log_weight: log w in nats, raw; anything where masked.
-            advantages: Advantage of each token, 0 gives no loss and no slope; anything where
-                masked.
-            bounds: The window, in log space.
-
-        Returns:
-            Terms per token.
+            tokens: The batch.
+            window: The trust region; None exactly if `takes_window` is false.
         """
 
 
 @dataclass(frozen=True)
+class PlainSurrogate(Surrogate):
+    """Importance weighting without a trust region: L_t = -w A, slope -w A.
+
+    What the theorems about bias and variance are about.
+    """
+
+    takes_window: ClassVar[bool] = False
+    has_literal_gradient: ClassVar[bool] = True
+
+    def terms(self, tokens: Tokens, window: Window | None) -> TokenTerms:
+        """Return loss and slope per token; see `Surrogate.terms`."""
+        value = -tokens.advantages * weight_of(tokens.log_weight)
+        return TokenTerms(value, value, None, None)
+
+
+@dataclass(frozen=True)
 class ClippedSurrogate(Surrogate):
-    """PPO's pessimistic clip, token-local.
+    """PPO's pessimistic clip.
 
     L_t = -min(w A, clip(w, low, high) A), and for A < 0 no more than -dual · A.
 
-    The slope is -w A, and 0 exactly when A > 0 and log w > high, or A < 0 and (log w < low or
-    log w > dual). On a bound itself the gradient still flows.
+    The slope is -w A, and 0 exactly when A > 0 and s > high, or A < 0 and (s < low or s > dual),
+    where s is the window's statistic, usually log w. On a bound itself the gradient still flows.
+    Where the statistic is not log w, the loss of a clipped token is -w A, without a slope.
     Source: PPO, arXiv 1707.06347; the dual clip: arXiv 1912.09729; token-local on a cumulative
     ratio: CTPO, arXiv 2605.07331.
     """
 
-    def terms(
-        self,
-        log_weight: Float[Tensor, "B T"],
-        advantages: Float[Tensor, "B T"],
-        bounds: Bounds,
-    ) -> TokenTerms:
-        """Return loss and slope per token; see `Surrogate.terms`."""
-        negative = advantages < 0
-        clipped_high = (advantages > 0) & (log_weight > bounds.high)
-        clipped_low = negative & (log_weight < bounds.low)
-        clipped_dual = negative & (log_weight > bounds.dual)
+    takes_window: ClassVar[bool] = True
+    has_literal_gradient: ClassVar[bool] = True
 
-        effective = torch.where(clipped_high, bounds.high, log_weight)
-        effective = torch.where(clipped_low, bounds.low, effective)
-        effective = torch.where(clipped_dual, bounds.dual, effective)
-        value = -advantages * weight_of(effective)
-        # Unclipped, the loss is -w A and so is its derivative in log π.
-        slope = torch.where(clipped_high | clipped_low | clipped_dual, 0.0, value)
-        return TokenTerms(value, slope, clipped_high, clipped_low, clipped_dual)
+    def terms(self, tokens: Tokens, window: Window | None) -> TokenTerms:
+        """Return loss and slope per token; see `Surrogate.terms`."""
+        assert window is not None
+        log_weight, advantages = tokens.log_weight, tokens.advantages
+        statistic = window.statistic(log_weight, tokens.log_ratio, tokens.layout)
+        bounds = window.bounds(tokens.factors)
+        # A = 0 has no loss; with A > 0 only the upper bound counts, with A < 0 both.
+        upper = torch.where(advantages > 0, bounds.high, bounds.dual)
+        lower = torch.where(advantages < 0, bounds.low, -torch.inf)
+        above, below = statistic > upper, statistic < lower
+        effective = log_weight
+        if window.bounds_log_weight:
+            effective = torch.clamp(log_weight, min=lower, max=upper)
+        value = weight_of(effective).mul(-advantages)
+        # Unclipped, the loss is -w A and so is its derivative in log w.
+        return TokenTerms(value, value.masked_fill(above | below, 0.0), above, below, dual=True)
