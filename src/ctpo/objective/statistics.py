@@ -204,7 +204,8 @@ class PositionStatistics:
             max(columns["log_rho_max"]),
             -log_ratio_sum / sequences if sequences else math.nan,
             k3_sum / sequences if sequences else math.nan,
-            sum(columns["weight_sum"]) ** 2 / (tokens * sum(columns["weight_sumsq"])),
+            # Weights can all have underflowed to 0; then none of the tokens counts.
+            sum(columns["weight_sum"]) ** 2 / ((tokens * sum(columns["weight_sumsq"])) or 1.0),
         )
         return dict(zip(_SUMMARY, values, strict=True))
 
