@@ -37,7 +37,7 @@ from ctpo.objective.surrogates import (
     Tokens,
     weight_of,
 )
-from ctpo.objective.windows import LogWindow, Window
+from ctpo.objective.windows import Window
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Real
@@ -391,7 +391,7 @@ def _refuse_senseless(objective: Objective) -> None:
                 f"{surrogate!r} is a geometric mean over the sequence; set "
                 f"ratio='sequence-geometric-mean', not {ratio!r}"
             )
-        if isinstance(window, LogWindow) and window.dual_clip is not None:
+        if getattr(window, "dual_clip", None) is not None:
             raise ValueError("dual_clip would have no effect on GMPO; set dual_clip=None")
     if isinstance(surrogate, CISPOSurrogate) and getattr(window, "dual_clip", None) is not None:
         raise ValueError(
