@@ -212,9 +212,9 @@ def test_first_token_of_cumulative_is_the_token_ratio(make_batch):
     window = LogWindow(eps_low=0.025, eps_high=0.05, power=0, dual_clip=0.05)
     token = Objective(ratio="token", window=window)(logprobs, old_logprobs, advantages, mask)
     cumulative = preset("ctpo")(logprobs, old_logprobs, advantages, mask)
-    assert torch.equal(token.per_token[:, 0], cumulative.per_token[:, 0])
+    torch.testing.assert_close(token.per_token[:, 0], cumulative.per_token[:, 0])
     slopes = gradient(token, logprobs), gradient(cumulative, logprobs)
-    assert torch.equal(slopes[0][:, 0], slopes[1][:, 0])
+    torch.testing.assert_close(slopes[0][:, 0], slopes[1][:, 0])
     assert not torch.equal(slopes[0], slopes[1])
 
 
@@ -250,7 +250,7 @@ def test_for_a_single_token_all_ratios_are_the_same(ratio, surrogate, make_batch
             results.append((out.per_token, gradient(out, logprobs), out.weights))
     for other in results[1:]:
         for actual, expected in zip(other, results[0], strict=True):
-            assert torch.equal(actual, expected)
+            torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("ratio", ["cumulative", "cumulative-geometric-mean", "full-sequence"])
@@ -292,11 +292,11 @@ def test_permuting_rows_permutes_results(name, make_batch, scale_of):
     order = torch.tensor([4, 0, 5, 2, 1, 3])
     out = preset(name)(logprobs, old_logprobs, advantages, mask)
     other = preset(name)(logprobs[order], old_logprobs[order], advantages[order], mask[order])
-    assert torch.equal(other.per_token, out.per_token[order])
-    assert torch.equal(other.weights, out.weights[order])
-    assert torch.equal(gradient(other, logprobs), gradient(out, logprobs))
+    torch.testing.assert_close(other.per_token, out.per_token[order])
+    torch.testing.assert_close(other.weights, out.weights[order])
+    torch.testing.assert_close(gradient(other, logprobs), gradient(out, logprobs))
     for mine, whole in zip(other.sequences(), out.sequences(), strict=True):
-        assert torch.equal(mine, whole[order])
+        torch.testing.assert_close(mine, whole[order])
 
 
 def test_only_logprobs_receive_a_gradient(make_batch):
@@ -352,8 +352,8 @@ def test_advantages_per_response_and_per_token_agree(name, make_batch, scale_of)
     logprobs, old_logprobs, advantages, mask = make_batch(4, 4, scale=scale_of(name))
     one = preset(name)(logprobs, old_logprobs, advantages, mask)
     each = preset(name)(logprobs, old_logprobs, advantages[:, None].expand(4, 4), mask)
-    assert torch.equal(one.per_token, each.per_token)
-    assert torch.equal(gradient(one, logprobs), gradient(each, logprobs))
+    torch.testing.assert_close(one.per_token, each.per_token)
+    torch.testing.assert_close(gradient(one, logprobs), gradient(each, logprobs))
 
 
 def test_on_a_square_batch_advantages_are_those_of_rows(make_batch):
