@@ -1,6 +1,7 @@
 """What a call refuses: always what can be seen without reading values, the rest with `check`."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -96,7 +97,7 @@ def test_an_integer_mask_other_than_0_and_1_raises():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_check_names_the_position_in_packed_tokens(value):
-    inputs = {name: torch.zeros(5) for name in ("logprobs", "old_logprobs")}
+    inputs: Any = {name: torch.zeros(5) for name in ("logprobs", "old_logprobs")}
     inputs |= {"advantages": torch.ones(2), "mask": torch.ones(5)}
     edges = torch.tensor([0, 2, 5])
     inputs["old_logprobs"][3] = value

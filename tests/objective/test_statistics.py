@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from typing import Literal
 
 import pytest
 import torch
@@ -447,6 +448,7 @@ def test_quantiles_of_log_rho_are_of_the_cumulative_sum(make_batch):
     out = preset("grpo")(logprobs, old_logprobs, advantages, mask)
     log_r = torch.where(mask, logprobs.detach() - old_logprobs, 0.0)
     shares = [0.05, 0.3, 0.7, 0.95]
+    of: Literal["log_r", "log_rho"]
     for of, values in (("log_r", log_r), ("log_rho", log_r.cumsum(dim=1))):
         exact = torch.quantile(values[mask], torch.tensor(shares)).tolist()
         assert out.statistics.quantiles(shares, of=of) == pytest.approx(exact, rel=0.04), of
