@@ -37,11 +37,13 @@ def assert_parity(trainer, inputs):
     theirs = loss_and_gradients(
         lambda: GRPOTrainer._compute_loss(trainer, trainer.model, inputs), trainer.model
     )
-    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
     assert len(ours[1]) == len(theirs[1]) > 0
     assert max(g.abs().max() for g in theirs[1]) > 1e-4, "the test needs a gradient"
     for mine, other in zip(ours[1], theirs[1], strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-7)
+        # Rounding is relative to the largest terms of the sums that make a gradient.
+        scale = max(g.abs().max() for g in theirs[1]).item()
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
