@@ -1,38 +1,58 @@
-"""`Sandbox`: hands programs to cells, at most so many at once, in order of arrival."""
+"""`Sandbox`: runs programs, at most so many at once, each in a fresh confined process."""
 
 from __future__ import annotations
 
-import math
+import asyncio
+import itertools
 import os
+import re
+import socket
 import threading
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
-from ctpo.sandbox import wire
+from ctpo.sandbox import arguments, wire
+from ctpo.sandbox.dispatcher import Dispatcher, Place
 from ctpo.sandbox.execution import Execution
-from ctpo.sandbox.protections import LIMITS_ONLY, RUNGS, Protections, SandboxUnavailable
-from ctpo.sandbox.server import Server, ServerGone
-from ctpo.sandbox.slots import Slot, Slots
+from ctpo.sandbox.job import Job
+from ctpo.sandbox.launcher import Launcher, LauncherGone
+from ctpo.sandbox.protections import (
+    LIMITS_ONLY,
+    RUNGS,
+    SWITCHES,
+    SYSTEM_CALLS,
+    Protections,
+    SandboxUnavailable,
+)
+from ctpo.sandbox.session import Session
 
-_MOST_WORKERS = 256
+# Programs of one fork server, and children it holds ready beyond them: a program that ends makes
+# room at once, while its successor still shuts its jail.
+_PER_WARDEN, _SPARE = 8, 2
+_BARE, _LOADED, _SESSIONS = "bare", "loaded", "sessions"
+# What else a program may name that brings a preloaded module in.
+_BRINGS = {"numpy": ("scipy", "pandas", "matplotlib", "sklearn"), "mpmath": ("sympy",)}
 
 
 class Sandbox:
     """Runs untrusted Python programs, each in a fresh confined process. Thread-safe.
 
     Args:
-        workers: How many programs run at once; the number of processors by default.
+        workers: How many programs run at once; by default two for each processor, as far as the
+            machine has memory for them.
         timeout: Seconds of a program's own time: wall time less its wait for a processor.
-        memory_mb: Address space in MiB that each process of a program may add.
+        memory_mb: Address space in MiB that a program may add to the interpreter's.
         output_bytes: How much of stdout, and of stderr, is kept; writing more ends the program.
-        preload: Modules imported once, of which every program gets its own copy at once.
+        preload: Modules imported once, of which a program that names one gets its own copy at once.
+        sessions: How many sessions may be open at once.
+        most_waiting: How many programs may wait; who asks for more waits before asking.
         allow_weak: Whether to run with limits alone where the machine allows no more.
+        without: Protections to switch off, for tests; names in `protections.SWITCHES`.
 
     Attributes:
-        restarts: How often the server process was replaced after it died.
+        restarts: How often a server process was replaced after it died.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -47,39 +67,62 @@ class Sandbox:
         memory_mb: int = 512,
         output_bytes: int = 65536,
         preload: Sequence[str] = (),
+        sessions: int = 64,
+        most_waiting: int = 100_000,
         allow_weak: bool = False,
+        without: Iterable[str] = (),
     ) -> None:
-        if workers is None:
-            workers = len(os.sched_getaffinity(0))
         for name, value in (
-            ("workers", workers),
             ("memory_mb", memory_mb),
             ("output_bytes", output_bytes),
+            ("sessions", sessions),
+            ("most_waiting", most_waiting),
         ):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if workers > _MOST_WORKERS:
-            raise ValueError(f"workers must be at most {_MOST_WORKERS}, not {workers}")
-        if isinstance(preload, str):
-            raise TypeError("preload must be a sequence of module names, not a str")
-        for module in preload:
-            if not all(part.isidentifier() for part in module.split(".")):
-                raise ValueError(f"preload must hold names of modules, not {module!r}")
-        self.timeout = _seconds(timeout)
+            arguments.check_count(name, value)
+        self._workers = arguments.workers(workers, memory_mb)
+        self._preload = arguments.modules(preload)
+        self.timeout = arguments.seconds(timeout)
         self.restarts = 0
+        self._without = arguments.switches(without, SWITCHES)
         self._allow_weak = allow_weak
-        self._preload = tuple(preload)
+        self._sessions = sessions
+        output_limit = 1 << 40 if "output-limit" in self._without else output_bytes
         self._limits = {"memory_bytes": memory_mb << 20, "output_bytes": output_bytes}
-        self._slots = Slots(workers)
-        self._server_lock = threading.Lock()
-        self._server: Server | None = None
+        self._dispatcher = Dispatcher(
+            self._workers, min(output_limit, 1 << 30), most_waiting, self._connect
+        )
+        self._launchers: dict[str, Launcher] = {}
+        self._launching = threading.Lock()
+        self._session_lane = threading.Lock()
+        self._session_numbers = itertools.count(1)
+        self._places = itertools.count()
+        self._has_session_lane = False
         self._protections: Protections | None = None
         self._rung = LIMITS_ONLY
         self._hello: wire.Header = {}
         self._owner = 0
         self._closed = False
+        self._names = _mentions(self._preload)
+
+    @property
+    def workers(self) -> int:
+        """How many programs run at once."""
+        return self._workers
+
+    @property
+    def waiting(self) -> int:
+        """How many programs wait for a worker."""
+        return self._dispatcher.waiting
+
+    @property
+    def in_flight(self) -> int:
+        """How many programs are at work."""
+        return self._dispatcher.in_flight
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many programs ended with each status so far."""
+        return dict(self._dispatcher.outcomes)
 
     @property
     def protections(self) -> Protections:
@@ -93,19 +136,19 @@ class Sandbox:
         return self._protections
 
     def start(self) -> None:
-        """Start the server and find the strongest confinement on which a program runs.
+        """Start the servers and find the strongest confinement on which a program can run.
 
         Raises:
             SandboxUnavailable: A module to preload cannot be imported, or the machine allows
-                neither namespaces nor a user id of its own and `allow_weak` is false.
+                neither namespaces nor landlock and `allow_weak` is false.
             RuntimeError: It has been started before.
         """
         if self._owner:
             raise RuntimeError("a sandbox can be started once only")
         self._owner = os.getpid()
-        self._server = Server(self._preload)
         try:
             self._climb()
+            self._dispatcher.start()
         except BaseException:
             self.close()
             raise
@@ -115,14 +158,14 @@ class Sandbox:
 
         Programs in flight end as `sandbox-failure`. In a fork of the owner this does nothing.
         """
-        if self._owner != os.getpid():
+        if self._owner != os.getpid() or self._closed:
             return
         self._closed = True
-        with self._server_lock:
-            server, self._server = self._server, None
-            if server is not None:
-                server.close()
-        self._slots.drop_idle()
+        self._dispatcher.close()
+        with self._launching:
+            for launcher in self._launchers.values():
+                launcher.close()
+            self._launchers.clear()
 
     def __enter__(self) -> Self:
         if not self._owner:
@@ -137,23 +180,68 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def run(self, code: str, *, stdin: str = "", timeout: float | None = None) -> Execution:
-        """Run one program; waits for a free worker and for its end.
+    async def __aenter__(self) -> Self:
+        if not self._owner:
+            await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    def submit(
+        self,
+        code: str,
+        *,
+        stdin: str = "",
+        files: Mapping[str, bytes | str] | None = None,
+        collect: Sequence[str] = (),
+        timeout: float | None = None,
+        seed: int = 0,
+        flow: Hashable = None,
+    ) -> Future[Execution]:
+        """Ask for a program to be run; its outcome comes as a future, which can be cancelled.
 
         Args:
             code: Python source, run as `__main__`.
             stdin: Its standard input.
+            files: What lies in its working directory, by relative path.
+            collect: Relative paths of files whose content is wanted afterwards, 16 MiB together.
             timeout: Seconds of its own time; the sandbox's by default.
+            seed: For the random numbers of Python, numpy and sympy.
+            flow: On whose behalf. Flows take turns, whatever each has waiting.
 
         Raises:
             RuntimeError: The sandbox is not started, closed, or was inherited through a fork.
             TypeError: An argument has the wrong type.
-            ValueError: `timeout` is not a positive finite number.
+            ValueError: `timeout` is not a positive finite number, or a path is not relative.
         """
         self._check_usable()
-        seconds = self.timeout if timeout is None else _seconds(timeout)
-        program = (_encoded("code", code), _encoded("stdin", stdin))
-        return self._run(*program, timeout=seconds, submitted=time.monotonic())
+        job = self._job(code, stdin, files, collect, timeout, seed, flow)
+        self._dispatcher.submit(job)
+        return job.future
+
+    def run(
+        self,
+        code: str,
+        *,
+        stdin: str = "",
+        files: Mapping[str, bytes | str] | None = None,
+        collect: Sequence[str] = (),
+        timeout: float | None = None,
+        seed: int = 0,
+    ) -> Execution:
+        """Run one program; waits for a free worker and for its end.
+
+        Arguments and errors are those of `submit`.
+        """
+        return _wait(
+            self.submit(code, stdin=stdin, files=files, collect=collect, timeout=timeout, seed=seed)
+        )
 
     def run_many(
         self,
@@ -161,6 +249,7 @@ class Sandbox:
         *,
         stdin: str | Sequence[str] = "",
         timeout: float | None = None,
+        seed: int = 0,
     ) -> list[Execution]:
         """Run programs at once, as far as there are workers; outcomes in the order of `codes`.
 
@@ -168,32 +257,88 @@ class Sandbox:
             codes: Python sources.
             stdin: Standard input of all of them, or of each.
             timeout: Seconds of each program's own time; the sandbox's by default.
+            seed: For each program's random numbers.
 
         Raises:
-            RuntimeError: As in `run`.
-            TypeError: As in `run`.
-            ValueError: As in `run`, or `stdin` has another length than `codes`.
+            RuntimeError: As in `submit`.
+            TypeError: As in `submit`.
+            ValueError: As in `submit`, or `stdin` has another length than `codes`.
+        """
+        futures: list[Future[Execution]] = []
+        try:
+            for job in self._jobs(codes, stdin, timeout, seed):
+                self._dispatcher.submit(job)
+                futures.append(job.future)
+            return [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+    async def arun(
+        self,
+        code: str,
+        *,
+        stdin: str = "",
+        files: Mapping[str, bytes | str] | None = None,
+        collect: Sequence[str] = (),
+        timeout: float | None = None,
+        seed: int = 0,
+        flow: Hashable = None,
+    ) -> Execution:
+        """As `submit`, for asyncio; cancelling the task ends the program."""
+        while self._dispatcher.full and not self._closed:
+            await asyncio.sleep(0.01)
+        future = self.submit(
+            code,
+            stdin=stdin,
+            files=files,
+            collect=collect,
+            timeout=timeout,
+            seed=seed,
+            flow=flow,
+        )
+        return await asyncio.wrap_future(future)
+
+    async def arun_many(
+        self,
+        codes: Sequence[str],
+        *,
+        stdin: str | Sequence[str] = "",
+        timeout: float | None = None,
+        seed: int = 0,
+    ) -> list[Execution]:
+        """As `run_many`, for asyncio."""
+        futures = []
+        try:
+            for job in self._jobs(codes, stdin, timeout, seed):
+                while self._dispatcher.full and not self._closed:
+                    await asyncio.sleep(0.01)
+                self._dispatcher.submit(job)
+                futures.append(asyncio.wrap_future(job.future))
+            return list(await asyncio.gather(*futures))
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+    def session(self) -> Session:
+        """An interpreter that keeps its state from call to call, to be used in a with statement.
+
+        Raises:
+            RuntimeError: The sandbox is not usable, or too many sessions are open.
+            SandboxUnavailable: Programs could fork here, so that calls cannot be kept apart.
         """
         self._check_usable()
-        seconds = self.timeout if timeout is None else _seconds(timeout)
-        if isinstance(codes, str):
-            raise TypeError("codes must be a sequence of str, not a str")
-        if not codes:
-            return []
-        inputs = [stdin] * len(codes) if isinstance(stdin, str) else list(stdin)
-        if len(inputs) != len(codes):
-            raise ValueError(f"stdin has {len(inputs)} entries for {len(codes)} codes")
-        programs = [
-            (_encoded("codes", code), _encoded("stdin", text))
-            for code, text in zip(codes, inputs, strict=True)
-        ]
-        submitted = time.monotonic()
-
-        def run(program: tuple[bytes, bytes]) -> Execution:
-            return self._run(*program, timeout=seconds, submitted=submitted)
-
-        with ThreadPoolExecutor(min(self._slots.count, len(programs))) as threads:
-            return list(threads.map(run, programs))
+        if SYSTEM_CALLS not in self.protections.in_force:
+            raise SandboxUnavailable("sessions need the allow-list of system calls")
+        with self._session_lane:
+            if not self._has_session_lane:
+                self._dispatcher.add(self._place(_SESSIONS, self._sessions))
+                self._has_session_lane = True
+        return Session(
+            next(self._session_numbers), _SESSIONS, self._dispatcher, self._job, self._sessions
+        )
 
     def _check_usable(self) -> None:
         if not self._owner:
@@ -205,8 +350,47 @@ class Sandbox:
         if self._closed:
             raise RuntimeError("the sandbox is closed")
 
+    def _job(
+        self,
+        code: str,
+        stdin: str,
+        files: Mapping[str, bytes | str] | None,
+        collect: Sequence[str],
+        timeout: float | None,
+        seed: int,
+        flow: Hashable,
+    ) -> Job:
+        return Job(
+            code=arguments.encoded("code", code),
+            stdin=arguments.encoded("stdin", stdin),
+            files=arguments.files(files),
+            collect=arguments.names(collect),
+            timeout=self.timeout if timeout is None else arguments.seconds(timeout),
+            seed=arguments.seed(seed),
+            flow=flow,
+            lane=_LOADED if self._names is not None and self._names.search(code) else _BARE,
+        )
+
+    def _jobs(
+        self, codes: Sequence[str], stdin: str | Sequence[str], timeout: float | None, seed: int
+    ) -> list[Job]:
+        self._check_usable()
+        if isinstance(codes, str):
+            raise TypeError("codes must be a sequence of str, not a str")
+        inputs = [stdin] * len(codes) if isinstance(stdin, str) else list(stdin)
+        if len(inputs) != len(codes):
+            raise ValueError(f"stdin has {len(inputs)} entries for {len(codes)} codes")
+        flow = object()
+        for code in codes:
+            if not isinstance(code, str):
+                raise TypeError(f"codes must hold str, not {type(code).__name__}")
+        return [
+            self._job(code, text, None, (), timeout, seed, flow)
+            for code, text in zip(codes, inputs, strict=True)
+        ]
+
     def _climb(self) -> None:
-        """Find the first rung of the ladder that carries a program."""
+        """Find the first rung of the ladder that carries a program, and fill it."""
         refusals: list[str] = []
         for rung in RUNGS:
             if rung == LIMITS_ONLY and not self._allow_weak:
@@ -217,9 +401,10 @@ class Sandbox:
                     " and reach whatever their caller can"
                 )
             self._rung = rung
-            trial = self._run(b"", b"", timeout=self.timeout, submitted=time.monotonic())
-            if trial.status == "sandbox-failure":
-                refusals.append(f"{rung}: {trial.failure}")
+            try:
+                self._fill()
+            except (OSError, LauncherGone) as error:
+                refusals.append(f"{rung}: {error}")
                 continue
             self._protections = Protections.found(
                 self._hello["in_force"], self._hello["missing"], rung, "; ".join(refusals)
@@ -227,51 +412,56 @@ class Sandbox:
             return
         raise SandboxUnavailable("no program could be run:\n" + "\n".join(refusals))
 
-    def _run(self, code: bytes, stdin: bytes, *, timeout: float, submitted: float) -> Execution:
-        slot = self._slots.take()
-        taken = time.monotonic()
-        try:
-            if self._closed:
-                raise ServerGone("the sandbox was closed")
-            if not (slot.usable() and self._server_alive()):
-                self._new_cell(slot)
-            taken = time.monotonic()
-            return slot.execute(code, stdin, timeout=timeout, queue_seconds=taken - submitted)
-        except (OSError, EOFError, ValueError, ServerGone, SandboxUnavailable) as error:
-            slot.drop()
-            why = "the sandbox was closed" if self._closed else f"{type(error).__name__}: {error}"
-            now = time.monotonic()
-            return Execution.failed(why, wall_seconds=now - taken, queue_seconds=taken - submitted)
-        except BaseException:
-            slot.drop()  # interrupted: what the cell answers now is nobody's
-            raise
-        finally:
-            if self._closed:
-                slot.drop()
-            self._slots.give_back(slot)
+    def _fill(self) -> None:
+        first = self._place(_BARE, 1)
+        first.connection = self._connect(first)
+        # Where programs can fork, each has a fork server of its own, which kills all that is left.
+        alone = SYSTEM_CALLS not in self._hello["in_force"]
+        first.connection.close()
+        count = self._workers if alone else -(-self._workers // _PER_WARDEN)
+        slots = 1 if alone else -(-self._workers // count) + _SPARE
+        for lane in (_BARE, _LOADED) if self._preload else (_BARE,):
+            for _ in range(count):
+                self._dispatcher.add(self._place(lane, slots))
 
-    def _new_cell(self, slot: Slot) -> None:
-        slot.drop()
-        with self._server_lock:
+    def _place(self, lane: str, capacity: int) -> Place:
+        return Place(lane, next(self._places), capacity)
+
+    def _connect(self, place: Place) -> socket.socket:
+        """A new fork server for a place.
+
+        Raises:
+            OSError: It could not be confined as the others are.
+            LauncherGone: Nothing answers.
+            SandboxUnavailable: The server process does not start.
+        """
+        name = _LOADED if place.lane != _BARE and self._preload else _BARE
+        slots = self._sessions if place.lane == _SESSIONS else max(1, place.capacity)
+        with self._launching:
             if self._closed:
-                raise ServerGone("the sandbox was closed")
-            if not self._server_alive():
-                dead, self._server = self._server, None
-                if dead is not None:
-                    dead.close()
-                    self.restarts += 1
-                self._server = Server(self._preload)
-            assert self._server is not None
-            request = {"slot": slot.number, "rung": self._rung, **self._limits}
-            slot.cell, self._hello = self._server.new_cell(request)
+                raise LauncherGone("the sandbox was closed")
+            launcher = self._launchers.get(name)
+            if launcher is not None and not launcher.alive():
+                launcher.close()
+                self.restarts += 1
+                launcher = None
+            if launcher is None:
+                launcher = self._launchers[name] = Launcher(
+                    self._preload if name == _LOADED else (),
+                    environment="environment" not in self._without,
+                )
+            request = {"number": place.number, "rung": self._rung, **self._limits}
+            request |= {"slots": slots, "ahead": place.lane != _SESSIONS}
+            connection, self._hello = launcher.new_warden(
+                {**request, "without": sorted(self._without)}
+            )
+        place.capacity = slots
         if self._protections is not None:
             lost = set(self._protections.in_force) - set(self._hello["in_force"])
             if lost:
-                raise ServerGone("a new cell lacks: " + "; ".join(sorted(lost)))
-
-    def _server_alive(self) -> bool:
-        server = self._server
-        return server is not None and server.alive()
+                connection.close()
+                raise LauncherGone("a new fork server lacks: " + "; ".join(sorted(lost)))
+        return connection
 
 
 def probe() -> Protections:
@@ -284,16 +474,18 @@ def probe() -> Protections:
         return sandbox.protections
 
 
-def _seconds(timeout: float) -> float:
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
-        raise TypeError(f"timeout must be a number, not {type(timeout).__name__}")
-    if not (math.isfinite(timeout) and timeout > 0):
-        raise ValueError(f"timeout must be positive and finite, not {timeout}")
-    return float(timeout)
+def _wait(future: Future[Execution]) -> Execution:
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # interrupted: nobody waits for it any more
+        raise
 
 
-def _encoded(name: str, text: str) -> bytes:
-    if not isinstance(text, str):
-        raise TypeError(f"{name} must be a str, not {type(text).__name__}")
-    # A lone surrogate is the program's error, which it is to meet as Python would.
-    return text.encode("utf-8", "surrogatepass")
+def _mentions(preload: Sequence[str]) -> re.Pattern[str] | None:
+    """Matches programs that profit from the preloaded modules; the others start faster bare."""
+    if not preload:
+        return None
+    roots = {name.split(".")[0] for name in preload}
+    names = roots | {more for root in roots for more in _BRINGS.get(root, ())}
+    return re.compile(r"\b(?:" + "|".join(map(re.escape, sorted(names))) + r")\b")
