@@ -33,10 +33,10 @@ from ctpo.sandbox import kernel
 def instruction(code, value, on_true=0, on_false=0):
     return struct.pack("=HBBI", code, on_true, on_false, value)
 kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-kernel.install_filter(
+kernel.FilterCode(
     instruction(0x20, 0) + instruction(0x15, 444, 0, 1) + instruction(0x06, 0x5005F)
     + instruction(0x06, 0x7FFF0000)
-)
+).install()
 """
 
 

@@ -42,30 +42,52 @@ class Jail:
     landlock: int
     readable: Sequence[tuple[int, int]]
 
-    def shut(self, slot: int, scratch: Scratch, keep: Sequence[int]) -> None:
+    def prepare(self) -> None:
+        """Set what a fork server can bear itself and its children inherit."""
+        self._limit()
+        if self.plan.view:
+            _at_home(SCRATCH)
+
+    def ruleset(self, slot: int, scratch: Scratch) -> int:
+        """A landlock ruleset for a slot, as a descriptor; -1 where there is none."""
+        if not self.landlock:
+            return -1
+        root = view.root_of(slot) if self.plan.view else ""
+        rights = {scratch.path: landlock.CHANGE}
+        rights |= {root + device: landlock.READ | landlock.WRITE for device in view.DEVICES}
+        if self.plan.view:
+            rights[root] = landlock.READ
+        opened = landlock.open_paths(rights)
+        try:
+            return landlock.ruleset([*self.readable, *opened], self.landlock)
+        finally:
+            for descriptor, _ in opened:
+                os.close(descriptor)
+
+    def shut(self, slot: int, scratch: Scratch, ruleset: int, link: int) -> None:
         """Confine this process for good, in an order in which each step is still allowed.
 
         Args:
             slot: Whose id to take.
             scratch: Where to be.
-            keep: Descriptors to leave open.
+            ruleset: What landlock is to allow.
+            link: The one descriptor beyond the standard ones to leave open.
 
         Raises:
             OSError: A step was refused; no program must run.
         """
         plan = self.plan
         os.setsid()
-        place = scratch.path
         if plan.view:
             os.chroot(view.root_of(slot))
-            place = SCRATCH
-        os.chdir(place)
-        for name in ("HOME", "TMPDIR", "MPLCONFIGDIR"):
-            os.environ[name] = place
+            os.chdir(SCRATCH)
+        else:
+            os.chdir(scratch.path)
+            _at_home(scratch.path)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        if self.landlock:
-            self._restrict_files(place)
-        kernel.close_all_except(keep)
+        if ruleset >= 0:
+            landlock.restrict(ruleset)
+        kernel.close_all_except((0, 1, 2, link))
         uid = plan.uid(slot)
         if uid is not None:
             os.setgroups([])
@@ -76,25 +98,19 @@ class Jail:
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
         # After the change of ids, which would clear it.
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        self._limit()
+        if "descriptors" not in plan.without:
+            limit(resource.RLIMIT_NOFILE, MOST_DESCRIPTORS, MOST_DESCRIPTORS)
         if self.filter is not None:
             self.filter.install(os.getpid())
-
-    def _restrict_files(self, place: str) -> None:
-        rights = {place: landlock.CHANGE} | dict.fromkeys(view.DEVICES, landlock.READ | 2)
-        if self.plan.view:
-            rights = {"/": landlock.READ, **rights}
-        landlock.restrict([*self.readable, *landlock.open_paths(rights)], self.landlock)
 
     def _limit(self) -> None:
         limits = {
             "address-space": (resource.RLIMIT_AS, self.address_space),
             "file-size": (resource.RLIMIT_FSIZE, SCRATCH_BYTES),
-            "descriptors": (resource.RLIMIT_NOFILE, MOST_DESCRIPTORS),
             "processes": (resource.RLIMIT_NPROC, MOST_PROCESSES),
-            "": (resource.RLIMIT_CORE, 0),
-            " ": (resource.RLIMIT_MEMLOCK, 0),
-            "  ": (resource.RLIMIT_MSGQUEUE, 0),
+            "core files": (resource.RLIMIT_CORE, 0),
+            "locked memory": (resource.RLIMIT_MEMLOCK, 0),
+            "message queues": (resource.RLIMIT_MSGQUEUE, 0),
         }
         if self.plan.rung == LIMITS_ONLY:
             # There it would count every process of the caller's.
@@ -106,6 +122,11 @@ class Jail:
             if name not in self.plan.without:
                 extra = MEMORY_TO_REPORT if kind == resource.RLIMIT_AS else 0
                 limit(kind, value, value + extra)
+
+
+def _at_home(place: str) -> None:
+    for name in ("HOME", "TMPDIR", "MPLCONFIGDIR"):
+        os.environ[name] = place
 
 
 def limit(kind: int, soft: int, hard: int) -> None:

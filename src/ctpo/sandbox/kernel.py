@@ -38,6 +38,8 @@ _MADV_COLLAPSE, _HUGE = 25, 2 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_CAPABILITY_HEADER = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+_NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
 
 
 class _FilterHeader(ctypes.Structure):
@@ -70,20 +72,32 @@ def prctl(option: int, value: int) -> None:
 
 def drop_capabilities() -> None:
     """Give up every capability, effective, permitted and inheritable."""
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+    _check(_libc.capset(_CAPABILITY_HEADER, _NO_CAPABILITIES), "capset")
 
 
-def install_filter(program: bytes) -> None:
-    """Let a seccomp filter decide on every later system call, here and in all descendants.
+class FilterCode:
+    """A seccomp filter, laid out for the kernel before it is needed.
 
     Args:
         program: Classic BPF, eight bytes an instruction.
+
+    Attributes:
+        code: The program, to be changed in place.
     """
-    code = ctypes.create_string_buffer(program, len(program))
-    header = _FilterHeader(len(program) // 8, ctypes.cast(code, ctypes.c_void_p))
-    arguments = [ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.byref(header)]
-    _check(_libc.prctl(_PR_SET_SECCOMP, *arguments, None, None), "prctl PR_SET_SECCOMP")
+
+    def __init__(self, program: bytes) -> None:
+        self.code = ctypes.create_string_buffer(program, len(program))
+        self._header = _FilterHeader(len(program) // 8, ctypes.cast(self.code, ctypes.c_void_p))
+        self._arguments = (
+            ctypes.c_ulong(_SECCOMP_MODE_FILTER),
+            ctypes.byref(self._header),
+            ctypes.c_ulong(0),
+            ctypes.c_ulong(0),
+        )
+
+    def install(self) -> None:
+        """Let it decide on every later system call, here and in all descendants."""
+        _check(_libc.prctl(_PR_SET_SECCOMP, *self._arguments), "prctl PR_SET_SECCOMP")
 
 
 def mount_tmpfs(target: str, flags: int, options: str) -> None:

@@ -61,23 +61,25 @@ def open_paths(rights: Mapping[str, int]) -> list[tuple[int, int]]:
     return opened
 
 
-def restrict(rules: Iterable[tuple[int, int]], abi: int) -> None:
-    """Give up, for good, all rights on files but these, TCP, and signals to others.
+def ruleset(rules: Iterable[tuple[int, int]], abi: int) -> int:
+    """A descriptor of rules: no rights on files but these, no TCP, no signals to others.
 
     Args:
         rules: Descriptors of files and directories, each with the rights beneath it.
         abi: The kernel's version.
     """
     files = _FILES.get(abi, _ALL_FILES)
-    ruleset = _Ruleset(files, _TCP if abi >= 4 else 0, _SCOPES if abi >= 6 else 0)
+    attributes = _Ruleset(files, _TCP if abi >= 4 else 0, _SCOPES if abi >= 6 else 0)
     # A kernel that knows less takes a shorter struct.
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8
-    handle = kernel.syscall("landlock_create_ruleset", _CREATE, ctypes.byref(ruleset), size, 0)
-    try:
-        for descriptor, allowed in rules:
-            rule = _Beneath(allowed & files, descriptor)
-            pointer = ctypes.byref(rule)
-            kernel.syscall("landlock_add_rule", _ADD, handle, _PATH_BENEATH, pointer, 0)
-        kernel.syscall("landlock_restrict_self", _RESTRICT, handle, 0)
-    finally:
-        os.close(handle)
+    handle = kernel.syscall("landlock_create_ruleset", _CREATE, ctypes.byref(attributes), size, 0)
+    for descriptor, allowed in rules:
+        rule = _Beneath(allowed & files, descriptor)
+        pointer = ctypes.byref(rule)
+        kernel.syscall("landlock_add_rule", _ADD, handle, _PATH_BENEATH, pointer, 0)
+    return handle
+
+
+def restrict(handle: int) -> None:
+    """Keep to a ruleset, for good; what is added to it later does not count."""
+    kernel.syscall("landlock_restrict_self", _RESTRICT, handle, 0)

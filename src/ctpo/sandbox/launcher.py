@@ -18,15 +18,18 @@ _ANSWER_SECONDS = 30.0
 _END_SECONDS = 10.0
 _NOTES_BYTES = 2000
 
-_SOURCE = Path(__file__).resolve().parents[2]
-# The package may not be installed; its place leaves sys.path again, where programs would see it.
+# Only what the zygote needs: the package's own `__init__` imports the caller's side with asyncio,
+# and every page of that would be mapped in every child. The package need not be on sys.path either,
+# where programs would see its neighbours.
 _BOOT = """
-import sys
-sys.path.insert(0, sys.argv[1])
+import sys, types
+for name, place in zip(("ctpo", "ctpo.sandbox"), sys.argv[1:3]):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [place]
 from ctpo.sandbox.zygote import main
-del sys.path[0]
-main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+main(int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
 """
+_SOURCE = Path(__file__).resolve().parent
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/nonexistent",
@@ -64,7 +67,13 @@ class Launcher:
         self._connection = ours
         self._notes = open(os.memfd_create("ctpo-sandbox-stderr", os.MFD_CLOEXEC), "rb")
         with theirs:
-            arguments = [str(_SOURCE), str(theirs.fileno()), str(os.getpid()), ",".join(preload)]
+            arguments = [
+                str(_SOURCE.parent),
+                str(_SOURCE),
+                str(theirs.fileno()),
+                str(os.getpid()),
+                ",".join(preload),
+            ]
             try:
                 self._process = subprocess.Popen(
                     # As -I, but the hash seed in the environment (which is all ours) counts.

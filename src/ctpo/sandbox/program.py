@@ -32,6 +32,22 @@ class Interpreter:
     """A `__main__` of its own, and what is needed to run source in it."""
 
     def __init__(self) -> None:
+        self._make_streams()
+        self._calls = 0
+        self._main = ModuleType("__main__")
+        self._main.__dict__.update(__builtins__=builtins, __file__=FILENAME)
+        sys.modules["__main__"] = self._main
+        sys.argv = [FILENAME]
+        sys.dont_write_bytecode = True
+        # A handler would make a fork server that is the first process open to the signal.
+        self._on_interrupt = signal.default_int_handler
+
+    def enter(self) -> None:
+        """Finish what can be done in the program's own process only."""
+        sys.path.insert(0, os.getcwd())
+        signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def _make_streams(self) -> None:
         # Lines are written as they end: what a program printed before a time-out is not lost.
         for name, stream in (
             ("stdin", _stream(0, "r", "<stdin>")),
@@ -40,14 +56,6 @@ class Interpreter:
         ):
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
-        sys.argv = [FILENAME]
-        sys.path.insert(0, os.getcwd())
-        sys.dont_write_bytecode = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._calls = 0
-        self._main = ModuleType("__main__")
-        self._main.__dict__.update(__builtins__=builtins, __file__=FILENAME)
-        sys.modules["__main__"] = self._main
 
     def run(self, source: str) -> NoReturn:
         """Run a program and end the process with its exit code."""

@@ -34,11 +34,11 @@ class Scratch:
         self._made = False
         self._clean: tuple[int, ...] = ()
 
-    def renew(self) -> None:
-        """Make it empty and the slot's own, unless it is both already."""
+    def renew(self) -> bool:
+        """Make it empty and the slot's own, unless it is both already; whether it is a new one."""
         if self._made:
             if self._reuse or self._state() == self._clean:
-                return
+                return False
             self.remove()
         if self._tmpfs:
             flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
@@ -51,6 +51,7 @@ class Scratch:
         # Whatever is made in it sets another time, even within the same tick of the clock.
         os.utime(self.path, ns=(0, 0))
         self._made, self._clean = True, self._state()
+        return True
 
     def remove(self) -> None:
         """Throw it away."""

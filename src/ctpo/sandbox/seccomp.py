@@ -12,7 +12,7 @@ import platform
 import signal
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ctpo.sandbox import kernel
 from ctpo.sandbox.syscalls import MACHINES, Machine
@@ -53,13 +53,11 @@ class Filter:
         machine = MACHINES.get(platform.machine())
         if machine is None:
             raise OSError(errno.ENOSYS, f"no filter written for {platform.machine()}")
-        self._build: Callable[[int], bytes] = lambda pid: build(machine, pid, metadata=metadata)
-        marked = self._build(_MARK)
-        self._template = bytearray(marked)
+        program = build(machine, _MARK, metadata=metadata)
         mark = struct.pack("=I", _MARK)
-        self._places = [
-            i for i in range(4, len(marked), 8) if marked[i : i + 4] == mark
-        ]  # the value of an instruction is its last four bytes
+        # The value of an instruction is its last four bytes.
+        self._places = [i for i in range(4, len(program), 8) if program[i : i + 4] == mark]
+        self._filter = kernel.FilterCode(program)
 
     def install(self, pid: int) -> None:
         """Take it, for good.
@@ -68,8 +66,8 @@ class Filter:
             pid: The caller's, as it knows itself.
         """
         for place in self._places:
-            struct.pack_into("=I", self._template, place, pid)
-        kernel.install_filter(bytes(self._template))
+            struct.pack_into("=I", self._filter.code, place, pid)
+        self._filter.install()
 
 
 _MARK = 0x7ABCDEF1  # no pid: those end at 2**22

@@ -10,18 +10,17 @@ from __future__ import annotations
 import collections
 import contextlib
 import gc
-import json
 import os
 import select
 import signal
 import socket
 from dataclasses import dataclass
-from typing import Any
 
-from ctpo.sandbox import archive, inmate, wire
+from ctpo.sandbox import archive, wire
 from ctpo.sandbox.cleanup import end_everyone
 from ctpo.sandbox.clock import Clock, read
 from ctpo.sandbox.execution import Status, cpu_budget_seconds
+from ctpo.sandbox.inmate import CALL, CALLED, JOB, PROGRAM, READY, REUSED, Inmate
 from ctpo.sandbox.jail import Jail
 from ctpo.sandbox.plan import COLLECTED_BYTES
 from ctpo.sandbox.program import OUT_OF_MEMORY
@@ -58,7 +57,7 @@ class _Slot:
         self.number = number
         self.scratch = scratch
         self.pid = 0
-        self.process = self.proc_pid = -1
+        self.process = self.proc_pid = self.ruleset = -1
         self.link: socket.socket | None = None
         self.ready = False
         self.job: _Job | None = None
@@ -80,6 +79,7 @@ class Warden:
         self._jail = jail
         self._plan = jail.plan
         self._proc = proc
+        self._inmate = Inmate(jail, proc)
         self._connection = connection
         self._slots = [_Slot(i, Scratch(jail.plan, i)) for i in range(jail.plan.slots)]
         self._waiting: collections.deque[_Job] = collections.deque()
@@ -93,6 +93,7 @@ class Warden:
         Raises:
             OSError: It could not; the message says why.
         """
+        self._jail.prepare()
         gc.collect()
         gc.freeze()
         slot = self._slots[0]
@@ -208,10 +209,17 @@ class Warden:
         header = job.header
         slot.ready = False
         slot.job, slot.session = job, header["session"]
-        message = {name: header[name] for name in ("given", "timeout", "seed", "echo")}
-        message["session"] = slot.session is not None
+        kind = PROGRAM if slot.session is None else CALL
         if "fresh-process" in self._plan.without:
-            message["session"] = "reused"
+            kind = REUSED
+        message = JOB.pack(
+            header["timeout"],
+            header["seed"],
+            kind,
+            header["echo"],
+            "stdin" in header["given"],
+            "files" in header["given"],
+        )
         slot.clock = Clock(
             self._proc,
             slot.pid,
@@ -221,17 +229,20 @@ class Warden:
         )
         assert slot.link is not None
         with contextlib.suppress(OSError):  # it has just died, which its descriptor will tell
-            wire.send(slot.link, message, job.descriptors)
-        if message["session"]:
+            socket.send_fds(slot.link, [message], job.descriptors)
+        if kind != PROGRAM:
             self._listen(slot)
         job.close()
 
     def _fork(self, slot: _Slot) -> None:
-        slot.scratch.renew()
+        if slot.scratch.renew():
+            if slot.ruleset >= 0:
+                os.close(slot.ruleset)
+            slot.ruleset = self._jail.ruleset(slot.number, slot.scratch)
         ours, theirs = wire.pair()
         pid = os.fork()
         if pid == 0:
-            inmate.live(self._jail, slot.number, slot.scratch, self._proc, theirs)
+            self._inmate.live(slot.number, slot.scratch, slot.ruleset, theirs)
         theirs.close()
         slot.pid, slot.link, slot.ready, slot.failure = pid, ours, False, None
         slot.process = os.pidfd_open(pid)
@@ -250,18 +261,18 @@ class Warden:
         assert slot.link is not None
         self._poll.unregister(slot.link)
         self._events.pop(slot.link.fileno())
-        message: Any = None
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            message = json.loads(slot.link.recv(_ANSWER_BYTES))
-        if not isinstance(message, dict):
-            message = {}
+        message = b""
+        with contextlib.suppress(OSError):
+            message = slot.link.recv(_ANSWER_BYTES)
         if slot.job is None:
-            if isinstance(message.get("pid"), int):
-                slot.proc_pid, slot.ready, self._failures = message["pid"], True, 0
+            if len(message) == READY.size:
+                (slot.proc_pid,) = READY.unpack(message)
+                slot.ready, self._failures = True, 0
             else:
-                slot.failure = str(message.get("error", "it ended before it was ready"))
-        elif isinstance(message.get("code"), int):
-            self._called(slot, message["code"], message.get("memory") is True)
+                slot.failure = message.decode(errors="replace") or "it ended before it was ready"
+        elif len(message) == CALLED.size:
+            code, out_of_memory = CALLED.unpack(message)
+            self._called(slot, code, bool(out_of_memory))
         else:
             self._end(slot, "error")
 
@@ -272,7 +283,7 @@ class Warden:
         slot.job = slot.clock = None
         slot.ready = True
         status: Status = "memory" if out_of_memory else "success" if code == 0 else "error"
-        self._report(slot, job, clock, status, code & 0xFF, peak=_peak(self._proc, slot.proc_pid))
+        self._report(slot, job, clock, status, code, peak=_peak(self._proc, slot.proc_pid))
 
     def _end(self, slot: _Slot, why: Status) -> None:
         if slot.job is not None and slot.job.ended is None:
