@@ -85,7 +85,11 @@ def _settle(plan: Plan, proc: int) -> dict[str, str]:
         missing[p.PROCESS_LIMIT] = "not started as root: all programs share one limit on threads"
     if plan.rung == p.LANDLOCK_ONLY:
         if plan.uid(0) is None:
-            missing[p.OWN_USER] = "not started as root: programs carry their caller's id"
+            missing[p.OWN_USER] = (
+                "not started as root, or the interpreter lies where other users may not read: "
+                "programs carry their caller's id"
+            )
+            missing[p.PROCESS_LIMIT] = "no user id of their own by which to count them"
         missing[p.READ_ONLY_VIEW] = "no namespaces: names and sizes of files can be seen"
         missing[p.SCRATCH] = "no namespaces: a directory of the host's, not limited in size"
     if plan.view:

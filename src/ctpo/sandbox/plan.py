@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
-from ctpo.sandbox.protections import LIMITS_ONLY, ROOT_NAMESPACES, USER_NAMESPACE
+from ctpo.sandbox.protections import LANDLOCK_ONLY, LIMITS_ONLY, ROOT_NAMESPACES, USER_NAMESPACE
 
 # The id that the first slot's programs see as their own inside a user namespace.
 INNER_UID = 1000
@@ -83,6 +84,8 @@ def spare_uid(rung: str, number: int) -> int | None:
     Raises:
         OSError: The rung needs such ids and there are none.
     """
+    if rung == LANDLOCK_ONLY and not _others_may_read(os.__file__):
+        return None  # without a view of their own they could not import anything
     with open("/proc/self/uid_map") as lines:
         start, _, count = max((tuple(map(int, line.split())) for line in lines), key=lambda e: e[2])
     if os.geteuid() == 0 and count > 1 << 15:
@@ -93,3 +96,9 @@ def spare_uid(rung: str, number: int) -> int | None:
     if rung == ROOT_NAMESPACES:
         raise PermissionError("no user id to lend: not root, or a user namespace with few ids")
     return None
+
+
+def _others_may_read(path: str) -> bool:
+    """Whether any user id at all may read a file."""
+    parents = Path(path).resolve().parents
+    return bool(os.stat(path).st_mode & 0o004) and all(p.stat().st_mode & 0o001 for p in parents)

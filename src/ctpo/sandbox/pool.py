@@ -105,6 +105,16 @@ class Sandbox:
         self._names = _mentions(self._preload)
 
     @property
+    def memory_bytes(self) -> int:
+        """Address space a program may add to the interpreter's."""
+        return self._limits["memory_bytes"]
+
+    @property
+    def output_bytes(self) -> int:
+        """How much of each output is kept."""
+        return self._limits["output_bytes"]
+
+    @property
     def workers(self) -> int:
         """How many programs run at once."""
         return self._workers

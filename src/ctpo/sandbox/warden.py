@@ -224,7 +224,7 @@ class Warden:
             self._proc,
             slot.pid,
             slot.proc_pid,
-            1e9 if "time-out" in self._plan.without else header["timeout"],
+            1e5 if "time-out" in self._plan.without else header["timeout"],
             descendants=self._jail.filter is None,
         )
         assert slot.link is not None
