@@ -85,6 +85,7 @@ class Dispatcher:
         self._poll.register(self._wake, select.POLLIN)
         self._thread = threading.Thread(target=self._serve, name="ctpo-sandbox", daemon=True)
         self.outcomes: dict[str, int] = {}
+        self.seconds = {"queue_seconds": 0.0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
 
     @property
     def waiting(self) -> int:
@@ -337,5 +338,7 @@ class Dispatcher:
     def _settle(self, outcomes: list[tuple[Job, Execution]]) -> None:
         for job, outcome in outcomes:
             self.outcomes[outcome.status] = self.outcomes.get(outcome.status, 0) + 1
+            for name in self.seconds:
+                self.seconds[name] += getattr(outcome, name)
             with contextlib.suppress(InvalidStateError):  # it was cancelled
                 job.future.set_result(outcome)

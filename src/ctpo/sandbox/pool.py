@@ -350,6 +350,20 @@ class Sandbox:
             next(self._session_numbers), _SESSIONS, self._dispatcher, self._job, self._sessions
         )
 
+    async def statistics(self) -> Mapping[str, object]:
+        """Numbers for whoever watches: `workers`, `in_flight`, `waiting`, `restarts`, `outcomes` by
+        status, sums of `queue_seconds`, `wall_seconds` and `cpu_seconds`, and `protections`.
+        """  # noqa: D205
+        return {
+            "workers": self._workers,
+            "in_flight": self.in_flight,
+            "waiting": self.waiting,
+            "restarts": self.restarts,
+            "outcomes": self.outcomes,
+            **self._dispatcher.seconds,
+            "protections": list(self.protections.in_force),
+        }
+
     def _check_usable(self) -> None:
         if not self._owner:
             raise RuntimeError("the sandbox has not been started: use it in a with statement")
