@@ -17,9 +17,9 @@ from typing import NoReturn
 
 from ctpo.sandbox import archive
 from ctpo.sandbox.execution import cpu_budget_seconds
-from ctpo.sandbox.jail import Jail, limit
+from ctpo.sandbox.jail import LINK, Jail, limit
+from ctpo.sandbox.kernel import Steps
 from ctpo.sandbox.program import Interpreter, seed_all
-from ctpo.sandbox.scratch import Scratch
 
 # What a fork server sends: time-out, seed, kind, echo, whether descriptors of standard input and
 # of an archive of files follow those of the source and the two outputs.
@@ -47,20 +47,20 @@ class Inmate:
         self._proc = proc
         self._interpreter = Interpreter()
 
-    def live(self, slot: int, scratch: Scratch, ruleset: int, link: socket.socket) -> NoReturn:
+    def live(self, steps: Steps, link: socket.socket) -> NoReturn:
         """Be a slot's process; never returns.
 
         Args:
-            slot: Which slot.
-            scratch: Its directory.
-            ruleset: Landlock's, for the slot.
+            steps: How to shut the jail.
             link: To the fork server.
         """
         exit_process = os._exit
         try:
             try:
                 pid = int(os.readlink("self", dir_fd=self._proc))
-                self._jail.shut(slot, scratch, ruleset, link.fileno())
+                os.dup2(link.detach(), LINK)
+                link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, LINK)
+                self._jail.shut(steps)
                 self._interpreter.enter()
                 seed_all(_SEED)
             except (OSError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from ctpo.sandbox.protections import LIMITS_ONLY
 from ctpo.sandbox.scratch import Scratch
 from ctpo.sandbox.seccomp import Filter
 
+# The one descriptor beyond the standard ones that a child keeps: to the fork server.
+LINK = 3
 # Left to the soft limit's hard one, so that a MemoryError can still be reported.
 MEMORY_TO_REPORT = 32 << 20
 
@@ -64,42 +67,49 @@ class Jail:
             for descriptor, _ in opened:
                 os.close(descriptor)
 
-    def shut(self, slot: int, scratch: Scratch, ruleset: int, link: int) -> None:
-        """Confine this process for good, in an order in which each step is still allowed.
+    def steps(self, slot: int, scratch: Scratch, ruleset: int) -> kernel.Steps:
+        """What a slot's child has to do to confine itself, in an order in which each is allowed.
 
         Args:
             slot: Whose id to take.
             scratch: Where to be.
-            ruleset: What landlock is to allow.
-            link: The one descriptor beyond the standard ones to leave open.
+            ruleset: What landlock is to allow, as a descriptor; -1 for nothing of the kind.
+        """
+        plan = self.plan
+        steps = kernel.Steps()
+        steps.add("setsid")
+        if plan.view:
+            steps.add("chroot", os.fsencode(view.root_of(slot)))
+        steps.add("chdir", os.fsencode(SCRATCH if plan.view else scratch.path))
+        steps.add("prctl", kernel.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if ruleset >= 0:
+            steps.add("landlock_restrict_self", ruleset, 0)
+        steps.add("close_range", LINK + 1, 0x7FFFFFFF, 0)
+        uid = plan.uid(slot)
+        if uid is not None:
+            steps.add("setgroups", 0, None)
+            steps.add("setresgid", uid, uid, uid)
+            steps.add("setresuid", uid, uid, uid)
+        if "capabilities" not in plan.without:
+            steps.add("capset", kernel.CAPABILITY_HEADER, kernel.NO_CAPABILITIES)
+        steps.add("prctl", kernel.PR_SET_DUMPABLE, 0, 0, 0, 0)
+        # After the change of ids, which would clear it.
+        steps.add("prctl", kernel.PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if "descriptors" not in plan.without:
+            most = min(MOST_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+            value = struct.pack("=QQ", most, most)
+            steps.add("prlimit64", 0, int(resource.RLIMIT_NOFILE), value, None)
+        return steps
+
+    def shut(self, steps: kernel.Steps) -> None:
+        """Confine this process for good. Descriptors above `LINK` are closed.
 
         Raises:
             OSError: A step was refused; no program must run.
         """
-        plan = self.plan
-        os.setsid()
-        if plan.view:
-            os.chroot(view.root_of(slot))
-            os.chdir(SCRATCH)
-        else:
-            os.chdir(scratch.path)
-            _at_home(scratch.path)
-        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        if ruleset >= 0:
-            landlock.restrict(ruleset)
-        kernel.close_all_except((0, 1, 2, link))
-        uid = plan.uid(slot)
-        if uid is not None:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-        if "capabilities" not in plan.without:
-            kernel.drop_capabilities()
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-        # After the change of ids, which would clear it.
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if "descriptors" not in plan.without:
-            limit(resource.RLIMIT_NOFILE, MOST_DESCRIPTORS, MOST_DESCRIPTORS)
+        steps.take()
+        if not self.plan.view:
+            _at_home(os.getcwd())
         if self.filter is not None:
             self.filter.install(os.getpid())
 

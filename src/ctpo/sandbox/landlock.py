@@ -1,6 +1,7 @@
 """Landlock: what a program may open and change, whatever the mounts and modes say.
 
-https://docs.kernel.org/userspace-api/landlock.html. Three system calls that no libc wraps.
+https://docs.kernel.org/userspace-api/landlock.html. System calls that no libc wraps; the
+last of them, which puts a ruleset in force, is among a child's `kernel.Steps`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from ctpo.sandbox import kernel
 
-_CREATE, _ADD, _RESTRICT = 444, 445, 446  # the same on every architecture
+_CREATE, _ADD = 444, 445  # the same on every architecture
 _VERSION_FLAG, _PATH_BENEATH = 1, 1
 
 READ = 1 << 2 | 1 << 3  # files and directories; executing is refused to everyone
@@ -78,8 +79,3 @@ def ruleset(rules: Iterable[tuple[int, int]], abi: int) -> int:
         pointer = ctypes.byref(rule)
         kernel.syscall("landlock_add_rule", _ADD, handle, _PATH_BENEATH, pointer, 0)
     return handle
-
-
-def restrict(handle: int) -> None:
-    """Keep to a ruleset, for good; what is added to it later does not count."""
-    kernel.syscall("landlock_restrict_self", _RESTRICT, handle, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import ast
 import atexit
 import builtins
@@ -45,7 +46,8 @@ class Interpreter:
     def enter(self) -> None:
         """Finish what can be done in the program's own process only."""
         sys.path.insert(0, os.getcwd())
-        signal.signal(signal.SIGINT, self._on_interrupt)
+        # Not the one of `signal`, which looks for enumerations on both ends.
+        _signal.signal(2, self._on_interrupt)
 
     def _make_streams(self) -> None:
         # Lines are written as they end: what a program printed before a time-out is not lost.

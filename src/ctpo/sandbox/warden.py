@@ -16,12 +16,13 @@ import signal
 import socket
 from dataclasses import dataclass
 
-from ctpo.sandbox import archive, wire
+from ctpo.sandbox import archive, kernel, wire
 from ctpo.sandbox.cleanup import end_everyone
 from ctpo.sandbox.clock import Clock, read
 from ctpo.sandbox.execution import Status, cpu_budget_seconds
 from ctpo.sandbox.inmate import CALL, CALLED, JOB, PROGRAM, READY, REUSED, Inmate
 from ctpo.sandbox.jail import Jail
+from ctpo.sandbox.kernel import Steps
 from ctpo.sandbox.plan import COLLECTED_BYTES
 from ctpo.sandbox.program import OUT_OF_MEMORY
 from ctpo.sandbox.scratch import Scratch
@@ -58,6 +59,7 @@ class _Slot:
         self.scratch = scratch
         self.pid = 0
         self.process = self.proc_pid = self.ruleset = -1
+        self.steps: Steps | None = None
         self.link: socket.socket | None = None
         self.ready = False
         self.job: _Job | None = None
@@ -239,10 +241,12 @@ class Warden:
             if slot.ruleset >= 0:
                 os.close(slot.ruleset)
             slot.ruleset = self._jail.ruleset(slot.number, slot.scratch)
+            slot.steps = self._jail.steps(slot.number, slot.scratch, slot.ruleset)
         ours, theirs = wire.pair()
-        pid = os.fork()
+        pid = kernel.fork()
         if pid == 0:
-            self._inmate.live(slot.number, slot.scratch, slot.ruleset, theirs)
+            assert slot.steps is not None
+            self._inmate.live(slot.steps, theirs)
         theirs.close()
         slot.pid, slot.link, slot.ready, slot.failure = pid, ours, False, None
         slot.process = os.pidfd_open(pid)
