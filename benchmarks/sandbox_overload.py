@@ -34,7 +34,8 @@ def main():
     print(
         f"{options.in_flight} in flight for {options.seconds:.0f} s on two processors: "
         f"{result.done} answers, {result.rate:.0f}/s, {result.wrong} wrong, "
-        f"{result.failed} refused, p50 {result.p50:.1f} s, p99 {result.p99:.1f} s, slowest {result.maximum:.1f} s"
+        f"{result.failed} refused, p50 {result.p50:.1f} s, p99 {result.p99:.1f} s, "
+        f"slowest {result.maximum:.1f} s"
     )
     print(f"before {before}\nafter  {after}")
     sys.exit(bool(result.wrong or result.failed))

@@ -25,7 +25,7 @@ class Processes:
 
     def server_of(self, sandbox: Sandbox) -> int:
         """The process that everything of a sandbox without preloading descends from."""
-        return sandbox._launchers["bare"].pid
+        return sandbox._servers.launchers["bare"].pid
 
     def tree(self, root: int) -> set[int]:
         """The pids of `root` and all that descend from it, zombies not counted."""

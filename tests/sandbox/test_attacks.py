@@ -17,7 +17,7 @@ BY_NAME = {f"{attack.kind}: {attack.name}": attack for attack in attacks()}
 def reached_goals(names, rung, without):
     """Which attacks reach their goal in a sandbox on a rung without some protections."""
     with pytest.MonkeyPatch.context() as patch, Stand() as stand:
-        patch.setattr("ctpo.sandbox.pool.RUNGS", (rung,))
+        patch.setattr("ctpo.sandbox.servers.RUNGS", (rung,))
         with Sandbox(workers=1, timeout=1.0, memory_mb=256, without=without) as sandbox:
             outcomes = {name: try_attack(BY_NAME[name], sandbox, stand) for name in names}
     return {name for name, outcome in outcomes.items() if outcome.reached}
@@ -46,9 +46,9 @@ def test_where_nothing_stops_them_most_reach_it():
     need("setpriv")
     # As nobody, where they can harm nothing. What only root could do fails here, too.
     script = """
-from ctpo.sandbox import Sandbox, pool, protections as p
+from ctpo.sandbox import Sandbox, servers, protections as p
 from ctpo.sandbox.attacks import Stand, attacks, try_attack
-pool.RUNGS = (p.LIMITS_ONLY,)
+servers.RUNGS = (p.LIMITS_ONLY,)
 off = set(p.SWITCHES) - {"time-out", "fresh-scratch", "fresh-process"}
 with Stand() as stand, Sandbox(
     workers=1, timeout=1.0, memory_mb=256, allow_weak=True, without=off

@@ -140,9 +140,9 @@ def test_without_namespaces_landlock_and_the_filter_hold(prefix):
     need("setpriv", "unshare")
     script = f"""
 import socket
-from ctpo.sandbox import Sandbox, pool
+from ctpo.sandbox import Sandbox, servers
 {REFUSALS}
-pool.RUNGS = pool.RUNGS if {prefix is CONTAINED} else pool.RUNGS[2:]
+servers.RUNGS = servers.RUNGS if {prefix is CONTAINED} else servers.RUNGS[2:]
 with Sandbox(workers=1, timeout=1.0) as sandbox, socket.create_server(("127.0.0.1", 0)) as server:
     assert not sandbox.protections.weak
     assert sandbox.protections.rung == {p.LANDLOCK_ONLY!r}
@@ -187,7 +187,7 @@ print("ok")
 @pytest.mark.parametrize("filtered", [True, False], ids=["filtered", "unfiltered"])
 @pytest.mark.parametrize("rung", p.RUNGS)
 def test_every_rung_runs_programs_and_cleans_up(monkeypatch, processes, rung, filtered):
-    monkeypatch.setattr("ctpo.sandbox.pool.RUNGS", (rung,))
+    monkeypatch.setattr("ctpo.sandbox.servers.RUNGS", (rung,))
     files = sandbox_files()
     sandbox = Sandbox(
         workers=2, timeout=1.0, allow_weak=True, without=() if filtered else ["seccomp"]

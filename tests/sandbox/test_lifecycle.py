@@ -52,7 +52,7 @@ def test_close_leaves_nothing(processes):
         with sandbox.session() as session:
             session.run("x = 1")
         pids = set().union(
-            *(processes.tree(launcher.pid) for launcher in sandbox._launchers.values())
+            *(processes.tree(launcher.pid) for launcher in sandbox._servers.launchers.values())
         )
         assert len(pids) >= 10
     assert not processes.alive(pids)
@@ -207,7 +207,7 @@ def test_a_killed_owner_leaves_nothing(processes):
         "while sandbox.in_flight < 2: time.sleep(0.01)\n"
         # A fork of the owner keeps every connection open.
         "if os.fork() == 0: time.sleep(60); os._exit(0)\n"
-        "print(sandbox._launchers['bare'].pid, flush=True)\n"
+        "print(sandbox._servers.launchers['bare'].pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}

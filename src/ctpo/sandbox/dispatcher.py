@@ -37,14 +37,16 @@ class Place:
     Attributes:
         lane: Which kind it is.
         number: Tells those of a sandbox apart.
-        capacity: Jobs it holds at once.
-        connection: To it; `None` while it is dead.
+        slots: Jobs it is made to hold at once.
+        usable: Whether it is not known to be dead.
+        connection: To it; `None` until it has been replaced.
         jobs: What it has, by number.
     """
 
     lane: str
     number: int
-    capacity: int
+    slots: int
+    usable: bool = True
     connection: socket.socket | None = None
     jobs: dict[int, Job] = field(default_factory=dict)
 
@@ -200,7 +202,8 @@ class Dispatcher:
             for place in self._places
             if place.lane == lane
             and place.connection is not None
-            and len(place.jobs) < place.capacity
+            and place.usable
+            and len(place.jobs) < place.slots
         ]
         return min(usable, key=lambda place: len(place.jobs), default=None)
 
@@ -214,7 +217,7 @@ class Dispatcher:
             job.close()
             # Its reader will find out; until then it gets no more.
             place.connection.shutdown(socket.SHUT_RDWR)
-            place.capacity = 0
+            place.usable = False
             return False
         finally:
             for descriptor in descriptors:

@@ -6,32 +6,20 @@ import asyncio
 import itertools
 import os
 import re
-import socket
 import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
-from ctpo.sandbox import arguments, wire
-from ctpo.sandbox.dispatcher import Dispatcher, Place
+from ctpo.sandbox import arguments
+from ctpo.sandbox.dispatcher import Dispatcher
 from ctpo.sandbox.execution import Execution
 from ctpo.sandbox.job import Job
-from ctpo.sandbox.launcher import Launcher, LauncherGone
-from ctpo.sandbox.protections import (
-    LIMITS_ONLY,
-    RUNGS,
-    SWITCHES,
-    SYSTEM_CALLS,
-    Protections,
-    SandboxUnavailable,
-)
+from ctpo.sandbox.protections import SWITCHES, SYSTEM_CALLS, Protections, SandboxUnavailable
+from ctpo.sandbox.servers import BARE, LOADED, SESSIONS, Servers
 from ctpo.sandbox.session import Session
 
-# Programs of one fork server, and children it holds ready beyond them: a program that ends makes
-# room at once, while its successor still shuts its jail.
-_PER_WARDEN, _SPARE = 8, 2
-_BARE, _LOADED, _SESSIONS = "bare", "loaded", "sessions"
 # What else a program may name that brings a preloaded module in.
 _BRINGS = {"numpy": ("scipy", "pandas", "matplotlib", "sklearn"), "mpmath": ("sympy",)}
 
@@ -50,9 +38,6 @@ class Sandbox:
         most_waiting: How many programs may wait; who asks for more waits before asking.
         allow_weak: Whether to run with limits alone where the machine allows no more.
         without: Protections to switch off, for tests; names in `protections.SWITCHES`.
-
-    Attributes:
-        restarts: How often a server process was replaced after it died.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -80,29 +65,25 @@ class Sandbox:
         ):
             arguments.check_count(name, value)
         self._workers = arguments.workers(workers, memory_mb)
-        self._preload = arguments.modules(preload)
         self.timeout = arguments.seconds(timeout)
-        self.restarts = 0
-        self._without = arguments.switches(without, SWITCHES)
-        self._allow_weak = allow_weak
+        modules = arguments.modules(preload)
+        switched_off = arguments.switches(without, SWITCHES)
+        self._names = _mentions(modules)
         self._sessions = sessions
-        output_limit = 1 << 40 if "output-limit" in self._without else output_bytes
         self._limits = {"memory_bytes": memory_mb << 20, "output_bytes": output_bytes}
-        self._dispatcher = Dispatcher(
-            self._workers, min(output_limit, 1 << 30), most_waiting, self._connect
-        )
-        self._launchers: dict[str, Launcher] = {}
-        self._launching = threading.Lock()
+        self._servers = Servers(modules, self._limits, switched_off, allow_weak=allow_weak)
+        kept = 1 << 30 if "output-limit" in switched_off else output_bytes
+        self._dispatcher = Dispatcher(self._workers, kept, most_waiting, self._servers.connect)
         self._session_lane = threading.Lock()
         self._session_numbers = itertools.count(1)
-        self._places = itertools.count()
         self._has_session_lane = False
-        self._protections: Protections | None = None
-        self._rung = LIMITS_ONLY
-        self._hello: wire.Header = {}
         self._owner = 0
         self._closed = False
-        self._names = _mentions(self._preload)
+
+    @property
+    def restarts(self) -> int:
+        """How often a server process was replaced after it died."""
+        return self._servers.restarts
 
     @property
     def memory_bytes(self) -> int:
@@ -141,9 +122,9 @@ class Sandbox:
         Raises:
             RuntimeError: The sandbox has not been started.
         """
-        if self._protections is None:
+        if self._servers.protections is None:
             raise RuntimeError("the sandbox has not been started: use it in a with statement")
-        return self._protections
+        return self._servers.protections
 
     def start(self) -> None:
         """Start the servers and find the strongest confinement on which a program can run.
@@ -157,7 +138,7 @@ class Sandbox:
             raise RuntimeError("a sandbox can be started once only")
         self._owner = os.getpid()
         try:
-            self._climb()
+            self._servers.climb(self._workers, self._dispatcher.add)
             self._dispatcher.start()
         except BaseException:
             self.close()
@@ -172,10 +153,7 @@ class Sandbox:
             return
         self._closed = True
         self._dispatcher.close()
-        with self._launching:
-            for launcher in self._launchers.values():
-                launcher.close()
-            self._launchers.clear()
+        self._servers.close()
 
     def __enter__(self) -> Self:
         if not self._owner:
@@ -344,10 +322,10 @@ class Sandbox:
             raise SandboxUnavailable("sessions need the allow-list of system calls")
         with self._session_lane:
             if not self._has_session_lane:
-                self._dispatcher.add(self._place(_SESSIONS, self._sessions))
+                self._dispatcher.add(self._servers.place(SESSIONS, self._sessions))
                 self._has_session_lane = True
         return Session(
-            next(self._session_numbers), _SESSIONS, self._dispatcher, self._job, self._sessions
+            next(self._session_numbers), SESSIONS, self._dispatcher, self._job, self._sessions
         )
 
     async def statistics(self) -> Mapping[str, object]:
@@ -392,7 +370,7 @@ class Sandbox:
             timeout=self.timeout if timeout is None else arguments.seconds(timeout),
             seed=arguments.seed(seed),
             flow=flow,
-            lane=_LOADED if self._names is not None and self._names.search(code) else _BARE,
+            lane=LOADED if self._names is not None and self._names.search(code) else BARE,
         )
 
     def _jobs(
@@ -412,80 +390,6 @@ class Sandbox:
             self._job(code, text, None, (), timeout, seed, flow)
             for code, text in zip(codes, inputs, strict=True)
         ]
-
-    def _climb(self) -> None:
-        """Find the first rung of the ladder that carries a program, and fill it."""
-        refusals: list[str] = []
-        for rung in RUNGS:
-            if rung == LIMITS_ONLY and not self._allow_weak:
-                raise SandboxUnavailable(
-                    "this machine allows no confinement worth the name:\n"
-                    + "\n".join(f"  {refusal}" for refusal in refusals)
-                    + "\nallow_weak=True runs programs with limits only: they can then read, write"
-                    " and reach whatever their caller can"
-                )
-            self._rung = rung
-            try:
-                self._fill()
-            except (OSError, LauncherGone) as error:
-                refusals.append(f"{rung}: {error}")
-                continue
-            self._protections = Protections.found(
-                self._hello["in_force"], self._hello["missing"], rung, "; ".join(refusals)
-            )
-            return
-        raise SandboxUnavailable("no program could be run:\n" + "\n".join(refusals))
-
-    def _fill(self) -> None:
-        first = self._place(_BARE, 1)
-        first.connection = self._connect(first)
-        # Where programs can fork, each has a fork server of its own, which kills all that is left.
-        alone = SYSTEM_CALLS not in self._hello["in_force"]
-        first.connection.close()
-        count = self._workers if alone else -(-self._workers // _PER_WARDEN)
-        slots = 1 if alone else -(-self._workers // count) + _SPARE
-        for lane in (_BARE, _LOADED) if self._preload else (_BARE,):
-            for _ in range(count):
-                self._dispatcher.add(self._place(lane, slots))
-
-    def _place(self, lane: str, capacity: int) -> Place:
-        return Place(lane, next(self._places), capacity)
-
-    def _connect(self, place: Place) -> socket.socket:
-        """A new fork server for a place.
-
-        Raises:
-            OSError: It could not be confined as the others are.
-            LauncherGone: Nothing answers.
-            SandboxUnavailable: The server process does not start.
-        """
-        name = _LOADED if place.lane != _BARE and self._preload else _BARE
-        slots = self._sessions if place.lane == _SESSIONS else max(1, place.capacity)
-        with self._launching:
-            if self._closed:
-                raise LauncherGone("the sandbox was closed")
-            launcher = self._launchers.get(name)
-            if launcher is not None and not launcher.alive():
-                launcher.close()
-                self.restarts += 1
-                launcher = None
-            if launcher is None:
-                launcher = self._launchers[name] = Launcher(
-                    self._preload if name == _LOADED else (),
-                    environment="environment" not in self._without,
-                )
-            request = {"number": place.number, "rung": self._rung, **self._limits}
-            request |= {"slots": slots, "ahead": place.lane != _SESSIONS}
-            connection, self._hello = launcher.new_warden(
-                {**request, "without": sorted(self._without)}
-            )
-        place.capacity = slots
-        if self._protections is not None:
-            lost = set(self._protections.in_force) - set(self._hello["in_force"])
-            if lost:
-                connection.close()
-                raise LauncherGone("a new fork server lacks: " + "; ".join(sorted(lost)))
-        return connection
 
 
 def probe() -> Protections:

@@ -14,58 +14,21 @@ import os
 import select
 import signal
 import socket
-from dataclasses import dataclass
 
 from ctpo.sandbox import archive, kernel, wire
 from ctpo.sandbox.cleanup import end_everyone
-from ctpo.sandbox.clock import Clock, read
+from ctpo.sandbox.clock import Clock
 from ctpo.sandbox.execution import Status, cpu_budget_seconds
 from ctpo.sandbox.inmate import CALL, CALLED, JOB, PROGRAM, READY, REUSED, Inmate
 from ctpo.sandbox.jail import Jail
-from ctpo.sandbox.kernel import Steps
 from ctpo.sandbox.plan import COLLECTED_BYTES
 from ctpo.sandbox.program import OUT_OF_MEMORY
 from ctpo.sandbox.scratch import Scratch
+from ctpo.sandbox.slot import Slot, WardenJob, has_ended, peak_memory
 
 _MOST_FAILURES = 5
 _ANSWER_BYTES = 256
 _START_SECONDS = 30.0
-
-
-@dataclass
-class _Job:
-    """A program on its way through: the caller's header and descriptors."""
-
-    header: wire.Header
-    descriptors: list[int]
-    ended: Status | None = None
-
-    def close(self) -> None:
-        for descriptor in self.descriptors:
-            os.close(descriptor)
-        self.descriptors = []
-
-
-class _Slot:
-    """A place with at most one child.
-
-    Attributes:
-        pid: The child's; 0 when there is none.
-        ready: Whether it has shut its jail and has no work.
-    """
-
-    def __init__(self, number: int, scratch: Scratch) -> None:
-        self.number = number
-        self.scratch = scratch
-        self.pid = 0
-        self.process = self.proc_pid = self.ruleset = -1
-        self.steps: Steps | None = None
-        self.link: socket.socket | None = None
-        self.ready = False
-        self.job: _Job | None = None
-        self.clock: Clock | None = None
-        self.session: int | None = None
-        self.failure: str | None = None
 
 
 class Warden:
@@ -83,9 +46,9 @@ class Warden:
         self._proc = proc
         self._inmate = Inmate(jail, proc)
         self._connection = connection
-        self._slots = [_Slot(i, Scratch(jail.plan, i)) for i in range(jail.plan.slots)]
-        self._waiting: collections.deque[_Job] = collections.deque()
-        self._events: dict[int, _Slot] = {}
+        self._slots = [Slot(i, Scratch(jail.plan, i)) for i in range(jail.plan.slots)]
+        self._waiting: collections.deque[WardenJob] = collections.deque()
+        self._events: dict[int, Slot] = {}
         self._poll = select.poll()
         self._failures = 0
 
@@ -156,7 +119,7 @@ class Warden:
         return nearest
 
     def _take(self, header: wire.Header, descriptors: list[int]) -> None:
-        job = _Job(header, descriptors)
+        job = WardenJob(header, descriptors)
         if "cancel" in header:
             self._cancel(header["cancel"])
         elif "end" in header:
@@ -189,7 +152,7 @@ class Warden:
                 return
             self._give(slot, self._waiting.popleft())
 
-    def _place_for(self, job: _Job) -> _Slot | None:
+    def _place_for(self, job: WardenJob) -> Slot | None:
         session = job.header["session"]
         if session is not None:
             for slot in self._slots:
@@ -198,7 +161,7 @@ class Warden:
             if not job.header["first"]:
                 raise LookupError("its process is gone, and with it what earlier calls left")
         for slot in self._slots:
-            if slot.ready and slot.session is None and not _ended(slot.process):
+            if slot.ready and slot.session is None and not has_ended(slot.process):
                 return slot
         if not self._plan.ahead:
             starting = any(s.pid and not s.ready and s.session is None for s in self._slots)
@@ -207,7 +170,7 @@ class Warden:
                 self._fork(empty)
         return None
 
-    def _give(self, slot: _Slot, job: _Job) -> None:
+    def _give(self, slot: Slot, job: WardenJob) -> None:
         header = job.header
         slot.ready = False
         slot.job, slot.session = job, header["session"]
@@ -236,7 +199,7 @@ class Warden:
             self._listen(slot)
         job.close()
 
-    def _fork(self, slot: _Slot) -> None:
+    def _fork(self, slot: Slot) -> None:
         if slot.scratch.renew():
             if slot.ruleset >= 0:
                 os.close(slot.ruleset)
@@ -254,13 +217,13 @@ class Warden:
         self._poll.register(slot.process, select.POLLIN)
         self._listen(slot)
 
-    def _listen(self, slot: _Slot) -> None:
+    def _listen(self, slot: Slot) -> None:
         """Wait for one message of a child's; what it says unasked is left unread."""
         assert slot.link is not None
         self._events[slot.link.fileno()] = slot
         self._poll.register(slot.link, select.POLLIN)
 
-    def _hear(self, slot: _Slot) -> None:
+    def _hear(self, slot: Slot) -> None:
         """Read the one message that a child may send now; it may be hostile."""
         assert slot.link is not None
         self._poll.unregister(slot.link)
@@ -280,25 +243,25 @@ class Warden:
         else:
             self._end(slot, "error")
 
-    def _called(self, slot: _Slot, code: int, out_of_memory: bool) -> None:
+    def _called(self, slot: Slot, code: int, out_of_memory: bool) -> None:
         """A session's call has ended and its process lives on."""
         job, clock = slot.job, slot.clock
         assert job is not None and clock is not None
         slot.job = slot.clock = None
         slot.ready = True
         status: Status = "memory" if out_of_memory else "success" if code == 0 else "error"
-        self._report(slot, job, clock, status, code, peak=_peak(self._proc, slot.proc_pid))
+        self._report(slot, job, clock, status, code, peak=peak_memory(self._proc, slot.proc_pid))
 
-    def _end(self, slot: _Slot, why: Status) -> None:
+    def _end(self, slot: Slot, why: Status) -> None:
         if slot.job is not None and slot.job.ended is None:
             slot.job.ended = why
         self._kill(slot)
 
-    def _kill(self, slot: _Slot) -> None:
+    def _kill(self, slot: Slot) -> None:
         if slot.pid:
             os.kill(slot.pid, signal.SIGKILL)
 
-    def _bury(self, slot: _Slot) -> None:
+    def _bury(self, slot: Slot) -> None:
         """A child has ended: report, clean up, put the next in its place."""
         job, clock = slot.job, slot.clock
         measured = clock.measured() if clock is not None else None
@@ -320,7 +283,7 @@ class Warden:
         else:
             slot.scratch.remove()
 
-    def _forget(self, slot: _Slot) -> None:
+    def _forget(self, slot: Slot) -> None:
         assert slot.link is not None
         for descriptor in (slot.process, slot.link.fileno()):
             if self._events.pop(descriptor, None) is not None:
@@ -332,8 +295,8 @@ class Warden:
 
     def _report(
         self,
-        slot: _Slot,
-        job: _Job,
+        slot: Slot,
+        job: WardenJob,
         clock: Clock,
         status: Status,
         code: int,
@@ -359,7 +322,7 @@ class Warden:
         self._answer(job, answer, files)
 
     def _answer(
-        self, job: _Job, answer: wire.Header, files: dict[str, bytes] | None = None
+        self, job: WardenJob, answer: wire.Header, files: dict[str, bytes] | None = None
     ) -> None:
         descriptors = []
         if files:
@@ -385,16 +348,3 @@ class Warden:
             # It cannot send itself this one: the limit on CPU time did, or somebody outside.
             return "timeout" if cpu > cpu_budget_seconds(timeout) else "sandbox-failure"
         return "success" if code == 0 else "error"
-
-
-def _ended(process: int) -> bool:
-    """Whether a child has ended and waits to be reaped."""
-    return os.waitid(os.P_PIDFD, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _peak(proc: int, pid: int) -> int:
-    """Largest resident set of a process, in bytes."""
-    for line in read(proc, f"{pid}/status").splitlines():
-        if line.startswith(b"VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
