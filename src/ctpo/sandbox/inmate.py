@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from ctpo.sandbox import archive
 from ctpo.sandbox.execution import cpu_budget_seconds
-from ctpo.sandbox.jail import LINK, Jail, limit
+from ctpo.sandbox.jail import Jail, limit
 from ctpo.sandbox.kernel import Steps
 from ctpo.sandbox.program import Interpreter, seed_all
 
@@ -58,8 +58,6 @@ class Inmate:
         try:
             try:
                 pid = int(os.readlink("self", dir_fd=self._proc))
-                os.dup2(link.detach(), LINK)
-                link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, LINK)
                 self._jail.shut(steps)
                 self._interpreter.enter()
                 seed_all(_SEED)

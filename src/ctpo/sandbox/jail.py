@@ -21,8 +21,6 @@ from ctpo.sandbox.protections import LIMITS_ONLY
 from ctpo.sandbox.scratch import Scratch
 from ctpo.sandbox.seccomp import Filter
 
-# The one descriptor beyond the standard ones that a child keeps: to the fork server.
-LINK = 3
 # Left to the soft limit's hard one, so that a MemoryError can still be reported.
 MEMORY_TO_REPORT = 32 << 20
 
@@ -84,7 +82,7 @@ class Jail:
         steps.add("prctl", kernel.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         if ruleset >= 0:
             steps.add("landlock_restrict_self", ruleset, 0)
-        steps.add("close_range", LINK + 1, 0x7FFFFFFF, 0)
+        steps.add_close()
         uid = plan.uid(slot)
         if uid is not None:
             steps.add("setgroups", 0, None)
@@ -102,7 +100,7 @@ class Jail:
         return steps
 
     def shut(self, steps: kernel.Steps) -> None:
-        """Confine this process for good. Descriptors above `LINK` are closed.
+        """Confine this process for good.
 
         Raises:
             OSError: A step was refused; no program must run.

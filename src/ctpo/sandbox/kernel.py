@@ -110,6 +110,16 @@ class Steps:
     def __init__(self) -> None:
         self._calls: list[tuple[object, ...]] = []
         self._names: list[str] = []
+        self._below, self._above = ctypes.c_long(), ctypes.c_long()
+
+    def add_close(self) -> None:
+        """Append the closing of every descriptor but the standard ones and the one of `keep`."""
+        self.add("close_range", ctypes.c_long(3), self._below, 0)
+        self.add("close_range", self._above, 0x7FFFFFFF, 0)
+
+    def keep(self, descriptor: int) -> None:
+        """Say which descriptor is to stay open; above 3."""
+        self._below.value, self._above.value = descriptor - 1, descriptor + 1
 
     def add(self, name: str, *arguments: object) -> None:
         """Append a call.

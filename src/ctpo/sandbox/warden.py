@@ -206,9 +206,10 @@ class Warden:
             slot.ruleset = self._jail.ruleset(slot.number, slot.scratch)
             slot.steps = self._jail.steps(slot.number, slot.scratch, slot.ruleset)
         ours, theirs = wire.pair()
+        assert slot.steps is not None
+        slot.steps.keep(theirs.fileno())
         pid = kernel.fork()
         if pid == 0:
-            assert slot.steps is not None
             self._inmate.live(slot.steps, theirs)
         theirs.close()
         slot.pid, slot.link, slot.ready, slot.failure = pid, ours, False, None
