@@ -118,7 +118,9 @@ def test_more_sessions_than_allowed_are_refused_until_one_is_closed():
 def test_a_killed_server_ends_its_sessions(processes):
     with Sandbox(workers=1) as sandbox, sandbox.session() as session:
         session.run("x = 1")
+        pids = processes.tree(processes.server_of(sandbox))
         os.kill(processes.server_of(sandbox), signal.SIGKILL)
+        assert not processes.wait_until_gone(pids)
         assert session.run("print(x)").status != "success"
         with pytest.raises(SessionOver):
             session.run("x")
