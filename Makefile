@@ -9,7 +9,8 @@ INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo demo-short test test-slow check bench docs clean
+.PHONY: help demo demo-short test test-slow check bench bench-sandbox overload-sandbox \
+  soak-sandbox docs clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -21,6 +22,9 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check      lint, format, types and the rule on imports between rooms"
 	@echo "make bench      the benchmarks"
+	@echo "make bench-sandbox      the sandbox beside bubblewrap and firejail, where installed"
+	@echo "make overload-sandbox   2,000 requests in flight for two minutes on two processors"
+	@echo "make soak-sandbox       200,000 programs, one in twenty of them hostile"
 	@echo "make docs       the documentation, into site/"
 	@echo "make clean      remove what the other targets made, but not runs/"
 	@echo
@@ -70,8 +74,17 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports --no-logo
 
 bench: $(INSTALLED)
-	@set -e; for script in benchmarks/*.py; do \
+	@set -e; for script in $(filter-out benchmarks/sandbox_% benchmarks/plain_%,$(wildcard benchmarks/*.py)); do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+
+bench-sandbox: $(INSTALLED)
+	$(BIN)/python benchmarks/sandbox.py $(ARGS)
+
+overload-sandbox: $(INSTALLED)
+	$(BIN)/python benchmarks/sandbox_overload.py $(ARGS)
+
+soak-sandbox: $(INSTALLED)
+	$(BIN)/python benchmarks/sandbox_soak.py $(ARGS)
 
 docs: $(DOCS_INSTALLED)
 	$(BIN)/mkdocs build --strict

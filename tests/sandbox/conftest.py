@@ -1,5 +1,5 @@
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,8 @@ class Processes:
     """What this machine's process table says."""
 
     def server_of(self, sandbox: Sandbox) -> int:
-        assert sandbox._server is not None
-        return sandbox._server.pid
+        """The process that everything of a sandbox without preloading descends from."""
+        return sandbox._servers.launchers["bare"].pid
 
     def tree(self, root: int) -> set[int]:
         """The pids of `root` and all that descend from it, zombies not counted."""
@@ -43,10 +43,21 @@ class Processes:
             found |= more
         return found
 
+    def children(self, root: int) -> set[int]:
+        """The pids of those whose parent is `root`."""
+        return set(map(int, Path(f"/proc/{root}/task/{root}/children").read_text().split()))
+
     def alive(self, pids: set[int]) -> set[int]:
         return {pid for pid in pids if pid in self.tree(pid)}
 
-    def wait_until_gone(self, pids: set[int], seconds: float = 5.0) -> set[int]:
+    def settles(self, root: int, holds: Callable[[set[int]], bool], seconds: float = 20.0) -> bool:
+        """Whether a property of the tree below `root` comes to hold."""
+        deadline = time.monotonic() + seconds
+        while not (held := holds(self.tree(root))) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return held
+
+    def wait_until_gone(self, pids: set[int], seconds: float = 20.0) -> set[int]:
         """The pids that are still there after a while; empty if all is well."""
         deadline = time.monotonic() + seconds
         while (left := self.alive(pids)) and time.monotonic() < deadline:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from ctpo.sandbox import Sandbox
-from ctpo.sandbox.capture import Capture
 
 
 @pytest.mark.parametrize(
@@ -24,7 +23,8 @@ from ctpo.sandbox.capture import Capture
         ("import os; os.environ['SECRET'] = '1'", "import os; print('SECRET' in os.environ)"),
         (
             "import os; os.putenv('SECRET', '1')",
-            "import os; print(os.system('exit ${SECRET:-0}') > 0)",
+            "import ctypes; get = ctypes.CDLL(None).getenv; get.restype = ctypes.c_char_p;"
+            " print(get(b'SECRET') is not None)",
         ),
         ("open('left', 'w').write('x')", "import os; print(os.listdir('.') != [])"),
         ("open('/tmp/left', 'w').write('x')", "import os; print(os.path.exists('/tmp/left'))"),
@@ -60,18 +60,6 @@ from ctpo.sandbox.capture import Capture
 def test_nothing_passes_from_one_run_to_the_next(one_worker, pollute, check):
     one_worker.run(pollute)
     assert one_worker.run(check).stdout == "False\n"
-
-
-def test_what_was_read_is_overwritten_before_the_next_program():
-    reading, writing = os.pipe()
-    capture = Capture(reading, 100)
-    os.write(writing, b"secret")
-    os.close(writing)
-    capture.drain()
-    kept = capture.kept
-    assert bytes(kept) == b"secret" and not capture.exceeded
-    capture.wipe()
-    assert bytes(kept) == bytes(6)
 
 
 def test_same_code_same_output():
@@ -110,10 +98,9 @@ def test_no_network():
             "reach(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
             f".sendto(b'x', {udp.getsockname()}))\n"
             "reach(lambda: socket.getaddrinfo('example.org', 80))\n"
-            "print([name for _, name in socket.if_nameindex() if name != 'lo'])\n"
         )
         execution = sandbox.run(code, timeout=10.0)
-        assert execution.stdout == "refused\n" * 4 + "[]\n", execution
+        assert execution.stdout == "refused\n" * 4, execution
         for server, arrived in ((tcp, tcp.accept), (abstract, abstract.accept), (udp, udp.recv)):
             server.setblocking(False)
             with pytest.raises(BlockingIOError):
@@ -134,7 +121,7 @@ def test_what_no_namespace_contains_is_refused(sandbox):
         "for number in (*numbers, 425):\n"
         "    print(libc.syscall(number, 0, 0, 0, 0, 0), ctypes.get_errno(), end=' ')\n"
     )
-    assert sandbox.run(code).stdout == "AF_UNIX AF_INET AF_INET6 AF_NETLINK " + "-1 1 " * 4
+    assert sandbox.run(code).stdout == "-1 1 " * 3 + "-1 38 "
 
 
 def test_the_hosts_secrets_cannot_be_read(monkeypatch):
@@ -164,15 +151,13 @@ def test_the_hosts_secrets_cannot_be_read(monkeypatch):
 
 def test_no_descriptor_of_the_server_is_inherited(sandbox):
     code = (
-        "import fcntl, os, stat\n"
+        "import os\n"
         "for fd in range(3, 4096):\n"
-        "    try: mode = os.fstat(fd).st_mode\n"
+        "    try: print(fd, os.fstat(fd))\n"
         "    except OSError: continue\n"
-        "    access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE\n"
-        "    print(stat.S_ISFIFO(mode), access == os.O_WRONLY)\n"
+        "print('end')\n"
     )
-    # One: where the interpreter notes that it ran out of memory.
-    assert sandbox.run(code).stdout == "True True\n"
+    assert sandbox.run(code).stdout == "end\n"
 
 
 def test_only_the_scratch_directory_can_be_written(sandbox):
@@ -275,20 +260,12 @@ def test_nobody_else_can_be_signalled(sandbox, processes):
     assert sandbox.run("print(1)").stdout == "1\n"
 
 
-DAEMON = """
-import os, signal, time
-for _ in range(3):
-    if os.fork() == 0:
-        os.setsid()
-        if os.fork() == 0:
-            for number in range(1, 32):
-                if number not in (9, 19): signal.signal(number, signal.SIG_IGN)
-            while True: time.sleep(0.01)
-        os._exit(0)
-time.sleep(0.2)
+THREADS_THAT_STAY = """
+import threading, time
+for _ in range(20): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 print('left')
 """
-FORK_BOMB = """
+FORK_LOOP = """
 import os
 while True:
     try: os.fork()
@@ -297,41 +274,63 @@ while True:
 
 
 @pytest.mark.parametrize(
-    ("code", "status"), [(DAEMON, "success"), (FORK_BOMB, "timeout")], ids=["daemon", "fork-bomb"]
+    ("code", "status"),
+    [(THREADS_THAT_STAY, "success"), (FORK_LOOP, "timeout")],
+    ids=["threads", "fork-loop"],
 )
-def test_no_process_outlives_its_run(one_worker, processes, code, status):
+def test_nothing_outlives_its_run(one_worker, processes, code, status):
     one_worker.run("")
     server = processes.server_of(one_worker)
-    before = processes.tree(server)
     execution = one_worker.run(code, timeout=0.5)
     assert execution.status == status, execution
-    assert processes.tree(server) == before
     assert one_worker.run("print(1)").stdout == "1\n"
+    # The server, its fork server's two processes, and the children that are held ready.
+    assert processes.settles(server, lambda tree: len(tree) <= 3 + 3)
 
 
-def test_a_cell_is_as_it_was_after_any_run(one_worker, processes):
+def test_a_fork_server_is_as_it_was_after_any_run(one_worker, processes):
     one_worker.run("")
-    *_, cell = sorted(processes.tree(processes.server_of(one_worker)))
+    _, _, warden, *_ = sorted(processes.tree(processes.server_of(one_worker)))
 
-    def state():
-        mounts = Path(f"/proc/{cell}/mounts").read_text()
-        return len(os.listdir(f"/proc/{cell}/fd")), mounts.count("\n")
+    def state(_):
+        mounts = Path(f"/proc/{warden}/mounts").read_text()
+        return len(os.listdir(f"/proc/{warden}/fd")), mounts.count("\n")
 
-    before = state()
-    for code in ("print(1)", "1 / 0", "while True: pass", "bytearray(1 << 30)", DAEMON):
-        one_worker.run(code, stdin="x", timeout=0.3)
-        assert state() == before
+    assert processes.settles(warden, lambda tree: len(tree) == 4)
+    before = state(None)
+    for code in ("print(1)", "1 / 0", "while True: pass", "open('x', 'w')", "bytearray(1 << 30)"):
+        for _ in range(3):
+            one_worker.run(code, stdin="x", timeout=0.3)
+        assert processes.settles(warden, lambda tree: len(tree) == 4 and state(tree) == before)
 
 
-def test_processes_and_threads_are_bounded(sandbox):
+def test_threads_are_bounded(sandbox):
     code = (
-        "import os, signal\n"
+        "import threading, time\n"
+        "threading.stack_size(65536)\n"
         "count = 0\n"
         "try:\n"
         "    while count < 1000:\n"
-        "        if os.fork() == 0: signal.pause()\n"
+        "        threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\n"
         "        count += 1\n"
-        "except OSError: pass\n"
-        "print(0 < count < 100)\n"
+        "except RuntimeError: pass\n"
+        "print(8 < count < 100)\n"
     )
     assert sandbox.run(code).stdout == "True\n"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "os.fork()",
+        "os.system('true') and 1/0",
+        "os.execv('/bin/true', ['true'])",
+        "__import__('subprocess').run(['true'], check=True)",
+        "__import__('multiprocessing').Process(target=print).start()",
+        "__import__('socket').socket()",
+    ],
+)
+def test_other_processes_and_sockets_are_refused_with_pythons_own_error(sandbox, call):
+    execution = sandbox.run("import os\n" + call)
+    assert execution.status == "error"
+    assert "Error" in execution.stderr

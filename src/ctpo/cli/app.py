@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ctpo.cli import analyze, doctor, evaluate, report, train
+from ctpo.cli import analyze, doctor, evaluate, report, sandbox, train
 
 app = typer.Typer(
     help="Reinforcement learning for language models whose importance ratio is right.",
@@ -17,3 +17,4 @@ app.command("eval")(evaluate.command)
 app.command("analyze")(analyze.command)
 app.command("report")(report.command)
 app.command("doctor")(doctor.command)
+app.add_typer(sandbox.app, name="sandbox")

@@ -9,5 +9,15 @@ with Sandbox(preload=["sympy"]) as sandbox:
 from ctpo.sandbox.execution import Execution, Status
 from ctpo.sandbox.pool import Sandbox, probe
 from ctpo.sandbox.protections import Protections, SandboxUnavailable
+from ctpo.sandbox.session import Session, SessionOver
 
-__all__ = ["Execution", "Protections", "Sandbox", "SandboxUnavailable", "Status", "probe"]
+__all__ = [
+    "Execution",
+    "Protections",
+    "Sandbox",
+    "SandboxUnavailable",
+    "Session",
+    "SessionOver",
+    "Status",
+    "probe",
+]

@@ -2,95 +2,120 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from typing import NamedTuple
 
 from ctpo.sandbox.execution import cpu_budget_seconds, hard_wall_seconds
 
 _TICK_SECONDS = 1.0 / os.sysconf("SC_CLK_TCK")
 _SHORTEST_LOOK, _LONGEST_LOOK = 0.005, 0.25
-# How far apart two looks may be for the second to say that a program's time is up.
-_CLOSE_LOOKS = 0.02
 
 
 class Clock:
-    """The time of a program: wall time less its first process's wait in the run queue.
+    """The time of a program: wall time less its wait in the run queue.
 
     Sleeping, reading and computing count; waiting because the machine is busy does not. Two bounds
     keep programs from living on waits of their own making: one on the CPU time of all their
-    processes, one on wall time.
+    threads, one on wall time.
 
     Args:
         proc: Descriptor of a /proc directory.
-        pid: The program's first process, as that directory numbers it.
-        started: `time.monotonic()` at the fork.
+        pid: The program's process, as this process knows it.
+        proc_pid: The same, as that directory numbers it.
         timeout: Seconds of the program's own time.
+        descendants: Whether it may have children, whose CPU time counts too.
     """
 
-    def __init__(self, proc: int, pid: int, started: float, timeout: float) -> None:
+    def __init__(
+        self, proc: int, pid: int, proc_pid: int, timeout: float, *, descendants: bool
+    ) -> None:
         self._proc = proc
         self._pid = pid
-        self._started = started
+        self._proc_pid = proc_pid
         self._timeout = timeout
-        self._looked = -_CLOSE_LOOKS
-        self._ran = 0.0
+        self._descendants = descendants
+        self._waited_before = own_wait_seconds(proc, proc_pid)  # it has one thread yet
+        self._cpu_before = cpu_seconds(pid)
+        self._last_look = (0.0, 0.0)
+        self.started = time.monotonic()
 
     def left_seconds(self) -> float:
         """How long to wait before asking again; 0 when the program's time is up."""
-        wall = time.monotonic() - self._started
+        wall = time.monotonic() - self.started
         # Wall time bounds the program's own from above: most runs end before more is asked.
         if wall < self._timeout:
             return max(self._timeout - wall, _SHORTEST_LOOK)
-        left = self._timeout - (wall - waited_seconds(self._proc, self._pid))
         if wall > hard_wall_seconds(self._timeout):
             return 0.0
-        if left <= 0 and not self._may_be_waiting(wall):
+        look = looked_at(self._proc, self._proc_pid)
+        waited = max(0.0, look.waited - self._waited_before)
+        # A wait is counted when it ends. What was certainly not waited: the time until now, if
+        # nothing waits now, or until the last look, if something has run since.
+        certain = 0.0
+        if look.asleep:
+            certain = wall - waited
+        elif look.ran > self._last_look[1]:
+            certain = self._last_look[0] - waited
+        self._last_look = (wall, look.ran)
+        if certain >= self._timeout or self._cpu() > cpu_budget_seconds(self._timeout):
             return 0.0
-        if descendants_cpu_seconds(self._proc) > cpu_budget_seconds(self._timeout):
-            return 0.0
+        left = self._timeout - (wall - waited)
         return min(max(left, _SHORTEST_LOOK), _LONGEST_LOOK)
 
-    def _may_be_waiting(self, wall: float) -> bool:
-        """Whether a wait may be under way, which the kernel counts only once it is over.
+    def measured(self) -> tuple[float, float, float]:
+        """Wall, own and CPU seconds until now; to be asked before the process is reaped."""
+        wall = time.monotonic() - self.started
+        cpu = max(0.0, cpu_seconds(self._pid) - self._cpu_before)
+        # Once it has ended, the first thread is all that can be asked.
+        waited = own_wait_seconds(self._proc, self._proc_pid) - self._waited_before
+        return wall, min(wall, max(0.0, wall - waited)), cpu
 
-        A program that can run and has not since the look just before is waiting right now. After
-        two looks close to each other between which it ran, next to nothing is missing.
-        """
-        close = wall - self._looked <= _CLOSE_LOOKS
-        ran, can_run = ran_seconds(self._proc, self._pid), runnable(self._proc, self._pid)
-        progressed = ran > self._ran
-        self._looked, self._ran = wall, ran
-        return can_run and not (close and progressed)
+    def _cpu(self) -> float:
+        if self._descendants:
+            return descendants_cpu_seconds(self._proc)
+        return cpu_seconds(self._pid) - self._cpu_before
 
 
-def ran_seconds(proc: int, pid: int) -> float:
-    """Seconds that the threads of `pid` spent on processors; 0 once ended."""
-    ran = 0
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds of all threads of a process that is not yet reaped; 0 after that."""
+    with contextlib.suppress(OSError):
+        return time.clock_gettime((~pid << 3) | 2)  # the process's CPU clock, as libc names it
+    return 0.0
+
+
+def own_wait_seconds(proc: int, pid: int) -> float:
+    """Seconds that the first thread of `pid` spent in a run queue; 0 once reaped."""
+    fields = read(proc, f"{pid}/schedstat").split()
+    return int(fields[1]) / 1e9 if fields else 0.0
+
+
+class Look(NamedTuple):
+    """What the kernel says of a process's threads.
+
+    Attributes:
+        waited: Seconds that the one that waited longest spent in a run queue.
+        ran: Seconds that all of them ran.
+        asleep: Whether none of them runs or waits to.
+    """
+
+    waited: float
+    ran: float
+    asleep: bool
+
+
+def looked_at(proc: int, pid: int) -> Look:
+    """A look at a process; one that has been reaped waits for nothing."""
+    waited, ran, asleep = 0, 0, True
     for task in tasks(proc, pid):
         fields = read(proc, f"{pid}/task/{task}/schedstat").split()
         if fields:
-            ran += int(fields[0])
-    return ran / 1e9
-
-
-def runnable(proc: int, pid: int) -> bool:
-    """Whether a thread of `pid` runs or waits for a processor."""
-    for task in tasks(proc, pid):
-        # After the name, which may hold anything: the state.
+            waited, ran = max(waited, int(fields[1])), ran + int(fields[0])
+        # After the name, which may hold anything.
         state = read(proc, f"{pid}/task/{task}/stat").rpartition(b")")[2].split()[:1]
-        if state == [b"R"]:
-            return True
-    return False
-
-
-def waited_seconds(proc: int, pid: int) -> float:
-    """Seconds that the thread of `pid` that waited longest spent in a run queue; 0 once ended."""
-    longest = 0
-    for task in tasks(proc, pid):
-        fields = read(proc, f"{pid}/task/{task}/schedstat").split()
-        if fields:
-            longest = max(longest, int(fields[1]))
-    return longest / 1e9
+        asleep = asleep and state != [b"R"]
+    return Look(waited / 1e9, ran / 1e9, asleep)
 
 
 def descendants_cpu_seconds(proc: int) -> float:
@@ -115,6 +140,8 @@ def tasks(proc: int, pid: int) -> list[str]:
         return []
     try:
         return os.listdir(directory)
+    except (FileNotFoundError, ProcessLookupError):
+        return []
     finally:
         os.close(directory)
 

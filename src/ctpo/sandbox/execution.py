@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Status = Literal["success", "error", "timeout", "memory", "output-limit", "sandbox-failure"]
@@ -21,14 +22,17 @@ class Execution:
         stderr: Standard error, treated alike.
         return_code: Exit code, or minus the signal's number; `None` when the sandbox ended the
             program or failed.
-        wall_seconds: From the fork of the program's process to its end.
-        cpu_seconds: User and system time of the program and of the processes it left behind.
+        wall_seconds: From handing the program to its process to its end.
+        own_seconds: Of these, those it did not wait for a processor; time-outs count them.
+        cpu_seconds: User and system time of the program.
         queue_seconds: Time spent waiting for a free worker before that.
-        peak_memory_bytes: Largest resident set of one process of the program. It includes the
-            interpreter and the preloaded modules, whose pages are shared.
+        peak_memory_bytes: Largest resident set of the program. It includes the interpreter and
+            the preloaded modules, whose pages are shared.
         stdout_truncated: Whether the program wrote more than is kept.
         stderr_truncated: Whether the program wrote more than is kept.
         failure: Why the sandbox failed; `None` unless `status` is `sandbox-failure`.
+        files: Contents of the files that were asked for, those that the program left as regular
+            files within the limit on their size.
     """
 
     status: Status
@@ -36,12 +40,14 @@ class Execution:
     stderr: str
     return_code: int | None
     wall_seconds: float
+    own_seconds: float
     cpu_seconds: float
     queue_seconds: float
     peak_memory_bytes: int
     stdout_truncated: bool
     stderr_truncated: bool
     failure: str | None
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def failed(cls, failure: str, *, wall_seconds: float, queue_seconds: float) -> Execution:
@@ -52,6 +58,7 @@ class Execution:
             stderr="",
             return_code=None,
             wall_seconds=wall_seconds,
+            own_seconds=0.0,
             cpu_seconds=0.0,
             queue_seconds=queue_seconds,
             peak_memory_bytes=0,
@@ -73,9 +80,9 @@ def hard_wall_seconds(timeout: float) -> float:
 
 
 def cpu_budget_seconds(timeout: float) -> float:
-    """The CPU time that all processes of a program may use together.
+    """The CPU time that all threads of a program may use together.
 
-    Room for threads, but not for a fork bomb, which would hide behind the waits it causes itself.
+    Room for threads, but not for a crowd that hides behind the waits it causes itself.
 
     Args:
         timeout: The program's own time, in seconds.

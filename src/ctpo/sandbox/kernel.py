@@ -1,9 +1,15 @@
-"""The Linux calls that Python 3.11 does not offer, each raising `OSError` that names it."""
+"""The Linux calls that Python 3.11 does not offer, each raising `OSError` that names it.
+
+ctypes and not a package: python-prctl, pyroute2, landlock and pyseccomp each wrap a part, most need
+a compiler or a system library, and what is used here is fifteen calls. This module, `seccomp` and
+`landlock` are all there is to audit.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from collections.abc import Iterable
 
 CLONE_NEWNS = 0x00020000
@@ -29,9 +35,27 @@ _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
 _CAPABILITY_VERSION_3 = 0x20080522
+_MADV_COLLAPSE, _HUGE = 25, 2 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc_with_gil = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+CAPABILITY_HEADER = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
+# What `Steps` can call, by number on x86-64 and on aarch64.
+CALLS = {
+    "setsid": (112, 157),
+    "chroot": (161, 51),
+    "chdir": (80, 49),
+    "prctl": (157, 167),
+    "landlock_restrict_self": (446, 446),
+    "close_range": (436, 436),
+    "setgroups": (116, 159),
+    "setresgid": (119, 149),
+    "setresuid": (117, 147),
+    "capset": (126, 91),
+    "prlimit64": (302, 261),
+}
 
 
 class _FilterHeader(ctypes.Structure):
@@ -45,7 +69,8 @@ def _check(result: int, call: str) -> int:
     return result
 
 
-def _syscall(call: str, number: int, *arguments: int | bytes | None | ctypes.c_void_p) -> int:
+def syscall(call: str, number: int, *arguments: object) -> int:
+    """Make a system call that libc does not wrap."""
     wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return _check(_libc.syscall(ctypes.c_long(number), *wide), call)
 
@@ -61,22 +86,88 @@ def prctl(option: int, value: int) -> None:
     _check(_libc.prctl(option, *arguments), f"prctl {option}")
 
 
-def drop_capabilities() -> None:
-    """Give up every capability, effective, permitted and inheritable."""
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+def fork() -> int:
+    """Fork without what Python does in the child after `os.fork`, which costs as much as the rest.
+
+    That is: locks and the list of threads made anew, which a process with one thread, whose locks
+    nobody else can hold, does not need (`PyDLL` keeps the GIL over the call); and handlers such as
+    that of `random`, which seeds itself, whose place `program.seed_all` takes. In the child
+    `threading.main_thread().native_id` is that of the parent.
+
+    Raises:
+        OSError: There is no memory, or a limit is met.
+    """
+    return _check(_libc_with_gil.fork(), "fork")
 
 
-def install_filter(program: bytes) -> None:
-    """Let a seccomp filter decide on every later system call, here and in all descendants.
+class Steps:
+    """System calls to be made one after the other, laid out before they are needed.
+
+    A child makes fifteen of them. Going through one loop with everything at hand, it touches a
+    fifth of the memory that as many functions would, and touching shared memory is what it costs.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[object, ...]] = []
+        self._names: list[str] = []
+        self._below, self._above = ctypes.c_long(), ctypes.c_long()
+
+    def add_close(self) -> None:
+        """Append the closing of every descriptor but the standard ones and the one of `keep`."""
+        self.add("close_range", ctypes.c_long(3), self._below, 0)
+        self.add("close_range", self._above, 0x7FFFFFFF, 0)
+
+    def keep(self, descriptor: int) -> None:
+        """Say which descriptor is to stay open; above 3."""
+        self._below.value, self._above.value = descriptor - 1, descriptor + 1
+
+    def add(self, name: str, *arguments: object) -> None:
+        """Append a call.
+
+        Args:
+            name: Of the call, one of `CALLS`.
+            arguments: Numbers, pointers as bytes or ctypes arrays, `None` for a null pointer.
+        """
+        number = CALLS[name][platform.machine() == "aarch64"]
+        wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+        self._calls.append((ctypes.c_long(number), *wide))
+        self._names.append(name)
+
+    def take(self) -> None:
+        """Make the calls.
+
+        Raises:
+            OSError: One was refused.
+        """
+        call = _libc.syscall
+        for arguments in self._calls:
+            if call(*arguments) < 0:
+                _check(-1, self._names[self._calls.index(arguments)])
+
+
+class FilterCode:
+    """A seccomp filter, laid out for the kernel before it is needed.
 
     Args:
         program: Classic BPF, eight bytes an instruction.
+
+    Attributes:
+        code: The program, to be changed in place.
     """
-    code = ctypes.create_string_buffer(program, len(program))
-    header = _FilterHeader(len(program) // 8, ctypes.cast(code, ctypes.c_void_p))
-    arguments = [ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.byref(header)]
-    _check(_libc.prctl(_PR_SET_SECCOMP, *arguments, None, None), "prctl PR_SET_SECCOMP")
+
+    def __init__(self, program: bytes) -> None:
+        self.code = ctypes.create_string_buffer(program, len(program))
+        self._header = _FilterHeader(len(program) // 8, ctypes.cast(self.code, ctypes.c_void_p))
+        self._arguments = (
+            ctypes.c_ulong(_SECCOMP_MODE_FILTER),
+            ctypes.byref(self._header),
+            ctypes.c_ulong(0),
+            ctypes.c_ulong(0),
+        )
+
+    def install(self) -> None:
+        """Let it decide on every later system call, here and in all descendants."""
+        _check(_libc.prctl(_PR_SET_SECCOMP, *self._arguments), "prctl PR_SET_SECCOMP")
 
 
 def mount_tmpfs(target: str, flags: int, options: str) -> None:
@@ -101,13 +192,13 @@ def keep_mounts_private() -> None:
 def clone_tree(path: str) -> int:
     """A detached copy of the mounts at and under `path`, as a descriptor."""
     flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
-    return _syscall(f"open_tree {path}", _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
+    return syscall(f"open_tree {path}", _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
 
 
 def restrict_tree(tree: int, attributes: int) -> None:
     """Set `MOUNT_ATTR_*` on a mount and all mounts under it (Linux 5.12)."""
     attribute_words = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
-    _syscall(
+    syscall(
         "mount_setattr",
         _SYS_MOUNT_SETATTR,
         tree,
@@ -120,7 +211,7 @@ def restrict_tree(tree: int, attributes: int) -> None:
 
 def attach_tree(tree: int, target: str) -> None:
     """Attach a detached tree at `target`."""
-    _syscall(
+    syscall(
         f"move_mount {target}",
         _SYS_MOVE_MOUNT,
         tree,
@@ -148,6 +239,28 @@ def close_all_except(keep: Iterable[int]) -> None:
     low = 0
     for descriptor in sorted(set(keep)):
         if low < descriptor:
-            _syscall("close_range", _SYS_CLOSE_RANGE, low, descriptor - 1, 0)
+            syscall("close_range", _SYS_CLOSE_RANGE, low, descriptor - 1, 0)
         low = descriptor + 1
-    _syscall("close_range", _SYS_CLOSE_RANGE, low, 0x7FFFFFFF, 0)
+    syscall("close_range", _SYS_CLOSE_RANGE, low, 0x7FFFFFFF, 0)
+
+
+def use_huge_pages() -> int:
+    """Ask for huge pages under this process's anonymous memory, which makes it cheap to fork.
+
+    Returns:
+        Bytes that were collapsed; 0 where the kernel cannot (before Linux 6.1).
+    """
+    collapsed = 0
+    with open("/proc/self/maps") as lines:
+        regions = [line.split() for line in lines]
+    for fields in regions:
+        if len(fields) > 5 and fields[5] != "[heap]" or fields[1] != "rw-p":
+            continue
+        start, end = (int(part, 16) for part in fields[0].split("-"))
+        start, end = -(-start // _HUGE) * _HUGE, end // _HUGE * _HUGE
+        if end <= start:
+            continue
+        memory = ctypes.c_void_p(start)
+        if _libc.madvise(memory, ctypes.c_size_t(end - start), _MADV_COLLAPSE) == 0:
+            collapsed += end - start
+    return collapsed

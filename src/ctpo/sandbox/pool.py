@@ -1,38 +1,43 @@
-"""`Sandbox`: hands programs to cells, at most so many at once, in order of arrival."""
+"""`Sandbox`: runs programs, at most so many at once, each in a fresh confined process."""
 
 from __future__ import annotations
 
-import math
+import asyncio
+import itertools
 import os
+import re
 import threading
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
-from ctpo.sandbox import wire
+from ctpo.sandbox import arguments
+from ctpo.sandbox.dispatcher import Dispatcher
 from ctpo.sandbox.execution import Execution
-from ctpo.sandbox.protections import LIMITS_ONLY, RUNGS, Protections, SandboxUnavailable
-from ctpo.sandbox.server import Server, ServerGone
-from ctpo.sandbox.slots import Slot, Slots
+from ctpo.sandbox.job import Job
+from ctpo.sandbox.protections import SWITCHES, SYSTEM_CALLS, Protections, SandboxUnavailable
+from ctpo.sandbox.servers import BARE, LOADED, SESSIONS, Servers
+from ctpo.sandbox.session import Session
 
-_MOST_WORKERS = 256
+# What else a program may name that brings a preloaded module in.
+_BRINGS = {"numpy": ("scipy", "pandas", "matplotlib", "sklearn"), "mpmath": ("sympy",)}
 
 
 class Sandbox:
     """Runs untrusted Python programs, each in a fresh confined process. Thread-safe.
 
     Args:
-        workers: How many programs run at once; the number of processors by default.
+        workers: How many programs run at once; by default two for each processor, as far as the
+            machine has memory for them.
         timeout: Seconds of a program's own time: wall time less its wait for a processor.
-        memory_mb: Address space in MiB that each process of a program may add.
+        memory_mb: Address space in MiB that a program may add to the interpreter's.
         output_bytes: How much of stdout, and of stderr, is kept; writing more ends the program.
-        preload: Modules imported once, of which every program gets its own copy at once.
+        preload: Modules imported once, of which a program that names one gets its own copy at once.
+        sessions: How many sessions may be open at once.
+        most_waiting: How many programs may wait; who asks for more waits before asking.
         allow_weak: Whether to run with limits alone where the machine allows no more.
-
-    Attributes:
-        restarts: How often the server process was replaced after it died.
+        without: Protections to switch off, for tests; names in `protections.SWITCHES`.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -47,39 +52,68 @@ class Sandbox:
         memory_mb: int = 512,
         output_bytes: int = 65536,
         preload: Sequence[str] = (),
+        sessions: int = 64,
+        most_waiting: int = 100_000,
         allow_weak: bool = False,
+        without: Iterable[str] = (),
     ) -> None:
-        if workers is None:
-            workers = len(os.sched_getaffinity(0))
         for name, value in (
-            ("workers", workers),
             ("memory_mb", memory_mb),
             ("output_bytes", output_bytes),
+            ("sessions", sessions),
+            ("most_waiting", most_waiting),
         ):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if workers > _MOST_WORKERS:
-            raise ValueError(f"workers must be at most {_MOST_WORKERS}, not {workers}")
-        if isinstance(preload, str):
-            raise TypeError("preload must be a sequence of module names, not a str")
-        for module in preload:
-            if not all(part.isidentifier() for part in module.split(".")):
-                raise ValueError(f"preload must hold names of modules, not {module!r}")
-        self.timeout = _seconds(timeout)
-        self.restarts = 0
-        self._allow_weak = allow_weak
-        self._preload = tuple(preload)
+            arguments.check_count(name, value)
+        self._workers = arguments.workers(workers, memory_mb)
+        self.timeout = arguments.seconds(timeout)
+        modules = arguments.modules(preload)
+        switched_off = arguments.switches(without, SWITCHES)
+        self._names = _mentions(modules)
+        self._sessions = sessions
         self._limits = {"memory_bytes": memory_mb << 20, "output_bytes": output_bytes}
-        self._slots = Slots(workers)
-        self._server_lock = threading.Lock()
-        self._server: Server | None = None
-        self._protections: Protections | None = None
-        self._rung = LIMITS_ONLY
-        self._hello: wire.Header = {}
+        self._servers = Servers(modules, self._limits, switched_off, allow_weak=allow_weak)
+        kept = 1 << 30 if "output-limit" in switched_off else output_bytes
+        self._dispatcher = Dispatcher(self._workers, kept, most_waiting, self._servers.connect)
+        self._session_lane = threading.Lock()
+        self._session_numbers = itertools.count(1)
+        self._has_session_lane = False
         self._owner = 0
         self._closed = False
+
+    @property
+    def restarts(self) -> int:
+        """How often a server process was replaced after it died."""
+        return self._servers.restarts
+
+    @property
+    def memory_bytes(self) -> int:
+        """Address space a program may add to the interpreter's."""
+        return self._limits["memory_bytes"]
+
+    @property
+    def output_bytes(self) -> int:
+        """How much of each output is kept."""
+        return self._limits["output_bytes"]
+
+    @property
+    def workers(self) -> int:
+        """How many programs run at once."""
+        return self._workers
+
+    @property
+    def waiting(self) -> int:
+        """How many programs wait for a worker."""
+        return self._dispatcher.waiting
+
+    @property
+    def in_flight(self) -> int:
+        """How many programs are at work."""
+        return self._dispatcher.in_flight
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many programs ended with each status so far."""
+        return dict(self._dispatcher.outcomes)
 
     @property
     def protections(self) -> Protections:
@@ -88,24 +122,24 @@ class Sandbox:
         Raises:
             RuntimeError: The sandbox has not been started.
         """
-        if self._protections is None:
+        if self._servers.protections is None:
             raise RuntimeError("the sandbox has not been started: use it in a with statement")
-        return self._protections
+        return self._servers.protections
 
     def start(self) -> None:
-        """Start the server and find the strongest confinement on which a program runs.
+        """Start the servers and find the strongest confinement on which a program can run.
 
         Raises:
             SandboxUnavailable: A module to preload cannot be imported, or the machine allows
-                neither namespaces nor a user id of its own and `allow_weak` is false.
+                neither namespaces nor landlock and `allow_weak` is false.
             RuntimeError: It has been started before.
         """
         if self._owner:
             raise RuntimeError("a sandbox can be started once only")
         self._owner = os.getpid()
-        self._server = Server(self._preload)
         try:
-            self._climb()
+            self._servers.climb(self._workers, self._dispatcher.add)
+            self._dispatcher.start()
         except BaseException:
             self.close()
             raise
@@ -115,14 +149,11 @@ class Sandbox:
 
         Programs in flight end as `sandbox-failure`. In a fork of the owner this does nothing.
         """
-        if self._owner != os.getpid():
+        if self._owner != os.getpid() or self._closed:
             return
         self._closed = True
-        with self._server_lock:
-            server, self._server = self._server, None
-            if server is not None:
-                server.close()
-        self._slots.drop_idle()
+        self._dispatcher.close()
+        self._servers.close()
 
     def __enter__(self) -> Self:
         if not self._owner:
@@ -137,23 +168,68 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def run(self, code: str, *, stdin: str = "", timeout: float | None = None) -> Execution:
-        """Run one program; waits for a free worker and for its end.
+    async def __aenter__(self) -> Self:
+        if not self._owner:
+            await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    def submit(
+        self,
+        code: str,
+        *,
+        stdin: str = "",
+        files: Mapping[str, bytes | str] | None = None,
+        collect: Sequence[str] = (),
+        timeout: float | None = None,
+        seed: int = 0,
+        flow: Hashable = None,
+    ) -> Future[Execution]:
+        """Ask for a program to be run; its outcome comes as a future, which can be cancelled.
 
         Args:
             code: Python source, run as `__main__`.
             stdin: Its standard input.
+            files: What lies in its working directory, by relative path.
+            collect: Relative paths of files whose content is wanted afterwards, 16 MiB together.
             timeout: Seconds of its own time; the sandbox's by default.
+            seed: For the random numbers of Python, numpy and sympy.
+            flow: On whose behalf. Flows take turns, whatever each has waiting.
 
         Raises:
             RuntimeError: The sandbox is not started, closed, or was inherited through a fork.
             TypeError: An argument has the wrong type.
-            ValueError: `timeout` is not a positive finite number.
+            ValueError: `timeout` is not a positive finite number, or a path is not relative.
         """
         self._check_usable()
-        seconds = self.timeout if timeout is None else _seconds(timeout)
-        program = (_encoded("code", code), _encoded("stdin", stdin))
-        return self._run(*program, timeout=seconds, submitted=time.monotonic())
+        job = self._job(code, stdin, files, collect, timeout, seed, flow)
+        self._dispatcher.submit(job)
+        return job.future
+
+    def run(
+        self,
+        code: str,
+        *,
+        stdin: str = "",
+        files: Mapping[str, bytes | str] | None = None,
+        collect: Sequence[str] = (),
+        timeout: float | None = None,
+        seed: int = 0,
+    ) -> Execution:
+        """Run one program; waits for a free worker and for its end.
+
+        Arguments and errors are those of `submit`.
+        """
+        return _wait(
+            self.submit(code, stdin=stdin, files=files, collect=collect, timeout=timeout, seed=seed)
+        )
 
     def run_many(
         self,
@@ -161,6 +237,7 @@ class Sandbox:
         *,
         stdin: str | Sequence[str] = "",
         timeout: float | None = None,
+        seed: int = 0,
     ) -> list[Execution]:
         """Run programs at once, as far as there are workers; outcomes in the order of `codes`.
 
@@ -168,32 +245,102 @@ class Sandbox:
             codes: Python sources.
             stdin: Standard input of all of them, or of each.
             timeout: Seconds of each program's own time; the sandbox's by default.
+            seed: For each program's random numbers.
 
         Raises:
-            RuntimeError: As in `run`.
-            TypeError: As in `run`.
-            ValueError: As in `run`, or `stdin` has another length than `codes`.
+            RuntimeError: As in `submit`.
+            TypeError: As in `submit`.
+            ValueError: As in `submit`, or `stdin` has another length than `codes`.
+        """
+        futures: list[Future[Execution]] = []
+        try:
+            for job in self._jobs(codes, stdin, timeout, seed):
+                self._dispatcher.submit(job)
+                futures.append(job.future)
+            return [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+    async def arun(
+        self,
+        code: str,
+        *,
+        stdin: str = "",
+        files: Mapping[str, bytes | str] | None = None,
+        collect: Sequence[str] = (),
+        timeout: float | None = None,
+        seed: int = 0,
+        flow: Hashable = None,
+    ) -> Execution:
+        """As `submit`, for asyncio; cancelling the task ends the program."""
+        while self._dispatcher.full and not self._closed:
+            await asyncio.sleep(0.01)
+        future = self.submit(
+            code,
+            stdin=stdin,
+            files=files,
+            collect=collect,
+            timeout=timeout,
+            seed=seed,
+            flow=flow,
+        )
+        return await asyncio.wrap_future(future)
+
+    async def arun_many(
+        self,
+        codes: Sequence[str],
+        *,
+        stdin: str | Sequence[str] = "",
+        timeout: float | None = None,
+        seed: int = 0,
+    ) -> list[Execution]:
+        """As `run_many`, for asyncio."""
+        futures = []
+        try:
+            for job in self._jobs(codes, stdin, timeout, seed):
+                while self._dispatcher.full and not self._closed:
+                    await asyncio.sleep(0.01)
+                self._dispatcher.submit(job)
+                futures.append(asyncio.wrap_future(job.future))
+            return list(await asyncio.gather(*futures))
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+    def session(self) -> Session:
+        """An interpreter that keeps its state from call to call, to be used in a with statement.
+
+        Raises:
+            RuntimeError: The sandbox is not usable, or too many sessions are open.
+            SandboxUnavailable: Programs could fork here, so that calls cannot be kept apart.
         """
         self._check_usable()
-        seconds = self.timeout if timeout is None else _seconds(timeout)
-        if isinstance(codes, str):
-            raise TypeError("codes must be a sequence of str, not a str")
-        if not codes:
-            return []
-        inputs = [stdin] * len(codes) if isinstance(stdin, str) else list(stdin)
-        if len(inputs) != len(codes):
-            raise ValueError(f"stdin has {len(inputs)} entries for {len(codes)} codes")
-        programs = [
-            (_encoded("codes", code), _encoded("stdin", text))
-            for code, text in zip(codes, inputs, strict=True)
-        ]
-        submitted = time.monotonic()
+        if SYSTEM_CALLS not in self.protections.in_force:
+            raise SandboxUnavailable("sessions need the allow-list of system calls")
+        with self._session_lane:
+            if not self._has_session_lane:
+                self._dispatcher.add(self._servers.place(SESSIONS, self._sessions))
+                self._has_session_lane = True
+        return Session(
+            next(self._session_numbers), SESSIONS, self._dispatcher, self._job, self._sessions
+        )
 
-        def run(program: tuple[bytes, bytes]) -> Execution:
-            return self._run(*program, timeout=seconds, submitted=submitted)
-
-        with ThreadPoolExecutor(min(self._slots.count, len(programs))) as threads:
-            return list(threads.map(run, programs))
+    async def statistics(self) -> Mapping[str, object]:
+        """Numbers for whoever watches: `workers`, `in_flight`, `waiting`, `restarts`, `outcomes` by
+        status, sums of `queue_seconds`, `wall_seconds` and `cpu_seconds`, and `protections`.
+        """  # noqa: D205
+        return {
+            "workers": self._workers,
+            "in_flight": self.in_flight,
+            "waiting": self.waiting,
+            "restarts": self.restarts,
+            "outcomes": self.outcomes,
+            **self._dispatcher.seconds,
+            "protections": list(self.protections.in_force),
+        }
 
     def _check_usable(self) -> None:
         if not self._owner:
@@ -205,73 +352,44 @@ class Sandbox:
         if self._closed:
             raise RuntimeError("the sandbox is closed")
 
-    def _climb(self) -> None:
-        """Find the first rung of the ladder that carries a program."""
-        refusals: list[str] = []
-        for rung in RUNGS:
-            if rung == LIMITS_ONLY and not self._allow_weak:
-                raise SandboxUnavailable(
-                    "this machine allows no confinement worth the name:\n"
-                    + "\n".join(f"  {refusal}" for refusal in refusals)
-                    + "\nallow_weak=True runs programs with limits only: they can then read, write"
-                    " and reach whatever their caller can"
-                )
-            self._rung = rung
-            trial = self._run(b"", b"", timeout=self.timeout, submitted=time.monotonic())
-            if trial.status == "sandbox-failure":
-                refusals.append(f"{rung}: {trial.failure}")
-                continue
-            self._protections = Protections.found(
-                self._hello["in_force"], self._hello["missing"], rung, "; ".join(refusals)
-            )
-            return
-        raise SandboxUnavailable("no program could be run:\n" + "\n".join(refusals))
+    def _job(
+        self,
+        code: str,
+        stdin: str,
+        files: Mapping[str, bytes | str] | None,
+        collect: Sequence[str],
+        timeout: float | None,
+        seed: int,
+        flow: Hashable,
+    ) -> Job:
+        return Job(
+            code=arguments.encoded("code", code),
+            stdin=arguments.encoded("stdin", stdin),
+            files=arguments.files(files),
+            collect=arguments.names(collect),
+            timeout=self.timeout if timeout is None else arguments.seconds(timeout),
+            seed=arguments.seed(seed),
+            flow=flow,
+            lane=LOADED if self._names is not None and self._names.search(code) else BARE,
+        )
 
-    def _run(self, code: bytes, stdin: bytes, *, timeout: float, submitted: float) -> Execution:
-        slot = self._slots.take()
-        taken = time.monotonic()
-        try:
-            if self._closed:
-                raise ServerGone("the sandbox was closed")
-            if not (slot.usable() and self._server_alive()):
-                self._new_cell(slot)
-            taken = time.monotonic()
-            return slot.execute(code, stdin, timeout=timeout, queue_seconds=taken - submitted)
-        except (OSError, EOFError, ValueError, ServerGone, SandboxUnavailable) as error:
-            slot.drop()
-            why = "the sandbox was closed" if self._closed else f"{type(error).__name__}: {error}"
-            now = time.monotonic()
-            return Execution.failed(why, wall_seconds=now - taken, queue_seconds=taken - submitted)
-        except BaseException:
-            slot.drop()  # interrupted: what the cell answers now is nobody's
-            raise
-        finally:
-            if self._closed:
-                slot.drop()
-            self._slots.give_back(slot)
-
-    def _new_cell(self, slot: Slot) -> None:
-        slot.drop()
-        with self._server_lock:
-            if self._closed:
-                raise ServerGone("the sandbox was closed")
-            if not self._server_alive():
-                dead, self._server = self._server, None
-                if dead is not None:
-                    dead.close()
-                    self.restarts += 1
-                self._server = Server(self._preload)
-            assert self._server is not None
-            request = {"slot": slot.number, "rung": self._rung, **self._limits}
-            slot.cell, self._hello = self._server.new_cell(request)
-        if self._protections is not None:
-            lost = set(self._protections.in_force) - set(self._hello["in_force"])
-            if lost:
-                raise ServerGone("a new cell lacks: " + "; ".join(sorted(lost)))
-
-    def _server_alive(self) -> bool:
-        server = self._server
-        return server is not None and server.alive()
+    def _jobs(
+        self, codes: Sequence[str], stdin: str | Sequence[str], timeout: float | None, seed: int
+    ) -> list[Job]:
+        self._check_usable()
+        if isinstance(codes, str):
+            raise TypeError("codes must be a sequence of str, not a str")
+        inputs = [stdin] * len(codes) if isinstance(stdin, str) else list(stdin)
+        if len(inputs) != len(codes):
+            raise ValueError(f"stdin has {len(inputs)} entries for {len(codes)} codes")
+        flow = object()
+        for code in codes:
+            if not isinstance(code, str):
+                raise TypeError(f"codes must hold str, not {type(code).__name__}")
+        return [
+            self._job(code, text, None, (), timeout, seed, flow)
+            for code, text in zip(codes, inputs, strict=True)
+        ]
 
 
 def probe() -> Protections:
@@ -284,16 +402,18 @@ def probe() -> Protections:
         return sandbox.protections
 
 
-def _seconds(timeout: float) -> float:
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
-        raise TypeError(f"timeout must be a number, not {type(timeout).__name__}")
-    if not (math.isfinite(timeout) and timeout > 0):
-        raise ValueError(f"timeout must be positive and finite, not {timeout}")
-    return float(timeout)
+def _wait(future: Future[Execution]) -> Execution:
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # interrupted: nobody waits for it any more
+        raise
 
 
-def _encoded(name: str, text: str) -> bytes:
-    if not isinstance(text, str):
-        raise TypeError(f"{name} must be a str, not {type(text).__name__}")
-    # A lone surrogate is the program's error, which it is to meet as Python would.
-    return text.encode("utf-8", "surrogatepass")
+def _mentions(preload: Sequence[str]) -> re.Pattern[str] | None:
+    """Matches programs that profit from the preloaded modules; the others start faster bare."""
+    if not preload:
+        return None
+    roots = {name.split(".")[0] for name in preload}
+    names = roots | {more for root in roots for more in _BRINGS.get(root, ())}
+    return re.compile(r"\b(?:" + "|".join(map(re.escape, sorted(names))) + r")\b")

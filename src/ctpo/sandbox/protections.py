@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-LIMITS = "limits on CPU time, address space, file size and descriptors of each process"
+LIMITS = "limits on CPU time, address space, file size, descriptors and output"
 PROCESS_LIMIT = "limit on the number of processes and threads"
 CLEAN_UP = "every process a program leaves behind is killed"
 NO_NEW_PRIVILEGES = "no new privileges, no capabilities"
-OWN_USER = "an unprivileged user id of its own for every worker"
-OTHERS_HIDDEN = "no other process can be seen or signalled"
+OWN_USER = "an unprivileged user id of its own for every program"
+OTHERS_HIDDEN = "no process outside can be seen or signalled"
 NO_NETWORK = "no network"
 READ_ONLY_VIEW = "a read-only view of the interpreter and the system's libraries, nothing else"
 SCRATCH = "a private scratch directory, limited in size, gone after the run"
 NO_IPC = "no shared memory or message queue outlives a run"
-NO_NAMESPACES = "no further namespaces"
-UNCONTAINED = "no sockets to the hypervisor, no keyrings, no io_uring"
+SYSTEM_CALLS = "allow-list of system calls: no fork, exec, sockets, signals to others"
+LANDLOCK = "landlock on files and signals"
 OWN_TIME = "time-outs count the program's own time"
-SYSTEM_CALLS = "allow-list of system calls"
 MEMORY_SUM = "limit on the memory of all processes of a program together"
 
 ALL = (
@@ -32,10 +31,9 @@ ALL = (
     READ_ONLY_VIEW,
     SCRATCH,
     NO_IPC,
-    NO_NAMESPACES,
-    UNCONTAINED,
-    OWN_TIME,
     SYSTEM_CALLS,
+    LANDLOCK,
+    OWN_TIME,
     MEMORY_SUM,
 )
 
@@ -43,10 +41,33 @@ ALL = (
 RUNGS = (
     "user, mount, process, network and IPC namespaces",
     "mount, process, network and IPC namespaces as root",
-    "a user id of its own",
+    "landlock and an allow-list of system calls, without namespaces",
     "limits only",
 )
-USER_NAMESPACE, ROOT_NAMESPACES, USER_ID, LIMITS_ONLY = RUNGS
+USER_NAMESPACE, ROOT_NAMESPACES, LANDLOCK_ONLY, LIMITS_ONLY = RUNGS
+
+# What the tests and `ctpo sandbox check --without` can switch off, one at a time, to see that
+# something then comes through.
+SWITCHES = (
+    "seccomp",
+    "landlock",
+    "user-ids",
+    "view",
+    "network-namespace",
+    "process-namespace",
+    "capabilities",
+    "address-space",
+    "cpu-time",
+    "processes",
+    "descriptors",
+    "file-size",
+    "scratch-size",
+    "fresh-scratch",
+    "fresh-process",
+    "output-limit",
+    "time-out",
+    "environment",
+)
 
 
 class SandboxUnavailable(RuntimeError):
@@ -58,11 +79,13 @@ class Protections:
     """Which protections are in force, in words, as found by trying them.
 
     Attributes:
+        rung: The step of the ladder.
         in_force: Protections that every program runs under.
         missing: The others, each as `name: reason`.
         weak: Whether only limits apply, so that the program can do what its caller can.
     """
 
+    rung: str
     in_force: tuple[str, ...]
     missing: tuple[str, ...]
     weak: bool
@@ -71,23 +94,19 @@ class Protections:
     def found(
         cls, in_force: Sequence[str], missing: Mapping[str, str], rung: str, refusals: str
     ) -> Protections:
-        """What a cell reported.
+        """What a fork server reported.
 
         Args:
             in_force: Names of what is in force.
-            missing: Reasons, by name, that are the cell's own.
+            missing: Reasons, by name, that are its own.
             rung: Where it stands on the ladder.
             refusals: Why it does not stand higher.
         """
-        reasons = {
-            SYSTEM_CALLS: "not in this version",
-            MEMORY_SUM: "not in this version: each process has a limit of its own",
-            **missing,
-        }
         absent = [name for name in ALL if name not in in_force]
         return cls(
+            rung=rung,
             in_force=tuple(in_force),
-            missing=tuple(f"{name}: {reasons.get(name, refusals)}" for name in absent),
+            missing=tuple(f"{name}: {missing.get(name, refusals)}" for name in absent),
             weak=rung == LIMITS_ONLY,
         )
 

@@ -1,45 +1,66 @@
-"""The one directory a program may write to: new before each run, gone after it."""
+"""A slot's scratch directory: the one place its programs may write to, new after each that did."""
 
 from __future__ import annotations
 
 import os
 import shutil
 
-from ctpo.sandbox import kernel
-from ctpo.sandbox.plan import SCRATCH_BYTES, SCRATCH_INODES, Plan
+from ctpo.sandbox import kernel, view
+from ctpo.sandbox.plan import SCRATCH, SCRATCH_BYTES, SCRATCH_INODES, Plan
 
 
 class Scratch:
-    """A tmpfs in the cell's own view, or a directory of the host's where there is no view.
+    """A tmpfs in the slot's copy of the view, or a directory of the host's where there is none.
 
     Args:
-        plan: Where it is and whose it is.
+        plan: Where it is.
+        slot: Whose it is.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._path = plan.scratch
-        self._tmpfs = plan.namespaces
-        self._uid = os.geteuid() if plan.uid is None else plan.uid
+    def __init__(self, plan: Plan, slot: int) -> None:
+        self._tmpfs = plan.view
+        self._reuse = "fresh-scratch" in plan.without
+        uid = plan.uid(slot)
+        self._uid = os.geteuid() if uid is None else uid
+        size = f"size={SCRATCH_BYTES},nr_inodes={SCRATCH_INODES},"
+        if "scratch-size" in plan.without:
+            size = ""
+        self._options = f"{size}mode=700,uid={self._uid},gid={self._uid}"
+        if plan.view:
+            self.path = view.root_of(slot) + SCRATCH
+        else:
+            assert plan.host_scratch is not None
+            self.path = os.path.join(plan.host_scratch, str(slot))
+        self._made = False
+        self._clean: tuple[int, ...] = ()
 
-    def create(self) -> None:
-        """Make it, empty and the program's own."""
+    def renew(self) -> bool:
+        """Make it empty and the slot's own, unless it is both already; whether it is a new one."""
+        if self._made:
+            if self._reuse or self._state() == self._clean:
+                return False
+            self.remove()
         if self._tmpfs:
             flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-            kernel.mount_tmpfs(
-                self._path,
-                flags,
-                f"size={SCRATCH_BYTES},nr_inodes={SCRATCH_INODES},mode=700,"
-                f"uid={self._uid},gid={self._uid}",
-            )
+            kernel.mount_tmpfs(self.path, flags, self._options)
         else:
-            # What a cell that was killed left behind is not handed to the next.
-            shutil.rmtree(self._path, ignore_errors=True)
-            os.mkdir(self._path, 0o700)
-            os.chown(self._path, self._uid, -1)
+            # What a server that was killed left behind is not handed to the next.
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.mkdir(self.path, 0o700)
+            os.chown(self.path, self._uid, -1)
+        # Whatever is made in it sets another time, even within the same tick of the clock.
+        os.utime(self.path, ns=(0, 0))
+        self._made, self._clean = True, self._state()
+        return True
 
     def remove(self) -> None:
         """Throw it away."""
         if self._tmpfs:
-            kernel.unmount(self._path)
+            kernel.unmount(self.path)
         else:
-            shutil.rmtree(self._path)
+            shutil.rmtree(self.path, ignore_errors=True)
+        self._made = False
+
+    def _state(self) -> tuple[int, ...]:
+        s = os.stat(self.path)
+        return (s.st_mode, s.st_uid, s.st_gid, s.st_size, s.st_nlink, s.st_mtime_ns)

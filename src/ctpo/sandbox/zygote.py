@@ -1,4 +1,4 @@
-"""The server process: imports what programs will want, once, and forks cells on request.
+"""The server process: imports what programs will want, once, and forks fork servers on request.
 
 It never sees a program. What it knows, every program's process starts with a copy of.
 """
@@ -18,7 +18,7 @@ import tempfile
 import traceback
 from typing import Any
 
-from ctpo.sandbox import entrance, kernel, program, view, wire
+from ctpo.sandbox import entrance, kernel, wire
 from ctpo.sandbox.cleanup import end_children
 from ctpo.sandbox.plan import INNER_UID, Plan, spare_uid
 from ctpo.sandbox.protections import ROOT_NAMESPACES, USER_NAMESPACE
@@ -46,31 +46,40 @@ def main(control: int, parent: int, preload: str) -> None:
     try:
         for name in filter(None, preload.split(",")):
             importlib.import_module(name)
-        _seed()
+        _warm()
     except BaseException as error:
         wire.send(connection, {"error": f"preload: {type(error).__name__}: {error}"})
         raise
     gc.collect()
     gc.freeze()
+    kernel.use_huge_pages()
     wire.send(connection, {})
     Zygote(connection).serve(parent_process)
 
 
-def _seed() -> None:
-    """Every program starts from the random state it inherits, the same for all of them."""
+def _warm() -> None:
+    """Have the preloaded modules do once what they put off until first use."""
     if "numpy" in sys.modules:
         # numpy imports it on first use; every program would then seed its own.
         importlib.import_module("numpy.random")
-    for name in ("numpy.random", "sympy.core.random"):
-        if name in sys.modules:
-            sys.modules[name].seed(program.SEED)
+        numpy = sys.modules["numpy"]
+        numpy.linalg.solve(numpy.eye(3), numpy.ones(3))
+    if "sympy" in sys.modules:
+        sympy = sys.modules["sympy"]
+        x = sympy.Symbol("x")
+        sympy.solve(x**2 - 2 * x - 3, x)
+        sympy.simplify(sympy.sin(x) ** 2 + sympy.cos(x) ** 2)
+        sympy.integrate(x * sympy.exp(x), x)
+        sympy.factorint(2**31 + 11)
+        str(sympy.expand((x + 1) ** 3)), sympy.N(sympy.pi, 30)
+        sympy.core.cache.clear_cache()
 
 
 class Zygote:
-    """Forks cells.
+    """Forks fork servers.
 
     Args:
-        connection: To the parent, which asks for a cell by number, rung and limits.
+        connection: To the parent, which asks for a server by number, rung and limits.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -87,47 +96,49 @@ class Zygote:
         try:
             while parent_process not in dict(poll.poll()):
                 try:
-                    request, _, _ = wire.receive(self._connection)
+                    request, _ = wire.receive(self._connection)
                 except (EOFError, ConnectionResetError):
                     return
                 try:
-                    cell = self._fork_cell(request)
+                    caller = self._fork_warden(request)
                 except OSError as error:
                     wire.send(self._connection, {"error": str(error)})
                     continue
-                wire.send(self._connection, {}, descriptors=[cell.fileno()])
-                cell.close()
+                wire.send(self._connection, {}, [caller.fileno()])
+                caller.close()
         finally:
             end_children(self._proc)
             if self._host_scratch is not None:
                 shutil.rmtree(self._host_scratch, ignore_errors=True)
 
-    def _fork_cell(self, request: dict[str, Any]) -> socket.socket:
-        """Replace a cell by a new one; the caller's end of the connection to it."""
-        slot, rung = int(request["slot"]), str(request["rung"])
-        self._end_cell(slot)
+    def _fork_warden(self, request: dict[str, Any]) -> socket.socket:
+        """Replace a fork server by a new one; the caller's end of the connection to it."""
+        number, rung = int(request.pop("number")), str(request["rung"])
+        self._end_warden(number)
+        without = frozenset(request.pop("without"))
         namespaces = rung in (USER_NAMESPACE, ROOT_NAMESPACES)
         plan = Plan(
-            rung=rung,
-            outer_uid=spare_uid(rung, slot),
-            scratch=view.SCRATCH if namespaces else self._scratch_on_host(slot),
-            memory_bytes=int(request["memory_bytes"]),
-            output_bytes=int(request["output_bytes"]),
+            outer_uid=spare_uid(rung, number),
+            host_scratch=None
+            if namespaces and "view" not in without
+            else self._scratch_on_host(number),
+            without=without,
+            **request,
         )
-        callers, cells = socket.socketpair()
-        gate, cells_gate = socket.socketpair()
+        callers, wardens = wire.pair()
+        gate, wardens_gate = wire.pair()
         pid = os.fork()
         if pid == 0:
             try:
-                entrance.enter(plan, cells, cells_gate)
+                entrance.enter(plan, wardens, wardens_gate)
             except BaseException:
                 traceback.print_exc()  # into the file the parent reads
                 raise
             finally:
                 os._exit(0)
-        self._pids[slot] = pid
-        cells.close()
-        cells_gate.close()
+        self._pids[number] = pid
+        wardens.close()
+        wardens_gate.close()
         with gate:
             # It says nothing where there is no user namespace, or none to be had.
             if rung == USER_NAMESPACE and gate.recv(1) == entrance.NAMESPACED:
@@ -135,21 +146,23 @@ class Zygote:
                 gate.sendall(entrance.NAMESPACED)
         return callers
 
-    def _end_cell(self, slot: int) -> None:
+    def _end_warden(self, number: int) -> None:
         # First what ended by itself: a reaped pid may be somebody else's by now.
         with contextlib.suppress(ChildProcessError):
             while ended := os.waitpid(-1, os.WNOHANG)[0]:
-                self._pids = {number: pid for number, pid in self._pids.items() if pid != ended}
-        pid = self._pids.pop(slot, None)
+                self._pids = {n: pid for n, pid in self._pids.items() if pid != ended}
+        pid = self._pids.pop(number, None)
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
-    def _scratch_on_host(self, slot: int) -> str:
+    def _scratch_on_host(self, number: int) -> str:
         if self._host_scratch is None:
-            self._host_scratch = tempfile.mkdtemp(prefix="ctpo-sandbox-")
+            self._host_scratch = tempfile.mkdtemp(prefix=f"ctpo-sandbox-{os.getppid()}-")
             os.chmod(self._host_scratch, 0o711)
-        return os.path.join(self._host_scratch, str(slot))
+        path = os.path.join(self._host_scratch, str(number))
+        os.makedirs(path, 0o711, exist_ok=True)
+        return path
 
 
 def _map_ids(pid: int, plan: Plan) -> None:
@@ -160,7 +173,7 @@ def _map_ids(pid: int, plan: Plan) -> None:
         # Without it an unprivileged process may not map a group.
         _write(f"/proc/{pid}/setgroups", "deny")
     else:
-        uids = gids = f"0 0 1\n{INNER_UID} {plan.outer_uid} 1"
+        uids = gids = f"0 0 1\n{INNER_UID} {plan.outer_uid} {plan.slots}"
     _write(f"/proc/{pid}/gid_map", gids)
     _write(f"/proc/{pid}/uid_map", uids)
 

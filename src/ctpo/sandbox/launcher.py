@@ -1,4 +1,4 @@
-"""The caller's side of the zygote: start it, ask it for cells, end it."""
+"""The caller's side of the zygote: start it, ask it for fork servers, end it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ _ANSWER_SECONDS = 30.0
 _END_SECONDS = 10.0
 _NOTES_BYTES = 2000
 
-_SOURCE = Path(__file__).resolve().parents[2]
-# The package may not be installed; its place leaves sys.path again, where programs would see it.
+# Only what the zygote needs: the package's own `__init__` imports the caller's side with asyncio,
+# and every page of that would be mapped in every child. The package need not be on sys.path either,
+# where programs would see its neighbours.
 _BOOT = """
-import sys
-sys.path.insert(0, sys.argv[1])
+import sys, types
+for name, place in zip(("ctpo", "ctpo.sandbox"), sys.argv[1:3]):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [place]
 from ctpo.sandbox.zygote import main
-del sys.path[0]
-main(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+main(int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
 """
+_SOURCE = Path(__file__).resolve().parent
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/nonexistent",
     "LANG": "C.UTF-8",
+    "TZ": "UTC",
     "PYTHONUTF8": "1",
     "PYTHONHASHSEED": "0",
     # One program, one processor; and threads in the zygote would not survive the fork.
@@ -43,31 +47,38 @@ _ENVIRONMENT = {
 }
 
 
-class ServerGone(Exception):
+class LauncherGone(Exception):
     """The server process ended or does not answer; the message says what is known."""
 
 
-class Server:
+class Launcher:
     """A running zygote.
 
     Args:
         preload: Modules to import before forking.
+        environment: Whether its environment is ours alone; false lets the caller's through.
 
     Raises:
         SandboxUnavailable: It did not start, or a module could not be imported.
     """
 
-    def __init__(self, preload: Sequence[str]) -> None:
-        ours, theirs = socket.socketpair()
+    def __init__(self, preload: Sequence[str], *, environment: bool = True) -> None:
+        ours, theirs = wire.pair()
         self._connection = ours
         self._notes = open(os.memfd_create("ctpo-sandbox-stderr", os.MFD_CLOEXEC), "rb")
         with theirs:
-            arguments = [str(_SOURCE), str(theirs.fileno()), str(os.getpid()), ",".join(preload)]
+            arguments = [
+                str(_SOURCE.parent),
+                str(_SOURCE),
+                str(theirs.fileno()),
+                str(os.getpid()),
+                ",".join(preload),
+            ]
             try:
                 self._process = subprocess.Popen(
                     # As -I, but the hash seed in the environment (which is all ours) counts.
                     [sys.executable, "-s", "-P", "-c", _BOOT, *arguments],
-                    env=_ENVIRONMENT | _library_path(),
+                    env=({} if environment else dict(os.environ)) | _ENVIRONMENT | _library_path(),
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -81,7 +92,7 @@ class Server:
                 raise SandboxUnavailable(f"cannot start {sys.executable}: {error}") from error
         try:
             self._connection.settimeout(_START_SECONDS)
-            answer, _, _ = wire.receive(self._connection)
+            answer, _ = wire.receive(self._connection)
             self._connection.settimeout(_ANSWER_SECONDS)
         except (OSError, EOFError, ValueError) as error:
             notes = self.notes()
@@ -109,35 +120,35 @@ class Server:
         text = os.pread(notes, _NOTES_BYTES, max(0, os.fstat(notes).st_size - _NOTES_BYTES))
         return "\n" + text.decode(errors="replace") if text else ""
 
-    def new_cell(self, request: wire.Header) -> tuple[socket.socket, wire.Header]:
-        """A cell in the place of the one of the same number, and what is in force there.
+    def new_warden(self, request: wire.Header) -> tuple[socket.socket, wire.Header]:
+        """A fork server in the place of the one of the same number, and what is in force there.
 
         Raises:
-            OSError: The cell could not be set up; the message names the step.
-            ServerGone: The server did not answer.
+            OSError: It could not be set up; the message names the step.
+            LauncherGone: Nothing answered.
         """
         try:
             wire.send(self._connection, request)
-            answer, _, descriptors = wire.receive(self._connection)
+            answer, descriptors = wire.receive(self._connection)
         except (OSError, EOFError, ValueError) as error:
-            raise ServerGone(f"the sandbox's server is gone: {error}{self.notes()}") from None
+            raise LauncherGone(f"the sandbox's server is gone: {error}{self.notes()}") from None
         if "error" in answer:
             raise OSError(str(answer["error"]))
         (descriptor,) = descriptors
-        cell = socket.socket(fileno=descriptor)
+        warden = socket.socket(fileno=descriptor)
         try:
-            cell.settimeout(_ANSWER_SECONDS)
-            hello, _, _ = wire.receive(cell)
+            warden.settimeout(_ANSWER_SECONDS)
+            hello, _ = wire.receive(warden)
         except (OSError, EOFError, ValueError) as error:
-            cell.close()
-            raise ServerGone(f"a cell did not start: {error}{self.notes()}") from None
+            warden.close()
+            raise LauncherGone(f"a fork server did not start: {error}{self.notes()}") from None
         if "error" in hello:
-            cell.close()
+            warden.close()
             raise OSError(str(hello["error"]))
-        return cell, hello
+        return warden, hello
 
     def close(self) -> None:
-        """End it, its cells and their programs; returns when they are gone."""
+        """End it, its fork servers and their programs; returns when they are gone."""
         try:
             # Not just close: a fork of the caller may hold a duplicate.
             self._connection.shutdown(socket.SHUT_RDWR)

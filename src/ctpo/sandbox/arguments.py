@@ -1,0 +1,152 @@
+"""What callers may pass, checked before any work is done."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from ctpo.sandbox import archive
+
+_MOST_WORKERS = 256
+_WORKERS_PER_PROCESSOR = 2
+
+
+def check_count(name: str, value: object) -> None:
+    """Check a whole number from 1.
+
+    Raises:
+        TypeError: It is none.
+        ValueError: It is smaller.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+def workers(value: int | None, memory_mb: int) -> int:
+    """How many programs run at once: what was asked for, or what fits the machine.
+
+    Raises:
+        TypeError: It is no int.
+        ValueError: There are too few or too many, or the machine has too little memory for them.
+    """
+    memory = machine_memory_mb()
+    if value is None:
+        wanted = _WORKERS_PER_PROCESSOR * len(os.sched_getaffinity(0))
+        return max(1, min(wanted, memory // memory_mb, _MOST_WORKERS))
+    check_count("workers", value)
+    if value > _MOST_WORKERS:
+        raise ValueError(f"workers must be at most {_MOST_WORKERS}, not {value}")
+    if value * memory_mb > memory and value > 1:
+        raise ValueError(
+            f"workers × memory_mb is {value} × {memory_mb} MiB, but the machine has {memory} MiB: "
+            f"all programs at their limit would not fit"
+        )
+    return value
+
+
+def machine_memory_mb() -> int:
+    """Memory in MiB of the machine, or of this process's control group if that is less."""
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError), open(path) as file:
+            most = min(most, int(file.read()))
+    return most >> 20
+
+
+def modules(preload: Sequence[str]) -> tuple[str, ...]:
+    """Names of modules.
+
+    Raises:
+        TypeError: It is one str.
+        ValueError: It has something else.
+    """
+    if isinstance(preload, str):
+        raise TypeError("preload must be a sequence of module names, not a str")
+    for module in preload:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ValueError(f"preload must hold names of modules, not {module!r}")
+    return tuple(preload)
+
+
+def switches(without: Iterable[str], known: Collection[str]) -> frozenset[str]:
+    """Names of protections.
+
+    Raises:
+        ValueError: One is not known.
+    """
+    names = frozenset(without)
+    if unknown := names - set(known):
+        raise ValueError(f"without must hold names of {known}, not {sorted(unknown)}")
+    return names
+
+
+def seconds(timeout: float) -> float:
+    """A positive finite number.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not positive, or not finite.
+    """
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
+        raise TypeError(f"timeout must be a number, not {type(timeout).__name__}")
+    if not (math.isfinite(timeout) and timeout > 0):
+        raise ValueError(f"timeout must be positive and finite, not {timeout}")
+    return float(timeout)
+
+
+def seed(value: int) -> int:
+    """A number that numpy takes for a seed, too.
+
+    Raises:
+        TypeError: It is no int.
+        ValueError: It is negative or has more than 32 bits.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"seed must be an int, not {type(value).__name__}")
+    if not 0 <= value < 1 << 32:
+        raise ValueError(f"seed must be from 0 to 2**32 - 1, not {value}")
+    return value
+
+
+def encoded(name: str, text: str) -> bytes:
+    """Text as bytes; a lone surrogate is the program's error, to be met as Python would.
+
+    Raises:
+        TypeError: It is no str.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a str, not {type(text).__name__}")
+    return text.encode("utf-8", "surrogatepass")
+
+
+def files(given: Mapping[str, bytes | str] | None) -> dict[str, bytes]:
+    """Files to lay out, as bytes.
+
+    Raises:
+        TypeError: A name is no str or a content neither bytes nor str.
+        ValueError: A name is no relative path that stays below.
+    """
+    checked = {}
+    for name, content in (given or {}).items():
+        if not isinstance(content, (bytes, str)):
+            raise TypeError(f"files[{name!r}] must be bytes or str, not {type(content).__name__}")
+        checked[archive.check_name(name)] = (
+            content.encode() if isinstance(content, str) else bytes(content)
+        )
+    return checked
+
+
+def names(collect: Sequence[str]) -> tuple[str, ...]:
+    """Files to collect.
+
+    Raises:
+        TypeError: It is one str, or holds something else.
+        ValueError: A name is no relative path that stays below.
+    """
+    if isinstance(collect, str):
+        raise TypeError("collect must be a sequence of paths, not a str")
+    return tuple(archive.check_name(name) for name in collect)

@@ -1,0 +1,153 @@
+"""What attacks aim at, all of it harmless and on this machine, and the evidence of success."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+_HOST = "127.0.0.1"
+_DAEMON_SECONDS = 2.0
+
+
+class Stand:
+    """Sockets, files and a process for attacks to reach. To be entered before the sandbox starts.
+
+    Attributes:
+        secret: A word that nobody in the sandbox should get to know. It is in a file everybody may
+            read and in this process's environment.
+        target: What an attacker is told.
+    """
+
+    def __init__(self) -> None:
+        self.secret = "secret-" + secrets.token_hex(8)
+        self.target: dict[str, Any] = {}
+        self._nonce = ""
+        self._resources = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        enter = self._resources.enter_context
+        self._directory = Path(tempfile.mkdtemp(prefix="ctpo-stand-"))
+        self._resources.callback(shutil.rmtree, self._directory, ignore_errors=True)
+        self._directory.chmod(0o755)
+        self._secret_file = self._directory / "secret"
+        self._secret_file.write_text(self.secret)
+        self._secret_file.chmod(0o644)
+        self._open = self._directory / "open"
+        self._open.mkdir()
+        self._open.chmod(0o777)
+        os.environ["CTPO_STAND_SECRET"] = self.secret
+        self._resources.callback(os.environ.pop, "CTPO_STAND_SECRET", None)
+        self._tcp = enter(socket.create_server((_HOST, 0)))
+        self._udp = enter(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self._udp.bind((_HOST, 0))
+        abstract = "ctpo-stand-" + secrets.token_hex(8)
+        self._abstract = enter(socket.socket(socket.AF_UNIX))
+        self._abstract.bind("\0" + abstract)
+        self._abstract_datagram = enter(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        self._abstract_datagram.bind("\0" + abstract + "-d")
+        self._file = enter(socket.socket(socket.AF_UNIX))
+        self._file.bind(str(self._directory / "socket"))
+        (self._directory / "socket").chmod(0o777)
+        for server in (self._abstract, self._file):
+            server.listen()
+        for each in (self._tcp, self._udp, self._abstract, self._abstract_datagram, self._file):
+            each.setblocking(False)
+        self._victim = self._new_victim()
+        self._resources.callback(self._end_victim)
+        self.target = {
+            "host": _HOST,
+            "tcp": self._tcp.getsockname()[1],
+            "udp": self._udp.getsockname()[1],
+            "abstract": abstract,
+            "abstract_datagram": abstract + "-d",
+            "socket_path": str(self._directory / "socket"),
+            "secret": str(self._secret_file),
+            "open_directory": str(self._open),
+            "caller": os.getpid(),
+            "victim": self._victim.pid,
+        }
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._resources.close()
+
+    def expect(self, nonce: str) -> None:
+        """Forget what was seen, and look for what one attack does.
+
+        Args:
+            nonce: The word by which it is known.
+        """
+        self._nonce = nonce
+        self.evidence(patient=False)
+        self._nonce = nonce
+
+    def evidence(self, *, patient: bool = True) -> str:
+        """What of the attack can be seen from outside, in words; empty if nothing.
+
+        Args:
+            patient: Whether to look for a process that stays for a while.
+        """
+        seen = []
+        for name, server in (
+            ("TCP", self._tcp),
+            ("abstract", self._abstract),
+            ("file", self._file),
+        ):
+            with contextlib.suppress(BlockingIOError):
+                server.accept()[0].close()
+                seen.append(f"a connection to the {name} socket")
+        for name, receiver in (("UDP", self._udp), ("abstract", self._abstract_datagram)):
+            with contextlib.suppress(BlockingIOError):
+                receiver.recv(100)
+                seen.append(f"a packet to the {name} socket")
+        if (self._open / self._nonce).exists():
+            (self._open / self._nonce).unlink()
+            seen.append("a file in the open directory")
+        if self._secret_file.read_text() != self.secret:
+            seen.append("the secret file was changed")
+        if self._victim.poll() is not None:
+            seen.append("the victim is dead")
+            self._victim = self._new_victim()
+            self.target["victim"] = self._victim.pid
+        if patient and self._daemon():
+            seen.append("a process that outlives the run")
+        return "; ".join(seen)
+
+    def _daemon(self) -> bool:
+        """Whether a process named after the attack stays, as it does for some seconds."""
+        name = self._nonce[:15]
+        if not _named(name):
+            return False
+        time.sleep(_DAEMON_SECONDS)  # a run's processes are ended soon after it
+        return _named(name)
+
+    def _new_victim(self) -> subprocess.Popen[bytes]:
+        code = "import time; time.sleep(3600)"
+        return subprocess.Popen([sys.executable, "-I", "-S", "-c", code])
+
+    def _end_victim(self) -> None:
+        self._victim.kill()
+        self._victim.wait()
+
+
+def _named(name: str) -> bool:
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if comm.read_text().strip() == name:
+                return True
+    return False

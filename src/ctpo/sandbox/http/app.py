@@ -1,0 +1,164 @@
+"""The web application: limits at the door, then the sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request, Response
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
+
+from ctpo.sandbox.execution import Execution
+from ctpo.sandbox.http import metrics, schema
+
+_JSON = "application/json"
+
+
+class Runner(Protocol):
+    """What the application needs of a sandbox, here or in another process."""
+
+    async def arun(
+        self,
+        code: str,
+        *,
+        stdin: str = "",
+        files: Mapping[str, bytes | str] | None = None,
+        collect: Sequence[str] = (),
+        timeout: float | None = None,
+        seed: int = 0,
+        flow: Hashable = None,
+    ) -> Execution:
+        """Run a program."""
+        ...
+
+    async def statistics(self) -> Mapping[str, Any]:
+        """What `Sandbox.statistics` says."""
+        ...
+
+
+def create_app(
+    runner: Runner,
+    *,
+    token: str | None = None,
+    most_requests: int = 4096,
+    most_body_bytes: int = 8 << 20,
+    most_seconds: float = 120.0,
+) -> FastAPI:
+    """The application.
+
+    Args:
+        runner: What runs programs.
+        token: What clients must send as `Authorization: Bearer …`, if anything.
+        most_requests: Runs at once, waiting ones included; beyond that the answer is 503.
+        most_body_bytes: Size of a request; beyond that the answer is 413.
+        most_seconds: Longest `run_timeout`; beyond that the answer is 422.
+    """
+    app = FastAPI(title="ctpo sandbox", docs_url=None, redoc_url=None, openapi_url=None)
+    requests = 0
+    wanted = None if token is None else f"Bearer {token}".encode()
+
+    def admitted(request: Request) -> bool:
+        given = request.headers.get("authorization", "").encode()
+        return wanted is None or secrets.compare_digest(given, wanted)
+
+    @app.post("/run_code")
+    async def run_code(request: Request) -> Response:
+        nonlocal requests
+        if not admitted(request):
+            return _refusal(401, "a token is needed: Authorization: Bearer <token>")
+        if requests >= most_requests:
+            return _refusal(503, "too many requests at once", {"retry-after": "1"})
+        requests += 1
+        try:
+            body = await _body(request, most_body_bytes)
+            if body is None:
+                return _refusal(413, f"a request may have {most_body_bytes} bytes")
+            try:
+                asked = schema.RunCodeRequest.model_validate_json(body)
+                files = asked.contents()
+                if asked.run_timeout > most_seconds:
+                    raise ValueError(f"run_timeout must be at most {most_seconds}")
+            except ValidationError as error:
+                # Without the input, which may not even be text.
+                details = error.errors(
+                    include_url=False, include_context=False, include_input=False
+                )
+                return _refusal(422, details)
+            except ValueError as error:
+                return _refusal(422, str(error))
+            execution = await _unless_gone(
+                request,
+                runner.arun(
+                    asked.code,
+                    stdin=asked.stdin or "",
+                    files=files,
+                    collect=asked.fetch_files,
+                    timeout=asked.run_timeout,
+                    flow=request.client.host if request.client else None,
+                ),
+            )
+            return _json(schema.response(execution))
+        except ClientDisconnect:
+            return _refusal(400, "the client hung up")  # which nobody will read
+        finally:
+            requests -= 1
+
+    @app.get("/health")
+    async def health(request: Request) -> Response:
+        execution = await runner.arun("print(6 * 7)", timeout=10.0, flow="health")
+        if execution.stdout != "42\n":
+            return _refusal(503, f"print(6 * 7) gave {execution.status}: {execution.failure}")
+        statistics = await runner.statistics()
+        return _json({"status": "ok", "protections": statistics["protections"]})
+
+    @app.get("/metrics")
+    async def show_metrics(request: Request) -> Response:
+        if not admitted(request):
+            return _refusal(401, "a token is needed: Authorization: Bearer <token>")
+        text = metrics.render(await runner.statistics())
+        return Response(text, media_type="text/plain; version=0.0.4")
+
+    return app
+
+
+async def _body(request: Request, most_bytes: int) -> bytes | None:
+    """A request's body; `None` if it is too long, of which no more than that is read."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > most_bytes:
+        return None
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > most_bytes:
+            return None
+    return b"".join(chunks)
+
+
+async def _unless_gone(request: Request, running: Any) -> Execution:  # noqa: ANN401 (a coroutine)
+    """Wait for a run; end it when the client hangs up."""
+    run = asyncio.ensure_future(running)
+    gone = asyncio.ensure_future(request.receive())  # after the body: a disconnect
+    try:
+        await asyncio.wait((run, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not run.done():
+            run.cancel()
+            return Execution.failed("the client hung up", wall_seconds=0.0, queue_seconds=0.0)
+        execution: Execution = run.result()
+        return execution
+    finally:
+        run.cancel()
+        gone.cancel()
+
+
+def _json(content: Mapping[str, Any]) -> Response:
+    return Response(json.dumps(content, ensure_ascii=False).encode(), media_type=_JSON)
+
+
+def _refusal(status: int, message: object, headers: dict[str, str] | None = None) -> Response:
+    content = json.dumps({"detail": message}).encode()
+    return Response(content, status_code=status, headers=headers, media_type=_JSON)

@@ -1,0 +1,190 @@
+"""One pool for several processes: a sandbox behind a Unix socket, and the client of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import itertools
+import json
+import struct
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from ctpo.sandbox.execution import Execution
+from ctpo.sandbox.pool import Sandbox
+
+_LENGTH = struct.Struct("!I")
+_MOST_BYTES = 256 << 20
+
+Message = dict[str, Any]
+
+
+async def serve_pool(sandbox: Sandbox, path: str) -> asyncio.Server:
+    """Let other processes of this user run programs in a sandbox.
+
+    Args:
+        sandbox: A started one.
+        path: Of the socket.
+    """
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        runs: dict[int, asyncio.Task[None]] = {}
+
+        async def answer(number: int, message: Message) -> None:
+            try:
+                await _answer(sandbox, message, writer)
+            finally:
+                del runs[number]
+
+        try:
+            while True:
+                message = await _receive(reader)
+                if "cancel" in message:
+                    if message["cancel"] in runs:
+                        runs[message["cancel"]].cancel()
+                    continue
+                number = message["id"]
+                runs[number] = asyncio.create_task(answer(number, message))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client is gone, and nobody waits for what it asked for
+        finally:
+            for run in list(runs.values()):
+                run.cancel()
+            writer.close()
+
+    return await asyncio.start_unix_server(serve, path, backlog=1024)
+
+
+async def _answer(sandbox: Sandbox, message: Message, writer: asyncio.StreamWriter) -> None:
+    number = message.pop("id")
+    if message.pop("statistics", False):
+        answer: Message = dict(await sandbox.statistics())
+    else:
+        message["files"] = _decoded(message["files"])
+        answer = _written(await sandbox.arun(**message))
+    with contextlib.suppress(ConnectionError):
+        _send(writer, {"id": number, "answer": answer})
+        await writer.drain()
+
+
+class RemoteSandbox:
+    """The client: runs programs in a pool that another process holds.
+
+    Args:
+        path: Of the pool's socket.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._numbers = itertools.count()
+        self._answers: dict[int, asyncio.Future[Message]] = {}
+        self._connecting = asyncio.Lock()
+
+    async def arun(
+        self,
+        code: str,
+        *,
+        stdin: str = "",
+        files: Mapping[str, bytes | str] | None = None,
+        collect: Sequence[str] = (),
+        timeout: float | None = None,
+        seed: int = 0,
+        flow: Hashable = None,
+    ) -> Execution:
+        """As `Sandbox.arun`. A pool that is gone is a `sandbox-failure`."""
+        try:
+            answer = await self._ask(
+                {
+                    "code": code,
+                    "stdin": stdin,
+                    "files": _encoded(files or {}),
+                    "collect": list(collect),
+                    "timeout": timeout,
+                    "seed": seed,
+                    "flow": None if flow is None else str(flow),
+                }
+            )
+        except (OSError, asyncio.IncompleteReadError) as error:
+            why = f"the pool is gone: {error}"
+            return Execution.failed(why, wall_seconds=0.0, queue_seconds=0.0)
+        answer["files"] = _decoded(answer["files"])
+        return Execution(**answer)
+
+    async def statistics(self) -> Mapping[str, Any]:
+        """As `Sandbox.statistics`.
+
+        Raises:
+            OSError: The pool is gone.
+        """
+        return await self._ask({"statistics": True})
+
+    async def close(self) -> None:
+        """Hang up."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _ask(self, message: Message) -> Message:
+        async with self._connecting:
+            if self._writer is None or self._writer.is_closing():
+                reader, self._writer = await asyncio.open_unix_connection(self._path)
+                self._reading = asyncio.create_task(self._read(reader, self._writer))
+        number = next(self._numbers)
+        self._answers[number] = asyncio.get_running_loop().create_future()
+        try:
+            _send(self._writer, {"id": number, **message})
+            return await self._answers[number]
+        except asyncio.CancelledError:
+            _send(self._writer, {"cancel": number})
+            raise
+        finally:
+            self._answers.pop(number, None)
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                message = await _receive(reader)
+                future = self._answers.get(message["id"])
+                if future is not None and not future.done():
+                    future.set_result(message["answer"])
+        except (OSError, asyncio.IncompleteReadError) as error:
+            for future in self._answers.values():
+                if not future.done():
+                    future.set_exception(ConnectionError(str(error)))
+        finally:
+            writer.close()
+
+
+def _send(writer: asyncio.StreamWriter, message: Message) -> None:
+    # A lone surrogate stays one: JSON escapes it.
+    text = json.dumps(message).encode()
+    writer.write(_LENGTH.pack(len(text)) + text)
+
+
+async def _receive(reader: asyncio.StreamReader) -> Message:
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    if length > _MOST_BYTES:
+        raise ConnectionError(f"a message of {length} bytes")
+    message: Message = json.loads(await reader.readexactly(length))
+    return message
+
+
+def _written(execution: Execution) -> Message:
+    fields = {f.name: getattr(execution, f.name) for f in dataclasses.fields(execution)}
+    return {**fields, "files": _encoded(execution.files)}
+
+
+def _encoded(files: Mapping[str, bytes | str]) -> dict[str, str]:
+    return {
+        name: base64.b64encode(c.encode() if isinstance(c, str) else c).decode()
+        for name, c in files.items()
+    }
+
+
+def _decoded(files: Mapping[str, str]) -> dict[str, bytes]:
+    return {name: base64.b64decode(content) for name, content in files.items()}

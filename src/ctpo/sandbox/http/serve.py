@@ -1,0 +1,187 @@
+"""Listen, run the application until told to stop, then finish what was begun."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import uvicorn
+from fastapi import FastAPI
+
+from ctpo.sandbox.http.app import create_app
+from ctpo.sandbox.http.remote import RemoteSandbox, serve_pool
+from ctpo.sandbox.pool import Sandbox
+
+_BACKLOG = 4096
+_RESTART_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server lets in; see `app.create_app`."""
+
+    token: str | None = None
+    most_requests: int = 4096
+    most_body_bytes: int = 8 << 20
+    most_seconds: float = 120.0
+
+
+@contextlib.contextmanager
+def listening(path: str | None, host: str, port: int) -> Iterator[socket.socket]:
+    """A listening socket, of a path if given, else of an address.
+
+    Args:
+        path: Of a Unix socket; what is left of an earlier server there is replaced.
+        host: Address to listen on.
+        port: 0 takes any.
+
+    Raises:
+        OSError: The address is taken, or something else lies at the path.
+    """
+    if path is None:
+        # Set explicitly: a server that was just stopped may be started again.
+        with socket.create_server((host, port), backlog=_BACKLOG) as server:
+            yield server
+        return
+    if Path(path).is_socket():
+        with socket.socket(socket.AF_UNIX) as trial:
+            if trial.connect_ex(path) == 0:
+                raise OSError(f"another server listens at {path}")
+        os.unlink(path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        os.chmod(path, 0o600)
+        server.listen(_BACKLOG)
+        try:
+            yield server
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def serve(
+    sandbox: Sandbox,
+    server: socket.socket,
+    limits: Limits,
+    *,
+    frontends: int = 1,
+    grace_seconds: float = 30.0,
+) -> None:
+    """Answer requests until SIGTERM or SIGINT, then those that were begun.
+
+    Args:
+        sandbox: A started one.
+        server: Listening.
+        limits: What to let in.
+        frontends: Processes that speak HTTP. One is this one; more share its sandbox.
+        grace_seconds: How long to wait for requests that were begun.
+    """
+    # uvicorn raises the signal again when it is done; this makes of it an orderly end.
+    signal.signal(signal.SIGTERM, _exit)
+    if frontends == 1:
+        app = create_app(sandbox, **asdict(limits))
+        _run(app, server, grace_seconds)
+    else:
+        asyncio.run(_supervise(sandbox, server, limits, frontends, grace_seconds))
+
+
+def _exit(number: int, frame: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+def _run(app: FastAPI, server: socket.socket, grace_seconds: float) -> None:
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        backlog=_BACKLOG,
+        timeout_keep_alive=60,
+        timeout_graceful_shutdown=max(1, round(grace_seconds)),
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[server])
+
+
+async def _supervise(
+    sandbox: Sandbox,
+    server: socket.socket,
+    limits: Limits,
+    frontends: int,
+    grace_seconds: float,
+) -> None:
+    """Hold the pool, and keep front ends running."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with tempfile.TemporaryDirectory(prefix="ctpo-pool-") as directory:
+        path = os.path.join(directory, "socket")
+        pool = await serve_pool(sandbox, path)
+        arguments = [path, str(server.fileno()), str(grace_seconds)]
+        environment = os.environ | {"CTPO_SANDBOX_TOKEN": limits.token or ""}
+        numbers = [str(v) for k, v in asdict(limits).items() if k != "token"]
+        source = str(Path(__file__).resolve().parents[3])
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                [sys.executable, "-c", _FRONTEND, source, *arguments, *numbers],
+                pass_fds=[server.fileno()],
+                env=environment,
+            )
+
+        processes = [start() for _ in range(frontends)]
+        while not stop.is_set():
+            processes = [p if p.poll() is None else start() for p in processes]
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(stop.wait(), _RESTART_SECONDS)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                await asyncio.to_thread(process.wait, grace_seconds + 5.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        pool.close()
+
+
+_FRONTEND = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from ctpo.sandbox.http.serve import frontend
+frontend(*sys.argv[2:])
+"""
+
+
+def frontend(
+    path: str, descriptor: str, grace: str, requests: str, body_bytes: str, seconds: str
+) -> None:
+    """Be one of several processes that speak HTTP.
+
+    Args:
+        path: Of the pool's socket.
+        descriptor: Of the listening socket.
+        grace: Seconds to wait at the end.
+        requests: As `Limits.most_requests`; each front end counts its own.
+        body_bytes: As `Limits.most_body_bytes`.
+        seconds: As `Limits.most_seconds`.
+    """
+    signal.signal(signal.SIGTERM, _exit)
+    app = create_app(
+        RemoteSandbox(path),
+        token=os.environ.pop("CTPO_SANDBOX_TOKEN") or None,
+        most_requests=int(requests),
+        most_body_bytes=int(body_bytes),
+        most_seconds=float(seconds),
+    )
+    _run(app, socket.socket(fileno=int(descriptor)), float(grace))

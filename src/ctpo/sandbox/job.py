@@ -1,0 +1,158 @@
+"""A program between the caller and a fork server, and what becomes of its answer."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctpo.sandbox import archive
+from ctpo.sandbox.execution import Execution, hard_wall_seconds
+
+# Beyond the hard bound on a program's wall time: then the fork server itself is stuck.
+_GRACE_SECONDS = 30.0
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_PAGE = resource.getpagesize()
+
+
+@dataclass(eq=False)
+class Job:
+    """A program that was asked for.
+
+    Attributes:
+        code: Its source, encoded.
+        stdin: Its standard input.
+        files: What is to lie in its scratch directory.
+        collect: Names of the files wanted afterwards.
+        timeout: Seconds of its own time.
+        seed: For random numbers.
+        echo: Whether the last expression's value is shown.
+        flow: Whose turn it uses up.
+        lane: Which kind of fork server it goes to.
+        session: The session it is a call of, by number.
+        first: Whether it is the first call.
+        future: Takes the outcome.
+        number: Tells jobs apart.
+        submitted: When it was asked for.
+        sent: When it was given to a fork server; 0 before that.
+        outputs: Descriptors of its two outputs, while it runs.
+    """
+
+    code: bytes
+    stdin: bytes
+    files: Mapping[str, bytes]
+    collect: Sequence[str]
+    timeout: float
+    seed: int
+    flow: Hashable
+    lane: str
+    echo: bool = False
+    session: int | None = None
+    first: bool = False
+    number: int = 0
+    future: Future[Execution] = field(default_factory=Future)
+    submitted: float = field(default_factory=time.monotonic)
+    sent: float = 0.0
+    outputs: tuple[int, ...] = ()
+    over: bool = False
+
+    @property
+    def deadline(self) -> float:
+        """When the fork server should have answered, whatever happened."""
+        return self.sent + hard_wall_seconds(self.timeout) + _GRACE_SECONDS
+
+    def message(self, output_bytes: int) -> tuple[dict[str, Any], list[int]]:
+        """What a fork server is sent. The caller closes the descriptors that are not `outputs`."""
+        self.outputs = (_output(output_bytes), _output(output_bytes))
+        given = {"code": _memory(self.code), "stdout": self.outputs[0], "stderr": self.outputs[1]}
+        if self.stdin:
+            given["stdin"] = _memory(self.stdin)
+        elif self.session is not None:
+            given["stdin"] = _memory(b"")  # not what an earlier call left
+        if self.files:
+            given["files"] = _memory(archive.pack(self.files))
+        header = {
+            "id": self.number,
+            "given": list(given),
+            "timeout": self.timeout,
+            "seed": self.seed,
+            "echo": self.echo,
+            "session": self.session,
+            "first": self.first,
+            "collect": list(self.collect),
+        }
+        return header, list(given.values())
+
+    def finish(self, answer: Mapping[str, Any], files: int | None, output_bytes: int) -> Execution:
+        """The outcome, from a fork server's answer and the outputs; closes these.
+
+        Args:
+            answer: As the fork server sent it.
+            files: Descriptor of the files collected, if any. Closed.
+            output_bytes: How much of each output is kept.
+        """
+        fields = dict(answer)
+        fields.pop("id")
+        self.over = bool(fields.pop("over", False))
+        try:
+            stdout, more_stdout = _read(self.outputs[0], output_bytes)
+            stderr, more_stderr = _read(self.outputs[1], output_bytes)
+        finally:
+            self.close()
+        collected = {}
+        if files is not None:
+            with open(files, "rb") as file:
+                file.seek(0)
+                collected = archive.unpack(file.read())
+        if fields["status"] != "sandbox-failure" and (more_stdout or more_stderr):
+            fields["status"], fields["return_code"] = "output-limit", None
+        return Execution(
+            stdout=stdout.decode("utf-8", "replace"),
+            stderr=stderr.decode("utf-8", "replace"),
+            stdout_truncated=more_stdout,
+            stderr_truncated=more_stderr,
+            queue_seconds=self.sent - self.submitted,
+            files=collected,
+            **fields,
+        )
+
+    def failed(self, why: str) -> Execution:
+        """The outcome when the sandbox failed; closes the outputs."""
+        self.close()
+        now = time.monotonic()
+        sent = self.sent or now
+        return Execution.failed(why, wall_seconds=now - sent, queue_seconds=sent - self.submitted)
+
+    def close(self) -> None:
+        """Let go of the outputs."""
+        for descriptor in self.outputs:
+            os.close(descriptor)
+        self.outputs = ()
+
+
+def _memory(content: bytes) -> int:
+    descriptor = os.memfd_create("ctpo-program", os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _output(limit: int) -> int:
+    """A file in memory that cannot grow: it has room for what is kept and a page to notice more."""
+    descriptor = os.memfd_create("ctpo-output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, (limit // _PAGE + 1) * _PAGE)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    return descriptor
+
+
+def _read(descriptor: int, limit: int) -> tuple[bytes, bool]:
+    """What was written, as far as it is kept, and whether there was more."""
+    # The position is shared with the program, which has ended.
+    written = os.lseek(descriptor, 0, os.SEEK_CUR)
+    return os.pread(descriptor, min(written, limit), 0), written > limit

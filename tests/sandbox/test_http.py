@@ -1,0 +1,266 @@
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+pytest.importorskip("fastapi")
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from .http_server import Server, serving
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one-frontend", "two-frontends"])
+def server(request):
+    with serving("--workers", "2", "--frontends", str(request.param)) as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "run_status", "return_code"),
+    [
+        ("print(1)", "Success", "Finished", 0),
+        ("1 / 0", "Failed", "Finished", 1),
+        ("raise SystemExit(3)", "Failed", "Finished", 3),
+        ("while True: pass", "Failed", "TimeLimitExceeded", None),
+        ("x = bytearray(1 << 31)", "Failed", "Finished", 137),
+        ("print('x' * 10**6)", "Failed", "Finished", 153),
+    ],
+)
+def test_each_end_is_told_as_sandboxfusion_tells_it(
+    server: Server, code, status, run_status, return_code
+):
+    answer = server.run(code, run_timeout=0.5)
+    assert answer["status"] == status and answer["compile_result"] is None
+    result = answer["run_result"]
+    assert (result["status"], result["return_code"]) == (run_status, return_code)
+    assert set(result) == {
+        "status",
+        "execution_time",
+        "cpu_time",
+        "return_code",
+        "stdout",
+        "stderr",
+    }
+
+
+def test_input_and_files_go_in_and_out(server):
+    answer = server.run(
+        "import sys\nopen('b', 'wb').write(open('d/a', 'rb').read() * 2)\nprint(input())",
+        stdin="é\n",
+        files={"d/a": base64.b64encode(b"\xff").decode(), "none": None},
+        fetch_files=["b", "missing"],
+        memory_limit_MB=1024,
+        compile_timeout=1,
+    )
+    assert answer["run_result"]["stdout"] == "é\n"
+    assert answer["files"] == {"b": base64.b64encode(b"\xff\xff").decode()}
+
+
+def test_bytes_that_are_no_text_are_replaced(server):
+    answer = server.run("import os; os.write(1, b'a\\xffb')")
+    assert answer["run_result"]["stdout"] == "a\ufffdb"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"language": "python"}',
+        b'{"code": 1, "language": "python"}',
+        b'{"code": "1", "language": "cobol"}',
+        b'{"code": "1", "run_timeout": 0}',
+        b'{"code": "1", "run_timeout": 1e9}',
+        b'{"code": "1", "run_timeout": NaN}',
+        b'{"code": "1", "files": {"../x": ""}}',
+        b'{"code": "1", "files": {"x": "!"}}',
+        b'{"code": "1", "fetch_files": ["/etc/passwd"]}',
+        b'{"code": "\\ud800"}',
+        b'{"code": "1", "stdin": {}}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_request_that_makes_no_sense_gets_422(server, body):
+    status, answer = server.ask("POST", "/run_code", body)
+    assert status == 422 and json.loads(answer)["detail"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.one_of(
+        st.binary(max_size=300),
+        st.recursive(
+            st.none() | st.booleans() | st.floats() | st.text(max_size=9),
+            lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner),
+            max_leaves=8,
+        ).map(lambda value: json.dumps(value).encode()),
+        st.dictionaries(
+            st.sampled_from(["code", "stdin", "files", "fetch_files", "run_timeout", "language"]),
+            st.none() | st.text(max_size=9) | st.floats() | st.lists(st.text(max_size=5)),
+        ).map(lambda value: json.dumps(value).encode()),
+    )
+)
+def test_no_body_breaks_the_server(server, body):
+    status, _ = server.ask("POST", "/run_code", body)
+    assert status in (200, 422)
+
+
+def test_health_and_metrics_tell(server):
+    server.run("print(1)")
+    server.run("1 / 0")
+    status, answer = server.ask("GET", "/health")
+    assert status == 200 and json.loads(answer)["status"] == "ok"
+    status, text = server.ask("GET", "/metrics")
+    values = dict(line.rsplit(" ", 1) for line in text.decode().splitlines() if line[0] != "#")
+    assert status == 200
+    assert float(values['ctpo_sandbox_executions_total{status="success"}']) >= 1
+    assert float(values['ctpo_sandbox_executions_total{status="error"}']) >= 1
+    assert values["ctpo_sandbox_workers"] == "2" and values["ctpo_sandbox_waiting"] == "0"
+    assert server.ask("GET", "/nowhere")[0] == 404 and server.ask("GET", "/run_code")[0] == 405
+
+
+def test_who_hangs_up_ends_the_run(server):
+    body = json.dumps({"code": "import time; time.sleep(99)", "run_timeout": 100}).encode()
+    head = f"POST /run_code HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    for _ in range(4):  # twice as many as there are workers
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(head + body)
+            time.sleep(0.05)
+    assert server.run("print(1)", run_timeout=60)["run_result"]["stdout"] == "1\n"
+
+
+def test_many_requests_at_once_get_their_own_answers(server):
+    with ThreadPoolExecutor(32) as threads:
+        answers = list(threads.map(lambda i: server.run(f"print({i})"), range(200)))
+    assert [a["run_result"]["stdout"] for a in answers] == [f"{i}\n" for i in range(200)]
+
+
+def test_a_token_is_asked_for_and_limits_hold():
+    with serving(
+        "--workers", "1", "--max-requests", "2", "--max-body-mb", "1", token="open sesame"
+    ) as server:
+        for path in ("/run_code", "/metrics"):
+            method = "POST" if path == "/run_code" else "GET"
+            for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "ü"}):
+                assert server.ask(method, path, headers=headers)[0] == 401
+        assert server.ask("GET", "/health")[0] == 200
+        key = {"authorization": "Bearer open sesame"}
+        assert server.ask("POST", "/run_code", b'{"code": "1"}', key)[0] == 200
+        big = b'{"code": "' + b"x" * (2 << 20) + b'"}'
+        assert server.ask("POST", "/run_code", big, key)[0] == 413
+        chunked = {**key, "transfer-encoding": "chunked"}
+        try:
+            assert server.ask("POST", "/run_code", iter([big]), chunked)[0] == 413
+        except BrokenPipeError:
+            pass  # it hung up while the rest was still being sent
+        slow = json.dumps({"code": "import time; time.sleep(3)", "run_timeout": 60})
+        with ThreadPoolExecutor(2) as threads:
+            runs = [threads.submit(server.ask, "POST", "/run_code", slow, key) for _ in range(2)]
+            deadline = time.monotonic() + 60
+            while (status := server.ask("POST", "/run_code", b"{", key)[0]) != 503:
+                assert time.monotonic() < deadline and not all(run.done() for run in runs), status
+            assert [run.result()[0] for run in runs] == [200, 200]
+
+
+def test_a_server_told_to_stop_finishes_what_was_begun(processes):
+    with serving("--workers", "1") as server:
+        answers = []
+        code = "import time; time.sleep(1); print('done')"
+        thread = threading.Thread(target=lambda: answers.append(server.run(code)))
+        thread.start()
+        while not int(metric(server, "ctpo_sandbox_in_flight")):
+            time.sleep(0.01)
+        tree = processes.tree(server.process.pid)
+        assert server.stop() == 0
+        thread.join(60)
+        assert answers[0]["run_result"]["stdout"] == "done\n"
+        assert not processes.wait_until_gone(tree)
+
+
+def metric(server, name):
+    text = server.ask("GET", "/metrics")[1].decode()
+    return next(line.split()[1] for line in text.splitlines() if line.startswith(name + " "))
+
+
+def test_a_killed_front_end_is_replaced_and_the_pool_goes_on(processes):
+    with serving("--workers", "2", "--frontends", "2") as server:
+
+        def fronts():
+            return [
+                pid
+                for pid in processes.children(server.process.pid)
+                if b"frontend" in open(f"/proc/{pid}/cmdline", "rb").read()
+            ]
+
+        assert server.run("print(0)")["status"] == "Success"
+        assert processes.settles(server.process.pid, lambda _: len(fronts()) == 2)
+        for pid in fronts():
+            os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert server.run("print(1)")["run_result"]["stdout"] == "1\n"
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+
+def test_a_socket_file_can_be_served(tmp_path):
+    path = tmp_path / "socket"
+    command = [sys.executable, "-c", "from ctpo.cli import main; main()", "sandbox", "serve"]
+    with subprocess.Popen(
+        [*command, "--socket", str(path), "--workers", "1", "--preload", ""],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while "listening at" not in (line := process.stdout.readline()):
+            assert line
+        assert path.stat().st_mode & 0o777 == 0o600
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            client.settimeout(60)
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+        process.terminate()
+        assert process.wait(60) == 0
+    assert not path.exists()
+
+
+def test_sandboxfusions_own_client_works(server):
+    fusion = pytest.importorskip("sandbox_fusion")
+    request = fusion.RunCodeRequest(code="print(input())", language="python", stdin="in")
+    answer = fusion.run_code(request, endpoint=server.url, max_attempts=1)
+    assert answer.status == fusion.RunStatus.Success and answer.run_result.stdout == "in\n"
+    summary = fusion.SummaryMapping(RunTimeout="time")
+    slow = fusion.RunCodeRequest(code="while True: pass", language="python", run_timeout=0.3)
+    answer = fusion.run_code(slow, endpoint=server.url, max_attempts=1)
+    assert fusion.summary_run_code_result(answer, summary) == "time"
+    failed = fusion.RunCodeRequest(code="x = bytearray(1 << 31)", language="python")
+    answer = fusion.run_code(failed, endpoint=server.url, max_attempts=1)
+    assert fusion.summary_run_code_result(answer, summary) == fusion.RunStatus.Failed
+
+
+def test_verls_reward_code_works(server):
+    fusion = pytest.importorskip("verl.utils.reward_score.sandbox_fusion")
+    cases = json.dumps({"inputs": ["2\n", "3\n"], "outputs": ["4\n", "9\n"]})
+    right = "```python\nprint(int(input()) ** 2)\n```"
+    score, _ = fusion.compute_score(server.url + "/run_code", None, 1024, right, cases)
+    assert score == 1.0
+    half = "```python\nprint(4)\n```"
+    score, _ = fusion.compute_score(server.url + "/run_code", None, 1024, half, cases, True)
+    assert score == 0.5
