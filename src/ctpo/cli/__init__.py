@@ -1,4 +1,4 @@
-"""The command line: `ctpo train`, `ctpo eval`, `ctpo report`, `ctpo doctor`."""
+"""The command line: `ctpo train`, `ctpo eval`, `ctpo report`, `ctpo theory`, `ctpo doctor`."""
 
 from __future__ import annotations
 

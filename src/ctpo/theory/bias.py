@@ -124,9 +124,7 @@ def token_level_table() -> Table:
         mean = estimator_mean(large.world, large.old, far, plain(ratio), large.given)
         row.append(float((mean - far_target).norm() / far_target.norm()))
         rows.append(tuple(row))
-    headings = [
-        f"{what}, KL {kl:g}" for kl in DISTANCES for what in ("bias", "standard deviation")
-    ]
+    headings = [f"{what}, KL {kl:g}" for kl in DISTANCES for what in ("bias", "standard deviation")]
     return Table(
         "token-level",
         f"Against the token-level gradient with a given A(s, a), {small.world.size} trajectories; "
@@ -159,9 +157,7 @@ def terminal_reward_table() -> Table:
             row.append(moments.bias(target) / float(target.norm()))
             row.append(moments.variance**0.5 / float(target.norm()))
         rows.append(tuple(row))
-    headings = [
-        f"{what}, KL {kl:g}" for kl in DISTANCES for what in ("bias", "standard deviation")
-    ]
+    headings = [f"{what}, KL {kl:g}" for kl in DISTANCES for what in ("bias", "standard deviation")]
     return Table(
         "terminal-reward",
         f"Against ∇J(π_θ) with a reward at the end, {case.world.size} trajectories, in units of "
@@ -226,7 +222,7 @@ def length_mean_table() -> Table:
         rows.append(tuple(row))
     return Table(
         "length-mean",
-        "Bias of 1/|o| Σ_t against the same quantity on policy, for a given A, in units of its norm",
+        "Bias of 1/|o| Σ_t against the same on policy, for a given A, in units of its norm",
         ("ratio", *(f"KL {kl:g}" for kl in DISTANCES)),
         tuple(rows),
     )

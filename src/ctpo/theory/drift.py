@@ -1,8 +1,8 @@
 """The drift of log ρ_t against a window that widens like √t, exactly, for long responses.
 
-Tokens are independent and of three kinds, so that a trajectory of t tokens is told by how many there
-are of each: the distribution of log ρ_t and of M_t = Σ_{j≤t}(r_j - 1) is a sum over the trinomial
-distribution, for t in the thousands.
+Tokens are independent and of three kinds, so that a trajectory of t tokens is told by how many
+there are of each: the distribution of log ρ_t and of M_t = Σ_{j≤t}(r_j - 1) is a sum over the
+trinomial distribution, for t in the thousands.
 """
 
 from __future__ import annotations
@@ -38,18 +38,21 @@ class ThreeTokens:
 
     @property
     def log_ratios(self) -> Float[Tensor, " 3"]:
-        """log r of each kind, in nats."""
-        return (torch.tensor(self.new).double() / torch.tensor(self.old).double()).log()
+        """Log ratio log r of each kind, in nats."""
+        return (
+            torch.tensor(self.new, dtype=torch.float64)
+            / torch.tensor(self.old, dtype=torch.float64)
+        ).log()
 
     @property
     def divergence(self) -> float:
         """KL(π_old‖π_θ) in nats per token."""
-        return -float((torch.tensor(self.old).double() * self.log_ratios).sum())
+        return -float((torch.tensor(self.old, dtype=torch.float64) * self.log_ratios).sum())
 
     @property
     def spread(self) -> float:
         """Standard deviation of log r, σ."""
-        old = torch.tensor(self.old).double()
+        old = torch.tensor(self.old, dtype=torch.float64)
         return float((old * (self.log_ratios + self.divergence) ** 2).sum().sqrt())
 
 
@@ -108,7 +111,7 @@ def outside(
     """
     log_ratios = tokens.log_ratios
     steps = log_ratios.exp() - 1
-    log_old = torch.tensor(tokens.old).double().log()
+    log_old = torch.tensor(tokens.old, dtype=torch.float64).log()
     log_factorials = torch.lgamma(torch.arange(t + 1, dtype=torch.float64) + 1)
     second = torch.arange(t + 1)[None, :]
     sums = torch.zeros(7, dtype=torch.float64)
@@ -151,9 +154,7 @@ def drift_table() -> Table:
     rows: list[tuple[Cell, ...]] = []
     for t in POSITIONS:
         at = outside(tokens, t)
-        gaussian = (-0.025 * math.sqrt(t) + t * tokens.divergence) / (
-            tokens.spread * math.sqrt(t)
-        )
+        gaussian = (-0.025 * math.sqrt(t) + t * tokens.divergence) / (tokens.spread * math.sqrt(t))
         rows.append(
             (
                 t,

@@ -1,6 +1,6 @@
 """Small autoregressive policies whose every trajectory is enumerated.
 
-A trajectory is a string of at most H tokens out of V. With `ends`, token 0 ends it, so lengths vary.
+A trajectory is a string of at most H tokens out of V. With `ends`, token 0 ends it: lengths vary.
 The policy is a softmax whose logits are linear in the parameters,
 
     log π_θ(a|s) = φ_t(s)·θ[:, a] - log Σ_b exp(φ_t(s)·θ[:, b]),
@@ -116,9 +116,7 @@ class World:
         Args:
             tables: One per position.
         """
-        columns = [
-            table[self.prefixes[:, t], self.tokens[:, t]] for t, table in enumerate(tables)
-        ]
+        columns = [table[self.prefixes[:, t], self.tokens[:, t]] for t, table in enumerate(tables)]
         return torch.where(self.mask, torch.stack(columns, 1), 0.0)
 
     def logprobs(self, theta: Float[Tensor, "d V"]) -> Float[Tensor, "N H"]:
@@ -166,7 +164,8 @@ class World:
         """
         value = torch.zeros(self.vocabulary**self.length, dtype=torch.float64)
         value[self.prefixes[:, -1] * self.vocabulary + self.tokens[:, -1]] = rewards
-        q_tables, v_tables = [], []
+        q_tables: list[Tensor] = []
+        v_tables: list[Tensor] = []
         over = self.over()
         for t in range(self.length - 1, -1, -1):
             q = value.view(-1, self.vocabulary)

@@ -1,4 +1,4 @@
-"""The propositions in rational arithmetic: equalities that are equal, inequalities without rounding.
+"""The propositions in rational arithmetic: equalities are equal, inequalities without rounding.
 
 Two tokens, three positions, probabilities and advantages that are fractions. The score of a softmax
 policy with one parameter vector per prefix is e_a - π(·|s), which is rational too. Written without
@@ -153,14 +153,10 @@ def cancelling_example() -> Table:
             ("cumulative", (ratio_1, ratio_1 * ratio_2)),
             ("full-sequence", (ratio_1 * ratio_2, ratio_1 * ratio_2)),
         ):
-            gradient = sum(
-                (w * x for w, x in zip(weights, terms, strict=True)), start=Fraction(0)
-            )
+            gradient = sum((w * x for w, x in zip(weights, terms, strict=True)), start=Fraction(0))
             means[name] += probability * gradient
             squares[name] += probability * gradient**2
-    rows = tuple(
-        (name, str(means[name]), str(squares[name] - means[name] ** 2)) for name in means
-    )
+    rows = tuple((name, str(means[name]), str(squares[name] - means[name] ** 2)) for name in means)
     return Table(
         "counterexample",
         "Where the full ratio's gradient varies less",

@@ -39,7 +39,9 @@ class Table:
     def markdown(self) -> str:
         """Return the table in Markdown, numbers to three digits."""
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        return "\n".join("| " + " | ".join(map(shown, line)) + " |" for line in lines) + "\n"
+        # A bar within a cell would end it.
+        cells = [[shown(cell).replace("|", "\\|") for cell in line] for line in lines]
+        return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
     def to_dict(self) -> dict[str, Any]:
         """Return name, title, columns and rows, ready for JSON."""
@@ -71,7 +73,7 @@ def shown(cell: Cell) -> str:
         if abs(cell) < ROUNDING:
             return "< 1e-12"
         return f"{cell:.3g}"
-    return str(cell).replace("|", "\\|")
+    return str(cell)
 
 
 def with_interval(value: float, low: float, high: float) -> str:

@@ -91,9 +91,7 @@ def limit_table() -> Table:
         (
             delta,
             *(
-                float(
-                    torch.expm1(torch.tensor(length * x)) / torch.expm1(torch.tensor(t * x))
-                )
+                float(torch.expm1(torch.tensor(length * x)) / torch.expm1(torch.tensor(t * x)))
                 for t in (10, 100, 500)
             ),
         )
@@ -180,7 +178,7 @@ def _order(claim: str) -> tuple[int, str]:
 
 
 def growth_table() -> Table:
-    """Return how the gradient's variance over the on-policy one's grows with length and distance."""
+    """Return the gradient's variance over the on-policy one's, by length and distance."""
     rows: list[tuple[Cell, ...]] = []
     for length in (2, 4, 6, 8):
         world = World(4, length)
