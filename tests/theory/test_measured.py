@@ -7,18 +7,9 @@ import torch
 
 from ctpo.theory.bias import problem
 from ctpo.theory.enumeration import World
-from ctpo.theory.measured import (
-    ESTIMATORS,
-    FULL,
-    Interval,
-    PromptSums,
-    all_coefficients,
-    by_position,
-    mean_square,
-    qualities,
-    resample_prompts,
-    weight_sample_size,
-)
+from ctpo.theory.intervals import Interval, mean_square, resample_prompts
+from ctpo.theory.measured import ESTIMATORS, FULL, PromptSums, all_coefficients, qualities
+from ctpo.theory.measured_ratios import by_position, weight_sample_size
 from ctpo.theory.moments import estimator_moments, on_policy_moments
 
 PROMPTS, ANSWERS = 400, 10

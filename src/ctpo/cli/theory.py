@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from ctpo.cli.console import Bars, console, usable
 
 if TYPE_CHECKING:
     from ctpo.theory import Table
+    from ctpo.training.gradients import Measurement
 
 app = typer.Typer(help="Check the theory by computation.", no_args_is_help=True)
 
@@ -65,11 +66,7 @@ def measure(
     seed: Annotated[int, typer.Option(min=0, help="Of sampling, projection, bootstrap.")] = 0,
 ) -> None:
     """Measure bias and variance of every estimator's gradient between checkpoints of a run."""
-    from dataclasses import asdict
-
-    from ctpo.report.theory import write_tables
     from ctpo.sandbox import SandboxUnavailable
-    from ctpo.theory.measured_tables import measured_tables
     from ctpo.tir import SandboxFailure
     from ctpo.training.measuring import MeasureRequest, measure_run
 
@@ -86,12 +83,44 @@ def measure(
         )
         with Bars() as bars:
             result = measure_run(request, bars)
+    _write(result, out or run / "theory", asdict(request) | {"run": run.name})
+
+
+@app.command("measure-files")
+def measure_files(
+    old: Annotated[str, typer.Argument(help="The old policy: a model directory or a Hub name.")],
+    new: Annotated[str, typer.Argument(help="The new policy.")],
+    trajectories: Annotated[
+        Path, typer.Argument(help="Graded answers of the old policy, as runs write them.")
+    ],
+    out: Annotated[Path, typer.Option(help="Directory for tables and figures.")] = Path(
+        "theory-measured"
+    ),
+    reference: Annotated[
+        Path | None, typer.Option(help="The same of the new policy, for the on-policy gradient.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="The answers were sampled at.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of projection and bootstrap.")] = 0,
+) -> None:
+    """Measure the same between any two models, on trajectories from a file."""
+    from ctpo.training.measuring_files import FileRequest, measure_files
+
+    with usable(FileNotFoundError, ValueError):
+        request = FileRequest(old, new, trajectories, reference, temperature, seed)
+        with Bars() as bars:
+            result = measure_files(request, bars)
+    _write(result, out, asdict(request))
+
+
+def _write(result: Measurement, folder: Path, settings: dict[str, Any]) -> None:
+    """Write and show what was measured."""
+    from ctpo.report.theory import write_tables
+    from ctpo.theory.measured_tables import measured_tables
+
     tables = measured_tables(result.distances)
-    folder = out or run / "theory"
     folder.mkdir(parents=True, exist_ok=True)
-    settings = asdict(request) | {
-        "run": run.name,
-        "old": result.old,
+    settings = {key: str(x) if isinstance(x, Path) else x for key, x in settings.items()} | {
+        "old": result.old if result.old is not None else settings["old"],
         "unknown": result.unknown,
         "parameters": result.parameters,
     }
@@ -99,8 +128,8 @@ def measure(
     for table in tables:
         if table.name in ("measured-distance", "measured-variance", "measured-bias"):
             _show(table)
-    console.print(json.dumps(settings), soft_wrap=True, highlight=False)
-    console.print(f"all tables  {folder / 'measured.md'}", soft_wrap=True, highlight=False)
+    console.print(f"\nall tables  {folder / 'measured.md'}", soft_wrap=True, highlight=False)
+    console.print(f"figures     {folder / 'figures'}", soft_wrap=True, highlight=False)
 
 
 def _show(table: Table) -> None:

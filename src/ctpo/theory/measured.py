@@ -16,11 +16,18 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from ctpo.objective import PRESETS, RATIOS, Objective
 from ctpo.theory.bias import plain
+from ctpo.theory.intervals import (
+    RESAMPLES,
+    Interval,
+    interval,
+    mean_square,
+    resample_prompts,
+    weighted_mean,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -37,8 +44,6 @@ ESTIMATORS: Mapping[str, Objective | None] = MappingProxyType(
     }
 )
 """What is measured: weight 1, every ratio without a window, and presets with theirs."""
-
-RESAMPLES = 1000
 
 
 def all_coefficients(
@@ -73,24 +78,6 @@ def all_coefficients(
         (gradient,) = torch.autograd.grad(output.per_token.sum(), leaf)
         rows.append(-gradient)
     return torch.stack(rows)
-
-
-def weight_sample_size(log_ratios: Sequence[Float[Tensor, " H_i"]], ratio: str) -> float:
-    """Return the effective sample size of a ratio's weights over their number, over all tokens.
-
-    (Σ w)² / (n Σ w²).
-
-    Args:
-        log_ratios: log r_t of each trajectory's policy tokens.
-        ratio: A key of `RATIOS`.
-    """
-    now = [x.double() for x in log_ratios]
-    zeros = [torch.zeros_like(x) for x in now]
-    advantages = torch.ones(len(now), dtype=torch.float64)
-    masks = [torch.ones_like(x, dtype=torch.bool) for x in now]
-    output = plain(ratio)(now, zeros, advantages, masks, statistics=False)
-    weights = torch.cat(list(output.weights))
-    return float(weights.sum() ** 2 / weights.square().sum() / len(weights))
 
 
 class PromptSums:
@@ -149,56 +136,6 @@ class PromptSums:
     def means(self) -> Float[Tensor, "prompts E k"]:
         """Projection of each prompt's mean gradient."""
         return self.sketches / self.count[:, None, None].float()
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, value: float, resampled: Sequence[float] | Tensor) -> Interval:
-        """Return a number with the percentiles of its resampled values.
-
-        Args:
-            value: The number.
-            resampled: The same of each resample.
-        """
-        low, high = np.percentile(np.asarray(resampled), (2.5, 97.5))
-        return cls(value, float(low), float(high))
-
-
-def resample_prompts(prompts: int, resamples: int, seed: int) -> Float[Tensor, "B prompts"]:
-    """Return how often each prompt is drawn in each resample; the first row is once each.
-
-    Args:
-        prompts: Number of prompts.
-        resamples: Number of resamples.
-        seed: Of the draws.
-    """
-    random = np.random.default_rng(seed)
-    drawn = random.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
-    return torch.from_numpy(np.vstack([np.ones(prompts), drawn]))
-
-
-def mean_square(
-    vectors: Float[Tensor, "prompts k"], weights: Float[Tensor, "B prompts"]
-) -> Float[Tensor, " B"]:
-    """Return an unbiased estimate of |E[v]|² for each resample; it can be negative.
-
-    Σ_{p≠q} w_p w_q v_p·v_q / Σ_{p≠q} w_p w_q: a prompt drawn twice is not paired with itself.
-
-    Args:
-        vectors: One per prompt.
-        weights: How often each prompt was drawn.
-    """
-    vectors = vectors.double()
-    total = (weights @ vectors).square().sum(1)
-    own = weights.square() @ vectors.square().sum(1)
-    return (total - own) / (weights.sum(1).square() - weights.square().sum(1))
 
 
 @dataclass(frozen=True)
@@ -263,13 +200,13 @@ def qualities(
         reference = reference.keep(index)
         reference_means = reference.means[:, 0]
         norm_square = mean_square(reference_means, weights)
-        squares = _weighted(reference.squares[:, 0] / reference.count, weights)
-        norm = _interval(norm_square)
-        noise = _interval(squares - norm_square)
+        squares = weighted_mean(reference.squares[:, 0] / reference.count, weights)
+        norm = interval(norm_square)
+        noise = interval(squares - norm_square)
     names = list(ESTIMATORS)
     full = names.index(FULL)
     variances = [
-        _weighted(old.squares[:, e] / old.count, weights) - mean_square(means[:, e], weights)
+        weighted_mean(old.squares[:, e] / old.count, weights) - mean_square(means[:, e], weights)
         for e in range(len(names))
     ]
     found = []
@@ -279,115 +216,14 @@ def qualities(
         found.append(
             Quality(
                 name,
-                _interval(variances[e]),
-                _interval(variances[e] / variances[full]),
+                interval(variances[e]),
+                interval(variances[e] / variances[full]),
                 None
                 if reference_means is None
-                else _interval(mean_square(means[:, e] - reference_means, weights)),
-                _interval(mean_square(means[:, e] - means[:, full], weights)),
+                else interval(mean_square(means[:, e] - reference_means, weights)),
+                interval(mean_square(means[:, e] - means[:, full], weights)),
                 float(total**2 / total_fourth / old.count.sum()) if alive else 0.0,
                 float(old.largest[e] / total) if alive else 0.0,
             )
         )
     return found, norm, noise
-
-
-def _weighted(values: Float[Tensor, " prompts"], weights: Tensor) -> Float[Tensor, " B"]:
-    return (weights @ values) / weights.sum(1)
-
-
-def _interval(resampled: Float[Tensor, " B"]) -> Interval:
-    return Interval.of(float(resampled[0]), resampled[1:])
-
-
-@dataclass(frozen=True)
-class AtPosition:
-    """Ratios at one position t, over the trajectories that reach it.
-
-    Attributes:
-        t: The position, from 1.
-        count: Trajectories.
-        cumulative: Var ρ_t.
-        full: Var ρ_H.
-        gap: Var ρ_H - Var ρ_t.
-        drift: Mean of log ρ_t.
-        spread: Standard deviation of log ρ_t.
-        below: Share with log ρ_t < -0.025√t.
-        below_free: Share with M_t < -0.025√t.
-        largest: Share of Σ ρ_H² that the largest trajectory carries.
-    """
-
-    t: int
-    count: int
-    cumulative: float
-    full: float
-    gap: Interval
-    drift: float
-    spread: float
-    below: float
-    below_free: float
-    largest: float
-
-
-# Fewer trajectories say nothing about a variance.
-MIN_TRAJECTORIES = 50
-
-
-def by_position(
-    log_ratios: Sequence[Float[Tensor, " H_i"]],
-    prompts: Sequence[int],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    eps_low: float = 0.025,
-) -> list[AtPosition]:
-    """Return the spread of ρ_t and of ρ_H at every position that enough trajectories reach.
-
-    Whether a trajectory reaches t is decided before t, so E[ρ_H | s_t, a_t] = ρ_t holds among those
-    that do, and with it Prop. 2 (i).
-
-    Args:
-        log_ratios: log r_t of each trajectory's policy tokens.
-        prompts: Which prompt each answers.
-        resamples: Of the bootstrap over prompts.
-        seed: Of the bootstrap.
-        eps_low: Lower half-width of the window.
-    """
-    number = max(prompts) + 1
-    draws = resample_prompts(number, resamples, seed)
-    of_prompt = torch.as_tensor(list(prompts))
-    sums = [x.double().cumsum(0) for x in log_ratios]
-    free = [torch.expm1(x.double()).cumsum(0) for x in log_ratios]
-    results = []
-    for t in range(1, max(map(len, sums)) + 1):
-        reach = [i for i, x in enumerate(sums) if len(x) >= t]
-        if len(reach) < MIN_TRAJECTORIES:
-            break
-        log_rho = torch.stack([sums[i][t - 1] for i in reach])
-        log_full = torch.stack([sums[i][-1] for i in reach])
-        martingale = torch.stack([free[i][t - 1] for i in reach])
-        weights = draws[:, of_prompt[reach]]
-        cumulative, full = (_variance(x.exp(), weights) for x in (log_rho, log_full))
-        squares = (2 * log_full).exp()
-        bound = -eps_low * t**0.5
-        results.append(
-            AtPosition(
-                t,
-                len(reach),
-                float(cumulative[0]),
-                float(full[0]),
-                _interval(full - cumulative),
-                float(log_rho.mean()),
-                float(log_rho.std()),
-                float((log_rho < bound).double().mean()),
-                float((martingale < bound).double().mean()),
-                float(squares.max() / squares.sum()),
-            )
-        )
-    return results
-
-
-def _variance(values: Float[Tensor, " N"], weights: Float[Tensor, "B N"]) -> Float[Tensor, " B"]:
-    total = weights.sum(1)
-    mean = weights @ values / total
-    return weights @ values.square() / total - mean**2

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ctpo.theory.measured import AtPosition, Interval, Quality
+from ctpo.theory.intervals import Interval
+from ctpo.theory.measured import Quality
+from ctpo.theory.measured_ratios import AtPosition
 from ctpo.theory.tables import Cell, Table, with_interval
 
 BATCHES = (8, 256, 8192)

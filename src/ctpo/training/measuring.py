@@ -1,8 +1,4 @@
-"""Gradients of two checkpoints of a run, for `ctpo.theory` to judge the estimators by.
-
-What needs models, episodes and the run directory is here; what is computed from per-trajectory
-gradients is in `theory`.
-"""
+"""Checkpoints of a run, measured: held-out problems are answered by them in real episodes."""
 
 from __future__ import annotations
 
@@ -17,30 +13,24 @@ import torch
 from ctpo.grading import SCORES, grade
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem
-from ctpo.theory.measured import (
-    ESTIMATORS,
-    NO_RATIO,
-    PromptSums,
-    all_coefficients,
-    by_position,
-    qualities,
-    weight_sample_size,
-)
-from ctpo.theory.measured_tables import Distance
-from ctpo.theory.sketch import Sketch, trajectory_gradients
-from ctpo.tir import Trajectory
 from ctpo.tir.transformers_generator import TransformersGenerator
+from ctpo.training.gradients import (
+    Bench,
+    Measurement,
+    Sampled,
+    less_baseline,
+    load_for_gradients,
+    mean_rewards,
+    trainable,
+)
 from ctpo.training.libraries import quiet_libraries
 from ctpo.training.listening import Listener
-from ctpo.training.models import load_model
 from ctpo.training.policy import EpisodePolicy, episode_settings, start_sandbox
 from ctpo.training.recipe import Recipe
 from ctpo.training.run import problems as problems_of
 from ctpo.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -80,38 +70,6 @@ class MeasureRequest:
             least = 2 if name == "prompts" else 1
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """Answers with their prompts.
-
-    Attributes:
-        trajectories: Graded; those that could not be graded are left out.
-        prompts: Index of the problem that each answers.
-        unknown: How many could not be graded.
-    """
-
-    trajectories: list[Trajectory]
-    prompts: list[int]
-    unknown: int
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """All that was measured of a run.
-
-    Attributes:
-        old: Batch of the old policy.
-        distances: One for each new policy.
-        unknown: Answers that could not be graded and were left out.
-        parameters: Number of parameters that gradients were taken by.
-    """
-
-    old: int
-    distances: list[Distance]
-    unknown: int
-    parameters: int
 
 
 def checkpoints(run: RunDirectory) -> dict[int, Path]:
@@ -189,25 +147,36 @@ def measure_run(request: MeasureRequest, listener: Listener) -> Measurement:
     problems = problems_of(recipe)[1][: request.prompts]
     with start_sandbox(recipe) as sandbox:
         lab = _Lab(request, recipe, problems, sandbox, listener)
-        model, tokenizer = lab.load(found[old])
+        bench = Bench(len(problems), recipe.rollout.temperature, request.seed, listener)
+        model, tokenizer = load_for_gradients(found[old])
         data = lab.sample("old policy", model, tokenizer, request.answers, 0)
         apart = lab.sample("baseline", model, tokenizer, request.baseline_answers, 1)
-        baseline = _mean_rewards(apart, len(problems))
-        before = lab.logprobs("old log-probs", model, data.trajectories)
+        baseline = mean_rewards(apart, len(problems))
+        before = bench.logprobs("old log-probs", model, data.trajectories)
         distances, unknown = [], data.unknown + apart.unknown
         for number, after in enumerate(request.after):
-            model, tokenizer = lab.load(found[old + after])
+            model, tokenizer = load_for_gradients(found[old + after])
             fresh = lab.sample(
                 f"policy {after} on", model, tokenizer, request.reference_answers, 2 + number
             )
             unknown += fresh.unknown
-            distances.append(lab.distance(after, model, data, before, fresh, baseline))
-    size = sum(p.numel() for p in _parameters(model))
+            distances.append(
+                bench.distance(
+                    after,
+                    model,
+                    data,
+                    before,
+                    less_baseline(data, baseline),
+                    fresh,
+                    less_baseline(fresh, baseline),
+                )
+            )
+    size = sum(p.numel() for p in trainable(model))
     return Measurement(old, distances, unknown, size)
 
 
 class _Lab:
-    """Samples, grades and takes gradients."""
+    """Samples and grades."""
 
     def __init__(
         self,
@@ -222,13 +191,6 @@ class _Lab:
         self._problems = problems
         self._sandbox = sandbox
         self._listener = listener
-
-    def load(self, path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Return a checkpoint, ready for gradients of single trajectories."""
-        model, tokenizer = load_model(path, torch.float32)
-        # The only attention whose backward pass takes several gradients at once.
-        model.set_attn_implementation("eager")
-        return model.eval(), tokenizer
 
     def sample(
         self,
@@ -265,149 +227,3 @@ class _Lab:
                     prompts.append(i)
             self._listener.progress(start + len(part))
         return Sampled(kept, prompts, len(asked) - len(kept))
-
-    def logprobs(
-        self, name: str, model: PreTrainedModel, trajectories: Sequence[Trajectory]
-    ) -> list[Float[Tensor, " T_i"]]:
-        """Return log-probabilities of the response tokens, one trajectory at a time as later."""
-        self._listener.phase(name, len(trajectories))
-        result = []
-        with torch.no_grad():
-            for i, trajectory in enumerate(trajectories):
-                result.append(_logprobs(model, trajectory, self._recipe.rollout.temperature).cpu())
-                self._listener.progress(i + 1)
-        return result
-
-    def distance(
-        self,
-        after: int,
-        model: PreTrainedModel,
-        data: Sampled,
-        before: Sequence[Tensor],
-        fresh: Sampled,
-        baseline: dict[int, float],
-    ) -> Distance:
-        """Return what is measured of one new policy."""
-        now = self.logprobs(f"{after} on, log-probs", model, data.trajectories)
-        masks = [torch.tensor(t.mask) for t in data.trajectories]
-        log_ratios = [(a - b)[m] for a, b, m in zip(now, before, masks, strict=True)]
-        advantages = _advantages(data, baseline)
-        coefficients = all_coefficients(now, before, advantages, masks)
-        sketch = Sketch(_parameters(model), seed=self._request.seed)
-        pieces = coefficients.split([len(m) for m in masks], dim=1)
-        sums, squares = self._gradients(f"{after} on, gradients", model, data, pieces, sketch)
-        reference_pieces = [
-            torch.where(torch.tensor(t.mask), a, 0.0)[None]
-            for t, a in zip(fresh.trajectories, _advantages(fresh, baseline), strict=True)
-        ]
-        reference, _ = self._gradients(
-            f"{after} on, reference", model, fresh, reference_pieces, sketch
-        )
-        found, norm, noise = qualities(sums, reference, seed=self._request.seed)
-        policy_tokens = torch.cat(masks) & (
-            advantages.repeat_interleave(torch.tensor([len(m) for m in masks])) != 0
-        )
-        clipped = {
-            name.removesuffix(" (preset)"): float(
-                (coefficients[e][policy_tokens] == 0).double().mean()
-            )
-            for e, name in enumerate(ESTIMATORS)
-            if name.endswith("(preset)")
-        }
-        tokens = sum(map(len, log_ratios))
-        return Distance(
-            after,
-            len(data.trajectories),
-            len(fresh.trajectories),
-            -float(torch.cat(log_ratios).double().sum()) / tokens,
-            {
-                name: weight_sample_size(log_ratios, name)
-                for name in ("token", "cumulative", "full-sequence")
-            },
-            clipped,
-            found,
-            norm,
-            noise,
-            by_position(log_ratios, data.prompts, seed=self._request.seed),
-            _by_length([len(x) for x in log_ratios], squares),
-        )
-
-    def _gradients(
-        self,
-        name: str,
-        model: PreTrainedModel,
-        data: Sampled,
-        coefficients: Sequence[Float[Tensor, "E T_i"]],
-        sketch: Sketch,
-    ) -> tuple[PromptSums, Float[Tensor, "N E"]]:
-        """Return the sums by prompt, and |g|² of each trajectory."""
-        self._listener.phase(name, len(data.trajectories))
-        parameters = _parameters(model)
-        rows = len(coefficients[0])
-        sums = PromptSums(len(self._problems), rows, sketch.dimensions)
-        squares = torch.zeros(len(data.trajectories), rows, dtype=torch.float64)
-        for i, (trajectory, part) in enumerate(zip(data.trajectories, coefficients, strict=True)):
-            if not bool(part.any()):  # the advantage is 0: so is every gradient
-                sums.add_nothing(data.prompts[i])
-            else:
-                logprobs = _logprobs(model, trajectory, self._recipe.rollout.temperature)
-                part = part.to(logprobs.device)
-                squares[i], sketches = trajectory_gradients(logprobs, parameters, part, sketch)
-                sums.add(data.prompts[i], squares[i], sketches)
-            self._listener.progress(i + 1)
-        return sums, squares
-
-
-def _parameters(model: PreTrainedModel) -> list[Tensor]:
-    return [p for p in model.parameters() if p.requires_grad]
-
-
-def _logprobs(
-    model: PreTrainedModel, trajectory: Trajectory, temperature: float
-) -> Float[Tensor, " T"]:
-    """Return log π(a_t|s_t) of every response token, in nats and float32."""
-    ids = torch.tensor([trajectory.prompt_ids + trajectory.response_ids], device=model.device)
-    length = len(trajectory.response_ids)
-    logits = model(input_ids=ids, use_cache=False, logits_to_keep=length + 1).logits[0, :-1]
-    logprobs = (logits.float() / temperature).log_softmax(-1)
-    return logprobs.gather(-1, ids[0, -length:, None])[:, 0]
-
-
-def _mean_rewards(sampled: Sampled, problems: int) -> dict[int, float]:
-    """Return the mean reward of each problem that has one."""
-    rewards: dict[int, list[float]] = {}
-    for prompt, trajectory in zip(sampled.prompts, sampled.trajectories, strict=True):
-        assert trajectory.reward is not None
-        rewards.setdefault(prompt, []).append(trajectory.reward)
-    return {i: sum(rewards[i]) / len(rewards[i]) for i in range(problems) if i in rewards}
-
-
-def _advantages(sampled: Sampled, baseline: dict[int, float]) -> Float[Tensor, " N"]:
-    # Without a graded answer the baseline is 0, which is as unbiased as any other.
-    return torch.tensor(
-        [
-            t.reward - baseline.get(prompt, 0.0)
-            for prompt, t in zip(sampled.prompts, sampled.trajectories, strict=True)
-            if t.reward is not None
-        ],
-        dtype=torch.float64,
-    )
-
-
-def _by_length(
-    lengths: Sequence[int], squares: Float[Tensor, "N E"]
-) -> list[tuple[int, dict[str, float]]]:
-    """Return for each third of the trajectories by length the mean |g|² over that of weight 1."""
-    names = list(ESTIMATORS)
-    order = torch.tensor(lengths).argsort(stable=True)
-    result = []
-    for part in order.chunk(3):
-        means = squares[part].mean(0)
-        scale = means[names.index(NO_RATIO)].clamp(min=1e-300)
-        result.append(
-            (
-                int(max(lengths[i] for i in part.tolist())),
-                {name: float(means[e] / scale) for e, name in enumerate(names) if e},
-            )
-        )
-    return result
