@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ctpo.report.theory import read_tables, write_tables
+from ctpo.report.theory import read_tables, recorded_tables, write_tables
 from ctpo.theory import exact_tables
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -56,11 +56,7 @@ def test_the_exact_tables_of_the_page_are_computed_again(exact):
 
 def test_the_measured_tables_of_the_page_are_those_of_the_recorded_runs(exact):
     page = on_page()
-    recorded = {}
-    for file in sorted((DOCS / "data").glob("theory-measured*.json")):
-        suffix = file.stem.removeprefix("theory-measured")
-        for table in read_tables(file)[0]:
-            recorded[table.name + suffix] = rows(table.markdown())
+    recorded = {t.name: rows(t.markdown()) for t in recorded_tables(DOCS / "data")}
     names = page.keys() - {table.name for table in exact}
     assert names and names <= recorded.keys()
     for name in names:

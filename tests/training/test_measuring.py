@@ -44,7 +44,7 @@ def run(tmp_path, model, tokenizer):
 
 @pytest.fixture
 def rewarded(monkeypatch):
-    """An untrained model is never right: reward by the first token instead. Returns what was sampled."""
+    """What was sampled, rewarded by the first token: an untrained model is never right."""
     real = measuring._Lab.sample
     kept = []
 

@@ -86,6 +86,24 @@ def measure(
     _write(result, out or run / "theory", asdict(request) | {"run": run.name})
 
 
+@app.command("page")
+def page(
+    path: Annotated[Path, typer.Argument(help="A Markdown page with marked tables.")],
+) -> None:
+    """Bring a page's tables up to date: the exact ones computed, others from data/ beside it."""
+    from ctpo.report.theory import recorded_tables
+    from ctpo.theory import documented, exact_tables
+
+    with usable(FileNotFoundError):
+        text = path.read_text(encoding="utf-8")
+    with Bars() as bars:
+        bars.phase("exact", None)
+        tables = exact_tables(bars.progress)
+    path.write_text(
+        documented(text, [*tables, *recorded_tables(path.parent / "data")]), encoding="utf-8"
+    )
+
+
 @app.command("measure-files")
 def measure_files(
     old: Annotated[str, typer.Argument(help="The old policy: a model directory or a Hub name.")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,21 @@ def read_tables(path: Path) -> tuple[list[Table], dict[str, Any]]:
     """
     content = json.loads(path.read_text(encoding="utf-8"))
     return [Table.from_dict(table) for table in content["tables"]], content["settings"]
+
+
+def recorded_tables(folder: Path) -> list[Table]:
+    """Return the tables of recorded measurements, `theory-measured*.json`.
+
+    What stands behind `theory-measured` in a file's name is put behind the names of its tables.
+
+    Args:
+        folder: Where the files are.
+    """
+    return [
+        dataclasses.replace(table, name=table.name + file.stem.removeprefix("theory-measured"))
+        for file in sorted(folder.glob("theory-measured*.json"))
+        for table in read_tables(file)[0]
+    ]
 
 
 def bias_by_distance(tables: Tables) -> Figure:
