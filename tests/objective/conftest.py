@@ -3,6 +3,21 @@ import torch
 
 torch.set_num_threads(1)
 
+_SCALES = {
+    "ctpo-fixed": 0.7,
+    "pnpo": 0.05,
+    "grpo": 0.2,
+    "dapo": 0.2,
+    "dr-grpo": 0.2,
+    "gspo": 0.002,
+    "gspo-token": 0.002,
+    "gmpo": 0.4,
+    "cispo": 1.2,
+    "sapo": 0.3,
+    "minpro": 1.5,
+    "cppo": 0.4,
+}
+
 
 def _make_batch(rows, columns, *, seed=0, scale=0.1, holes=0.3, dtype=torch.float32):
     """Return logprobs (leaf), old_logprobs, advantages [B] of both signs and a mask with holes."""
@@ -25,3 +40,10 @@ def _make_batch(rows, columns, *, seed=0, scale=0.1, holes=0.3, dtype=torch.floa
 @pytest.fixture(scope="session")
 def make_batch():
     return _make_batch
+
+
+@pytest.fixture(scope="session")
+def scale_of():
+    """Return a function from a preset to a spread of log r that leaves tokens on both sides of its
+    window's edges, over about ten tokens."""
+    return lambda name: _SCALES.get(name, 0.1)

@@ -1,4 +1,4 @@
-"""Group-normalised advantages."""
+"""Advantages from the rewards of a group."""
 
 import math
 import statistics
@@ -8,9 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctpo.objective import group_normalized
+from ctpo.objective import group_centered, group_normalized, leave_one_out
 
 NAN = math.nan
+ALL = [group_normalized, group_centered, leave_one_out]
+
+
+def advantages(function, *args, eps=0.0, **kwargs):
+    """Only one of them divides by a standard deviation."""
+    if function is group_normalized:
+        kwargs["eps"] = eps
+    return function(*args, **kwargs)
 
 
 def test_by_hand():
@@ -21,9 +29,14 @@ def test_by_hand():
     expected = torch.tensor([-1 / first, 0, 1 / first, 0, 1.5, -0.5, -0.5, -0.5])
     for kwargs in ({"groups": groups}, {"group_size": 4}):
         torch.testing.assert_close(group_normalized(rewards, eps=0.0, **kwargs), expected)
+        centered = torch.tensor([-1.0, 0.0, 1.0, 0.0, 0.75, -0.25, -0.25, -0.25])
+        torch.testing.assert_close(group_centered(rewards, **kwargs), centered)
+        # 1 - (2 + 3 + 2)/3 and so on; 1 - 0; 0 - 1/3.
+        others = torch.tensor([-4 / 3, 0.0, 4 / 3, 0.0, 1.0, -1 / 3, -1 / 3, -1 / 3])
+        torch.testing.assert_close(leave_one_out(rewards, **kwargs), others)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     rewards=st.lists(
         st.sampled_from([0.0, 0.1, 0.3, 1.0, NAN]) | st.floats(-5, 5), min_size=1, max_size=12
@@ -35,42 +48,56 @@ def test_equal_to_a_loop(rewards, data):
         st.lists(st.sampled_from([-1, 4, 9]), min_size=len(rewards), max_size=len(rewards))
     )
     eps = data.draw(st.sampled_from([1e-6, 1e-4, 0.5]))
-    expected = []
-    for reward, group in zip(rewards, groups, strict=True):
+    expected: dict = {function: [] for function in ALL}
+    for i, (reward, group) in enumerate(zip(rewards, groups, strict=True)):
         scored = [
             r for r, g in zip(rewards, groups, strict=True) if g == group and not math.isnan(r)
         ]
         if math.isnan(reward) or len(set(scored)) == 1:
-            expected.append(0.0)
-        else:
-            deviation = reward - statistics.fmean(scored)
-            expected.append(deviation / (statistics.stdev(scored) + eps))
-    result = group_normalized(
-        torch.tensor(rewards, dtype=torch.float64), groups=torch.tensor(groups), eps=eps
-    )
-    torch.testing.assert_close(
-        result, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-9
-    )
+            for function in ALL:
+                expected[function].append(0.0)
+            continue
+        deviation = reward - statistics.fmean(scored)
+        expected[group_centered].append(deviation)
+        expected[group_normalized].append(deviation / (statistics.stdev(scored) + eps))
+        others = [
+            r
+            for j, (r, g) in enumerate(zip(rewards, groups, strict=True))
+            if j != i and g == group and not math.isnan(r)
+        ]
+        expected[leave_one_out].append(reward - statistics.fmean(others))
+    for function in ALL:
+        result = advantages(
+            function,
+            torch.tensor(rewards, dtype=torch.float64),
+            groups=torch.tensor(groups),
+            eps=eps,
+        )
+        torch.testing.assert_close(
+            result, torch.tensor(expected[function], dtype=torch.float64), rtol=1e-6, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1.0, 1e6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_equal_rewards_give_exactly_zero(value, dtype):
+@pytest.mark.parametrize("function", ALL)
+def test_equal_rewards_give_exactly_zero(function, value, dtype):
     """0.1 + 0.1 + 0.1 is not 0.3, so that the mean of equal rewards can differ from them."""
     rewards = torch.full((21,), value, dtype=dtype)
     for size in (1, 3, 7):
-        assert (group_normalized(rewards, group_size=size, eps=0.0) == 0).all()
+        assert (advantages(function, rewards, group_size=size) == 0).all()
 
 
-def test_an_unscored_answer_is_as_if_it_were_not_there():
+@pytest.mark.parametrize("function", ALL)
+def test_an_unscored_answer_is_as_if_it_were_not_there(function):
     rewards = torch.tensor([1.0, NAN, 0.0, 0.0, NAN, NAN, 1.0, NAN])
-    result = group_normalized(rewards, group_size=4)
-    scored = group_normalized(torch.tensor([1.0, 0.0, 0.0]), group_size=3)
+    result = function(rewards, group_size=4)
+    scored = function(torch.tensor([1.0, 0.0, 0.0]), group_size=3)
     assert torch.equal(result[[0, 2, 3]], scored)
     assert result[1] == 0
     # A group with a single scored answer, and one with none.
     assert (result[4:] == 0).all()
-    assert (group_normalized(torch.full((2,), NAN), group_size=2) == 0).all()
+    assert (function(torch.full((2,), NAN), group_size=2) == 0).all()
 
 
 def test_eps_is_added_to_the_standard_deviation():
@@ -79,6 +106,16 @@ def test_eps_is_added_to_the_standard_deviation():
     torch.testing.assert_close(
         group_normalized(rewards, group_size=2, eps=0.25), torch.tensor([-half, half])
     )
+
+
+@pytest.mark.parametrize("function", ALL)
+def test_groups_need_not_stand_together(function):
+    rewards = torch.tensor([1.0, 0.0, 0.5, 0.0, 1.0, 0.5, 1.0, 0.25])
+    order = torch.tensor([5, 0, 3, 6, 1, 7, 2, 4])
+    together = function(rewards, group_size=4)
+    apart = function(rewards[order], groups=(torch.arange(8) // 4)[order])
+    torch.testing.assert_close(apart, together[order])
+    assert together.view(2, 4).sum(dim=1).tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -109,16 +146,19 @@ def test_dtype_of_the_result(dtype, expected):
     ],
 )
 def test_a_bad_argument_raises(kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        group_normalized(torch.zeros(4), **kwargs)
+    for function in ALL if "eps" not in kwargs else [group_normalized]:
+        with pytest.raises(ValueError, match=message):
+            function(torch.zeros(4), **kwargs)
 
 
-def test_an_infinite_reward_raises():
+@pytest.mark.parametrize("function", ALL)
+def test_an_infinite_reward_raises(function):
     with pytest.raises(ValueError, match=r"rewards\[1\] is -inf"):
-        group_normalized(torch.tensor([0.0, -math.inf]), group_size=2)
+        function(torch.tensor([0.0, -math.inf]), group_size=2)
 
 
+@pytest.mark.parametrize("function", ALL)
 @pytest.mark.parametrize("shape", [(0,), (2, 2)])
-def test_rewards_that_are_not_a_vector_raise(shape):
+def test_rewards_that_are_not_a_vector_raise(function, shape):
     with pytest.raises(ValueError, match=r"rewards must be \[N\]"):
-        group_normalized(torch.zeros(shape), group_size=1)
+        function(torch.zeros(shape), group_size=1)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ctpo.objective import PRESETS, preset
+from ctpo.objective import PRESETS, Mismatch, preset
 
 CTPO = preset("ctpo")
 
@@ -31,6 +31,8 @@ def good():
         ("advantages", torch.ones(3), r"advantages must be \[B\] = \[2\] or \[B, T\] = \[2, 3\]"),
         ("advantages", torch.ones(2, 1), r"advantages must be .* got \[2, 1\]"),
         ("mask", torch.ones(2, 3, device="meta"), "mask is on meta, logprobs on cpu"),
+        ("logprobs", torch.zeros(()), r"logprobs must be padded, \[B, T\], got shape \[\]"),
+        ("logprobs", torch.zeros(1, 2, 3), r"must be padded, \[B, T\], got shape \[1, 2, 3\]"),
     ],
 )
 def test_a_shape_or_device_that_does_not_fit_raises(name, value, message):
@@ -77,13 +79,38 @@ def test_check_reads_the_advantages_too():
     assert CTPO(**inputs, check=True).per_token.isfinite().all()
 
 
+@pytest.mark.parametrize("check", [False, True])
 @pytest.mark.parametrize("value", [0.5, 2.0, -1.0, math.nan])
-def test_check_refuses_mask_values_other_than_0_and_1(value):
+def test_mask_values_other_than_0_and_1_raise(value, check):
+    """On a CPU reading them is free, so that it takes no flag."""
     inputs = good()
     inputs["mask"][0, 1] = value
-    CTPO(**inputs)
     with pytest.raises(ValueError, match=f"mask at row 0, position 1 is {value}; only 0 and 1"):
-        CTPO(**inputs, check=True)
+        CTPO(**inputs, check=check)
+
+
+def test_an_integer_mask_other_than_0_and_1_raises():
+    with pytest.raises(ValueError, match="mask at row 0, position 0 is 2; .*5 more like it"):
+        CTPO(**{**good(), "mask": torch.full((2, 3), 2)})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_check_names_the_position_in_packed_tokens(value):
+    inputs = {name: torch.zeros(5) for name in ("logprobs", "old_logprobs")}
+    inputs |= {"advantages": torch.ones(2), "mask": torch.ones(5)}
+    edges = torch.tensor([0, 2, 5])
+    inputs["old_logprobs"][3] = value
+    with pytest.raises(ValueError, match=f"^old_logprobs at position 3 is {value}"):
+        CTPO(**inputs, cu_seqlens=edges, check=True)
+
+
+def test_check_reads_the_rollout_logprobs_too():
+    objective = preset("ctpo", mismatch=Mismatch(level="prefix"))
+    rollout = torch.zeros(2, 3)
+    rollout[0, 2] = -math.inf
+    objective(**good(), rollout_logprobs=rollout)
+    with pytest.raises(ValueError, match="^rollout_logprobs at row 0, position 2 is -inf"):
+        objective(**good(), rollout_logprobs=rollout, check=True)
 
 
 @pytest.mark.parametrize("name", PRESETS)

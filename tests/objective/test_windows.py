@@ -1,4 +1,4 @@
-"""Windows and their union with ratios: bounds, and choices that are refused."""
+"""Windows: bounds, statistics, and parameters that are refused."""
 
 import math
 
@@ -6,32 +6,100 @@ import pytest
 import torch
 
 from ctpo.objective import (
-    ClippedSurrogate,
     CumulativeRatio,
-    FullSequenceRatio,
+    DriftFreeWindow,
+    KLWindow,
     LogWindow,
     Objective,
     RatioWindow,
-    SequenceGeometricMeanRatio,
-    TokenRatio,
+    fixed,
     preset,
+    sqrt,
 )
 
 FACTORS = torch.tensor([[1.0, 4.0, 9.0]])
 
 
+def full(bounds):
+    """Bounds may broadcast."""
+    return [bound.expand_as(FACTORS) for bound in bounds]
+
+
 def test_log_window_widens_with_the_factors():
-    bounds = LogWindow(eps_low=0.025, eps_high=0.05, power=0.5, dual_clip=0.1).bounds(FACTORS)
-    torch.testing.assert_close(bounds.low, torch.tensor([[-0.025, -0.05, -0.075]]))
-    torch.testing.assert_close(bounds.high, torch.tensor([[0.05, 0.1, 0.15]]))
-    torch.testing.assert_close(bounds.dual, torch.tensor([[0.1, 0.2, 0.3]]))
+    window = LogWindow(eps_low=0.025, eps_high=0.05, power=0.5, dual_clip=0.1)
+    low, high, dual = full(window.bounds(FACTORS))
+    torch.testing.assert_close(low, torch.tensor([[-0.025, -0.05, -0.075]]))
+    torch.testing.assert_close(high, torch.tensor([[0.05, 0.1, 0.15]]))
+    torch.testing.assert_close(dual, torch.tensor([[0.1, 0.2, 0.3]]))
+    assert window == sqrt(0.025, 0.05, dual_clip=0.1)
+
+
+def test_log_window_of_a_negative_power_narrows():
+    window = LogWindow(eps_low=0.3, eps_high=0.6, power=-0.5)
+    # A masked place before the first policy token has no factors.
+    low, high, dual = full(window.bounds(torch.tensor([[0, 4, 9]])))
+    torch.testing.assert_close(low, torch.tensor([[-0.3, -0.15, -0.1]]))
+    torch.testing.assert_close(high, torch.tensor([[0.6, 0.3, 0.2]]))
+    assert (dual == math.inf).all()
+
+
+def test_log_window_of_power_zero_is_fixed():
+    window = LogWindow(eps_low=0.3, eps_high=0.6, power=0)
+    assert not window.follows_position
+    low, high, _ = full(window.bounds(FACTORS))
+    assert (low == torch.tensor(-0.3)).all() and (high == torch.tensor(0.6)).all()
 
 
 def test_ratio_window_is_fixed():
-    bounds = RatioWindow(clip_low=0.5, clip_high=4.0, dual_clip=3.0).bounds(FACTORS)
-    torch.testing.assert_close(bounds.low, torch.full((1, 3), -0.6931472))
-    torch.testing.assert_close(bounds.high, torch.full((1, 3), 1.6094379))
-    torch.testing.assert_close(bounds.dual, torch.full((1, 3), 1.0986123))
+    window = RatioWindow(clip_low=0.5, clip_high=4.0, dual_clip=3.0)
+    low, high, dual = full(window.bounds(FACTORS))
+    torch.testing.assert_close(low, torch.full((1, 3), -0.6931472))
+    torch.testing.assert_close(high, torch.full((1, 3), 1.6094379))
+    torch.testing.assert_close(dual, torch.full((1, 3), 1.0986123))
+    assert window == fixed(0.5, 4.0, dual_clip=3.0)
+    assert not window.follows_position
+
+
+def test_drift_free_window_has_the_bounds_of_the_log_window():
+    mine = DriftFreeWindow(eps_low=0.025, eps_high=0.05, power=0.5, dual_clip=0.1)
+    for bound, other in zip(
+        mine.bounds(FACTORS), sqrt(0.025, 0.05, dual_clip=0.1).bounds(FACTORS), strict=True
+    ):
+        assert torch.equal(bound, other)
+
+
+def test_kl_window_bounds_the_divergence():
+    """The statistic is the signed root of it, and so are the bounds."""
+    window = KLWindow(delta_low=0.0004, delta_high=0.0009, delta_dual=0.0016)
+    low, high, dual = full(window.bounds(FACTORS))
+    torch.testing.assert_close(low, torch.tensor([[-0.02, -0.04, -0.06]]))
+    torch.testing.assert_close(high, torch.tensor([[0.03, 0.06, 0.09]]))
+    torch.testing.assert_close(dual, torch.tensor([[0.04, 0.08, 0.12]]))
+
+    log_weight = torch.linspace(-4, 4, 4001, dtype=torch.float64)
+    statistic = window.statistic(log_weight, log_weight, None)  # type: ignore[arg-type]
+    divergence = log_weight.exp() - 1 - log_weight
+    torch.testing.assert_close(statistic.square(), divergence, rtol=1e-5, atol=1e-15)
+    assert (statistic.diff() > 0).all()
+    single = window.statistic(log_weight.float(), log_weight, None)  # type: ignore[arg-type]
+    torch.testing.assert_close(single.double(), statistic, rtol=1e-4, atol=1e-7)
+
+
+def test_kl_window_is_the_sqrt_window_to_second_order():
+    eps = 1e-4
+    clipped = {}
+    log_rho = torch.linspace(-3, 3, 601, dtype=torch.float64)[None, :] * eps
+    for name, window in (
+        ("kl", KLWindow(delta_low=eps**2 / 2, delta_high=eps**2 / 2)),
+        ("sqrt", sqrt(eps, eps)),
+    ):
+        objective = Objective(ratio="cumulative", window=window)
+        logprobs = log_rho.T.clone().requires_grad_()
+        out = objective(logprobs, torch.zeros_like(logprobs), torch.ones(601), torch.ones(601, 1))
+        (slope,) = torch.autograd.grad(out.per_token.sum(), logprobs)
+        clipped[name] = slope[:, 0] == 0
+    assert (clipped["kl"] != clipped["sqrt"]).sum() <= 1
+    assert clipped["kl"].any()
 
 
 @pytest.mark.parametrize(
@@ -39,6 +107,8 @@ def test_ratio_window_is_fixed():
     [
         LogWindow(eps_low=math.inf, eps_high=math.inf, power=0.5),
         RatioWindow(clip_low=1.0, clip_high=math.inf),
+        DriftFreeWindow(eps_low=math.inf, eps_high=math.inf),
+        KLWindow(delta_low=math.inf, delta_high=math.inf),
     ],
 )
 def test_an_open_window_clips_nothing(window):
@@ -53,6 +123,7 @@ def test_an_open_window_clips_nothing(window):
 
 LOG = {"eps_low": 0.025, "eps_high": 0.05, "power": 0.5, "dual_clip": 0.05}
 RATIO = {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0}
+KL = {"delta_low": 0.001, "delta_high": 0.002, "delta_dual": 0.002}
 
 
 @pytest.mark.parametrize(
@@ -61,8 +132,9 @@ RATIO = {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0}
         (LogWindow, LOG, "eps_low", -0.1, "at least 0, e.g. 0.025"),
         (LogWindow, LOG, "eps_low", math.nan, "at least 0"),
         (LogWindow, LOG, "eps_high", -1e-9, "at least 0, e.g. 0.05"),
-        (LogWindow, LOG, "power", -0.5, "finite and at least 0, e.g. 0.5"),
+        (LogWindow, LOG, "power", math.nan, "finite, e.g. 0.5"),
         (LogWindow, LOG, "power", math.inf, "finite"),
+        (LogWindow, LOG, "power", -math.inf, "finite"),
         (LogWindow, LOG, "dual_clip", 0.0, "None to switch"),
         (LogWindow, LOG, "dual_clip", -0.05, "above 0, e.g. 0.05"),
         (LogWindow, LOG, "dual_clip", math.inf, "None to switch"),
@@ -71,6 +143,14 @@ RATIO = {"clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0}
         (RatioWindow, RATIO, "clip_high", -0.28, "at least 0, e.g. 0.28"),
         (RatioWindow, RATIO, "dual_clip", 1.0, "ratio above 1, e.g. 3.0"),
         (RatioWindow, RATIO, "dual_clip", math.inf, "None to switch"),
+        (DriftFreeWindow, LOG, "eps_low", -0.1, "at least 0, e.g. 0.025"),
+        (DriftFreeWindow, LOG, "eps_high", math.nan, "at least 0, e.g. 0.05"),
+        (DriftFreeWindow, LOG, "power", math.inf, "finite, e.g. 0.5"),
+        (DriftFreeWindow, LOG, "dual_clip", 0.0, "None to switch"),
+        (KLWindow, KL, "delta_low", -1e-3, "at least 0, e.g. 0.00125"),
+        (KLWindow, KL, "delta_high", math.nan, "at least 0, e.g. 0.00125"),
+        (KLWindow, KL, "delta_dual", 0.0, "None to switch"),
+        (KLWindow, KL, "delta_dual", math.inf, "None to switch"),
     ],
 )
 def test_a_bad_parameter_names_field_value_and_what_is_right(window, good, field, value, right):
@@ -84,28 +164,3 @@ def test_a_bad_parameter_names_field_value_and_what_is_right(window, good, field
 def test_a_negative_override_raises_as_well():
     with pytest.raises(ValueError, match=r"LogWindow\.eps_high is -0\.05"):
         preset("ctpo", eps_high=-0.05)
-
-
-@pytest.mark.parametrize("ratio", [TokenRatio(), SequenceGeometricMeanRatio()])
-def test_power_without_effect_raises(ratio):
-    window = LogWindow(eps_low=0.2, eps_high=0.2, power=0.5)
-    with pytest.raises(ValueError, match="power would have no effect; set power=0"):
-        Objective(ratio=ratio, window=window)
-    fixed = LogWindow(eps_low=0.2, eps_high=0.2, power=0)
-    assert Objective(ratio=ratio, window=fixed).window == fixed
-
-
-@pytest.mark.parametrize("ratio", [CumulativeRatio(), FullSequenceRatio()])
-def test_power_with_effect_is_accepted(ratio):
-    window = LogWindow(eps_low=0.2, eps_high=0.2, power=0.5)
-    assert Objective(ratio=ratio, window=window).surrogate == ClippedSurrogate()
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [("ratio", TokenRatio), ("window", TokenRatio()), ("surrogate", "clip")],
-)
-def test_a_choice_of_the_wrong_kind_raises(name, wrong):
-    parts = {"ratio": TokenRatio(), "window": RatioWindow(clip_low=0.2, clip_high=0.2)}
-    with pytest.raises(TypeError, match=f"{name} must be an instance of {name.capitalize()}"):
-        Objective(**{**parts, name: wrong})

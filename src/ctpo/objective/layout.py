@@ -33,6 +33,7 @@ class Layout(ABC):
 
     Attributes:
         mask: True on policy tokens.
+        outside: True everywhere else.
         lengths: Policy tokens H of each sequence, over all ranks.
         positions: t of each policy token, from 1, over all ranks; a masked place carries any value
             of at least 0. Broadcasts to `*tokens`.
@@ -43,6 +44,7 @@ class Layout(ABC):
         self, mask: Bool[Tensor, "*tokens"], process_group: dist.ProcessGroup | None
     ) -> None:
         self.mask = mask
+        self.outside = ~mask
         self.process_group = process_group
         local = self._totals(mask.to(torch.int64))
         before, self.lengths = self._over_ranks(local, torch.sum)

@@ -37,7 +37,7 @@ from ctpo.objective.surrogates import (
     Tokens,
     weight_of,
 )
-from ctpo.objective.windows import LogWindow, Window
+from ctpo.objective.windows import Window
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Real
@@ -279,10 +279,10 @@ class Objective:
         dtype = torch.float64 if batch.logprobs.dtype == torch.float64 else torch.float32
         with torch.no_grad():
             current, old = batch.logprobs.detach().to(dtype), batch.old_logprobs.to(dtype)
-            # where() and not a product: NaN times 0 is NaN, in the value and in the gradient.
-            log_ratio = torch.where(layout.mask, current - old, 0.0)
+            # Filled and not multiplied: NaN times 0 is NaN, in the value and in the gradient.
+            log_ratio = (current - old).masked_fill_(layout.outside, 0.0)
             tokens = Tokens(
-                torch.where(layout.mask, current, 0.0) if self._reads_logprobs else current,
+                current,
                 log_ratio,
                 self.ratio.log_weight(log_ratio, layout),
                 batch.advantages.to(dtype),
@@ -296,9 +296,12 @@ class Objective:
                 factor = self.mismatch.weights(old, batch.rollout_logprobs.to(dtype), layout)
                 value, slope = value * factor, slope * factor
             # A masked place has its row's weight and an advantage that can be NaN, yet no loss.
-            value = torch.where(layout.mask, value, 0.0)
-            slope = torch.where(layout.mask, slope, 0.0)
-            collected = PositionStatistics.collect(tokens, terms) if statistics else None
+            value, slope = _zero(value, layout.outside), _zero(slope, layout.outside)
+            collected = None
+            if statistics:
+                is_rho = isinstance(self.ratio, CumulativeRatio)
+                log_rho = tokens.log_weight if is_rho else layout.prefix_sums(log_ratio)
+                collected = PositionStatistics.collect(tokens, log_rho, terms)
         literal = self.ratio if self.gradient == "literal" else None
         loss = _WithSlope.apply(batch.logprobs, value, slope, literal, layout)
         return ObjectiveOutput(
@@ -310,10 +313,6 @@ class Objective:
             batch.pieces,
             collected,
         )
-
-    @property
-    def _reads_logprobs(self) -> bool:
-        return not isinstance(self.surrogate, ClippedSurrogate | PlainSurrogate | SAPOSurrogate)
 
 
 class _WithSlope(torch.autograd.Function):
@@ -341,6 +340,13 @@ class _WithSlope(torch.autograd.Function):
             mask = ctx.layout.mask
             result = torch.where(mask, ctx.literal.adjoint(result, ctx.layout), 0.0)
         return result.to(ctx.dtype), None, None, None, None
+
+
+def _zero(fresh: Tensor, outside: Tensor) -> Tensor:
+    """Return it with zeros at some places; in place if it is not broadcast."""
+    if fresh.shape == outside.shape:
+        return fresh.masked_fill_(outside, 0.0)
+    return fresh.expand_as(outside).masked_fill(outside, 0.0)
 
 
 def _in_pieces(tensor: Tensor, pieces: list[int] | None) -> Any:  # noqa: ANN401 - as handed over
@@ -391,7 +397,7 @@ def _refuse_senseless(objective: Objective) -> None:
                 f"{surrogate!r} is a geometric mean over the sequence; set "
                 f"ratio='sequence-geometric-mean', not {ratio!r}"
             )
-        if isinstance(window, LogWindow) and window.dual_clip is not None:
+        if getattr(window, "dual_clip", None) is not None:
             raise ValueError("dual_clip would have no effect on GMPO; set dual_clip=None")
     if isinstance(surrogate, CISPOSurrogate) and getattr(window, "dual_clip", None) is not None:
         raise ValueError(

@@ -12,15 +12,14 @@ Cause = Literal["none", "truncated sampling", "rounding", "engine mismatch"]
 _WORDS: dict[Cause, str] = {
     "none": "old and new log-probs agree",
     "truncated sampling": "nearly every log r_t lies on one side of 0: one of the two "
-    "distributions was cut (top_p, top_k, min_p, a repetition penalty) or scaled (temperature), and "
-    "the old log-probs are of the distribution sampled from. Set top_p=1 and top_k=0, and take old "
-    "log-probs from the trainer at the sampling temperature",
+    "distributions was cut (top_p, top_k, min_p), and the old log-probs are of the distribution "
+    "sampled from. Set top_p=1 and top_k=0, and take old log-probs from the trainer",
     "rounding": "log r_t is small, of both signs and without drift: log-probs were rounded "
     "(bfloat16 rounds by up to 0.031) or computed at other shapes. Compute logits and log-probs in "
     "float32 and both sides on the same micro-batches",
     "engine mismatch": "the two log-probs come from models that differ: other weights (a stale or "
-    "unsynchronised engine), dropout left on, another chat template or retokenised text, or masks "
-    "that are shifted by a token. Take old log-probs from the trainer",
+    "unsynchronised engine), another temperature, dropout left on, another chat template or "
+    "retokenised text, or masks that are shifted by a token. Take old log-probs from the trainer",
 }
 
 # bfloat16 has 8 significant bits: log-probs between 4 and 8 are rounded by up to 2^-6, their
@@ -90,7 +89,7 @@ def judge(
     drifts = abs(mean) > _SIGMAS * math.sqrt(variance / count) + tolerance / middle
     low, high = quantiles
     # With cut sampling every log r has the sign of the mass cut off, in one direction or the other.
-    if drifts and min(abs(low), abs(high)) < 0.02 * max(abs(low), abs(high)):
+    if drifts and (high < 0.02 * abs(low) or low > -0.02 * abs(high)):
         return OnPolicyReport(False, worst, drift, "truncated sampling")
     if max(abs(low), abs(high)) <= _ROUNDING and not drifts:
         return OnPolicyReport(False, worst, drift, "rounding")

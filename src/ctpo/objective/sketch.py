@@ -8,6 +8,7 @@ bin. Sketches merge by addition.
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,26 +24,37 @@ SMALLEST_EXPONENT, LARGEST_EXPONENT = -20, 8
 SIDE = (LARGEST_EXPONENT - SMALLEST_EXPONENT) * BINS_PER_OCTAVE
 BINS = 2 * SIDE + 1
 
-# As in `position_bins`: exponent and four bits of mantissa.
+# A float32 shifted right by this many bits has sign, exponent and four bits of mantissa left:
+# sixteenths of octaves, of which there are 2^13.
 _SHIFT = 19
-_FIRST = (127 + SMALLEST_EXPONENT) << 4
+_PATTERNS = 1 << (32 - _SHIFT)
 
 
 def sketch(
-    values: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]
+    values: Float[Tensor, "*shape"], outside: Bool[Tensor, "*shape"]
 ) -> Int64[Tensor, " bins"]:
-    """Return how many values fall in each bin. Nothing is read back to the host.
+    """Return how many values fall in each bin. Nothing is read back to the host from a GPU.
 
     Args:
-        values: Anything where masked; NaN counts as the largest.
-        mask: Which values count.
+        values: Anything where not counted; NaN counts as the largest of its sign.
+        outside: True on values that do not count.
     """
-    single = values.to(torch.float32)
-    bits = single.view(torch.int32) & 0x7FFFFFFF
-    rank = ((bits >> _SHIFT) - (_FIRST - 1)).clamp_(0, SIDE)
-    bins = torch.where(single < 0, SIDE - rank, SIDE + rank)
-    # Masked places go to a bin of their own, which is cut off.
-    return count(torch.where(mask, bins, BINS).flatten(), BINS + 1)[:BINS]
+    patterns = (values.to(torch.float32).view(torch.int32) >> _SHIFT).to(torch.int16)
+    # The shift keeps the sign, so patterns of negative numbers are negative.
+    cells = patterns.add_(_PATTERNS // 2).masked_fill_(outside, _PATTERNS).flatten()
+    counted = count(cells, _PATTERNS + 1)[:_PATTERNS]
+    zeros = torch.zeros(BINS, dtype=torch.int64, device=values.device)
+    return zeros.index_add_(0, _bin_of_patterns(values.device), counted)
+
+
+@functools.cache
+def _bin_of_patterns(device: torch.device) -> Int64[Tensor, " patterns"]:
+    """Return the bin of each pattern, from that of the most negative number on."""
+    shifted = torch.arange(_PATTERNS, device=device) - _PATTERNS // 2
+    magnitude = shifted & (_PATTERNS // 2 - 1)
+    first = (127 + SMALLEST_EXPONENT) << 4
+    rank = (magnitude - (first - 1)).clamp(0, SIDE)
+    return torch.where(shifted < 0, SIDE - rank, SIDE + rank)
 
 
 def count(bins: Tensor, size: int) -> Int64[Tensor, " size"]:

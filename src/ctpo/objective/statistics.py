@@ -17,11 +17,11 @@ from ctpo.objective import sketch
 from ctpo.objective.on_policy import OnPolicyReport, judge
 from ctpo.objective.parameters import unknown_name
 from ctpo.objective.position_bins import BINS, upper_edges
-from ctpo.objective.sums import ByPosition
+from ctpo.objective.sums import counts, sums_and_extremes
 from ctpo.objective.surrogates import weight_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64, Int64
+    from jaxtyping import Float, Float64, Int64
     from torch import Tensor
 
     from ctpo.objective.layout import Layout
@@ -113,35 +113,26 @@ class PositionStatistics:
         return cls(**empty)
 
     @classmethod
-    def collect(cls, tokens: Tokens, terms: TokenTerms) -> PositionStatistics:
+    def collect(
+        cls, tokens: Tokens, log_rho: Float[Tensor, "*tokens"], terms: TokenTerms
+    ) -> PositionStatistics:
         """Return the statistics of a batch. Nothing is read back to the host from a GPU.
 
         Args:
             tokens: The batch.
+            log_rho: log ρ_t, anything where masked.
             terms: What the surrogate said about each token, anything where masked.
         """
         layout, log_ratio = tokens.layout, tokens.log_ratio
-        mask = layout.mask
-        log_rho = torch.where(mask, layout.prefix_sums(log_ratio), 0.0)
-        weights = torch.where(mask, weight_of(tokens.log_weight.expand_as(log_ratio)), 0.0)
-        by_position = ByPosition(layout)
-        counts = by_position.counts(tokens.advantages, terms)
-        sums = by_position.sums(
-            log_rho_sum=log_rho,
-            log_rho_sumsq=log_rho.square(),
-            log_r_sum=log_ratio,
-            log_r_sumsq=log_ratio.square(),
-            weight_sum=weights,
-            weight_sumsq=weights.double().square(),
-        )
-        extremes = by_position.extremes(log_rho=log_rho, log_r=log_ratio)
+        log_rho = log_rho.masked_fill(layout.outside, 0.0)
+        weights = weight_of(tokens.log_weight).expand_as(log_ratio)
+        weights = weights.masked_fill(layout.outside, 0.0)
         return cls(
-            **counts,
-            **sums,
-            **extremes,
+            **counts(layout, tokens.advantages, terms),
+            **sums_and_extremes(layout, log_rho, log_ratio, weights),
             **_over_sequences(layout, log_ratio),
-            log_rho_sketch=sketch.sketch(log_rho, mask),
-            log_r_sketch=sketch.sketch(log_ratio, mask),
+            log_rho_sketch=sketch.sketch(log_rho, layout.outside),
+            log_r_sketch=sketch.sketch(log_ratio, layout.outside),
         )
 
     def __add__(self, other: PositionStatistics) -> PositionStatistics:
@@ -204,7 +195,8 @@ class PositionStatistics:
             max(columns["log_rho_max"]),
             -log_ratio_sum / sequences if sequences else math.nan,
             k3_sum / sequences if sequences else math.nan,
-            sum(columns["weight_sum"]) ** 2 / (tokens * sum(columns["weight_sumsq"])),
+            # Weights can all have underflowed to 0; then none of the tokens counts.
+            sum(columns["weight_sum"]) ** 2 / ((tokens * sum(columns["weight_sumsq"])) or 1.0),
         )
         return dict(zip(_SUMMARY, values, strict=True))
 
@@ -313,7 +305,7 @@ def _over_sequences(layout: Layout, log_ratio: Tensor) -> dict[str, Tensor]:
         "sequence_log_ratio_sumsq": totals.square().sum(),
         "sequence_log_ratio_min": torch.where(counted, totals, math.inf).amin(),
         "sequence_log_ratio_max": torch.where(counted, totals, -math.inf).amax(),
-        "k3_sum": (torch.expm1(log_ratio) - log_ratio).sum(dtype=torch.float64),
+        "k3_sum": torch.expm1(log_ratio).sub_(log_ratio).sum().double(),
     }
 
 

@@ -47,7 +47,7 @@ class Tokens(NamedTuple):
     """What a surrogate may look at; each tensor broadcasts to `*tokens`.
 
     Attributes:
-        logprobs: log π_θ in nats, 0 where masked.
+        logprobs: log π_θ in nats; anything where masked.
         log_ratio: log r_t in nats, 0 where masked.
         log_weight: log w_t in nats, raw; anything where masked.
         advantages: A_t; 0 gives no loss and no slope; anything where masked.
@@ -148,6 +148,7 @@ class ClippedSurrogate(Surrogate):
         effective = log_weight
         if window.bounds_log_weight:
             effective = torch.clamp(log_weight, min=lower, max=upper)
-        value = weight_of(effective).mul(-advantages)
+        del upper, lower  # as large as the batch
+        value = weight_of(effective) * -advantages
         # Unclipped, the loss is -w A and so is its derivative in log w.
         return TokenTerms(value, value.masked_fill(above | below, 0.0), above, below, dual=True)
