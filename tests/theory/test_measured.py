@@ -161,6 +161,14 @@ def test_ratios_by_position_are_over_those_that_reach_it():
         assert p.below_free == pytest.approx(float((free < bound).double().mean()))
 
 
+def test_answers_that_all_got_their_mean_reward_are_refused():
+    sums = PromptSums(3, len(ESTIMATORS), 2)
+    for prompt in range(3):
+        sums.add_nothing(prompt)
+    with pytest.raises(ValueError, match="every answer of the old policy got just its problem's"):
+        qualities(sums, None)
+
+
 def test_one_prompt_is_too_few():
     sums = PromptSums(3, len(ESTIMATORS), 2)
     sums.add_nothing(0)

@@ -52,7 +52,7 @@ def write_tables(
     (folder / f"{name}.md").write_text("\n".join(parts), encoding="utf-8")
     by_name = {table.name: table for table in tables}
     for needed, figure_name, draw in FIGURES:
-        if all(table in by_name for table in needed):
+        if all(table in by_name and by_name[table].rows for table in needed):
             save(draw(by_name), folder / "figures", figure_name)
 
 

@@ -32,7 +32,8 @@ class Interval:
             value: The number.
             resampled: The same of each resample.
         """
-        low, high = np.percentile(np.asarray(resampled), (2.5, 97.5))
+        # A quotient is not a number where a resample drew no prompt that has a gradient.
+        low, high = np.nanpercentile(np.asarray(resampled), (2.5, 97.5))
         return cls(value, float(low), float(high))
 
 

@@ -183,7 +183,8 @@ def qualities(
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: If fewer than two prompts have trajectories of both kinds.
+        ValueError: If fewer than two prompts have trajectories of both kinds, or no trajectory of
+            either kind has a gradient.
     """
     has = old.count > 0
     if reference is not None:
@@ -191,6 +192,12 @@ def qualities(
     if int(has.sum()) < 2:
         raise ValueError(f"{int(has.sum())} prompts have trajectories; at least 2 are needed")
     index = has.nonzero()[:, 0]
+    for name, sums in (("old", old), ("new", reference)):
+        if sums is not None and not float(sums.squares[index, 0].sum()) > 0:
+            raise ValueError(
+                f"every answer of the {name} policy got just its problem's mean reward, so there "
+                "is no gradient to measure; take more answers, other problems or other checkpoints"
+            )
     old = old.keep(index)
     weights = resample_prompts(len(index), resamples, seed)
     means = old.means
