@@ -1,8 +1,8 @@
 """A program: every method on sequences cut over ranks, each compared with the whole.
 
-`python sharded_run.py WORLD FOLDER SCALES` runs WORLD processes over gloo. Each writes what it has
-compared to FOLDER as JSON, and ends with an error at the first difference. `SCALES` is JSON: the
-spread of log r by preset.
+`python sharded_run.py FOLDER SCALES WORLD...` runs as many processes over gloo, for each number
+given. Every process writes what it has compared to FOLDER as JSON, and ends with an error at the
+first difference. `SCALES` is JSON: the spread of log r by preset.
 """
 
 import datetime
@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -105,13 +106,11 @@ def refusals():
     inputs, _ = batch((EDGES[-1],), 1, 0, 0.1)
     size = EDGES[-1] // dist.get_world_size()
     pieces = [inputs[name][:size] for name in ("logprobs", "old_logprobs", "mask")]
-    edges = torch.tensor([0, 3, size])
-    lists = [[torch.zeros(2)], [torch.zeros(2)], torch.ones(1), [torch.ones(2)]]
+    local: Any = (pieces[0], pieces[1], torch.ones(2), pieces[2])
+    lists: Any = ([torch.zeros(2)], [torch.zeros(2)], torch.ones(1), [torch.ones(2)])
+    edges: Any = {"cu_seqlens": torch.tensor([0, 3, size])}
     messages = []
-    for arguments, extra in (
-        ((pieces[0], pieces[1], torch.ones(2), pieces[2]), {"cu_seqlens": edges}),
-        (lists, {}),
-    ):
+    for arguments, extra in ((local, edges), (lists, {})):
         try:
             preset("ctpo")(*arguments, **extra, process_group=dist.group.WORLD)
         except ValueError as error:
@@ -125,7 +124,7 @@ def main(rank, world, folder, scales):
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
-        store=dist.FileStore(str(Path(folder) / "store"), world),
+        store=dist.FileStore(str(Path(folder) / f"store{world}"), world),
         rank=rank,
         world_size=world,
         timeout=datetime.timedelta(seconds=300),
@@ -150,20 +149,23 @@ def main(rank, world, folder, scales):
         {label: whole for label, (_, whole) in results.items()},
     )
     said = {"compared": list(objectives), "refused": refusals()}
-    (Path(folder) / f"rank{rank}.json").write_text(json.dumps(said))
+    (Path(folder) / f"{world}-{rank}.json").write_text(json.dumps(said))
     dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    world, folder, scales = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+    folder, scales = sys.argv[1], json.loads(sys.argv[2])
     # Forked where possible, so that torch is imported once.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    ranks = [
-        context.Process(target=main, args=(rank, world, folder, scales)) for rank in range(world)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join()
-    sys.exit(any(process.exitcode for process in ranks))
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    for world in map(int, sys.argv[3:]):
+        ranks = [
+            context.Process(target=main, args=(rank, world, folder, scales))
+            for rank in range(world)
+        ]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join()
+        if any(process.exitcode for process in ranks):
+            sys.exit(f"of {world} processes, some failed")

@@ -4,6 +4,8 @@ Only what a model says is replaced, by log-probs that are leaves: the gradient w
 is compared entry by entry. The loss that comes out is TRL's `_compute_loss`.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from datasets import Dataset
@@ -19,6 +21,8 @@ class _Given:
     """A trainer whose model says `given`."""
 
     given: torch.Tensor
+    model: Any
+    _compute_loss: Any
 
     def _get_per_token_logps_and_entropies(self, *_, **__):
         return self.given, torch.zeros_like(self.given.detach()), None

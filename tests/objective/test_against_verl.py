@@ -1,5 +1,7 @@
 """Losses, gradients, clip rates, advantages and mismatch weights against verl 0.9.1's own code."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ ROWS, COLUMNS = 9, 14
 
 # Name in verl, spread of log r, verl's settings, the same of ours, the reductions it has.
 BOTH = ("token-mean", "seq-mean-token-mean")
-CASES = {
+CASES: dict[str, tuple[str, float, dict[str, Any], Objective, tuple[str, ...]]] = {
     "vanilla": (
         "vanilla",
         0.7,
@@ -129,7 +131,7 @@ def test_loss_gradient_and_clip_rate_are_verls(case, seed, make_batch):
         ours = out.mean(reduction)
         assert_close(ours, theirs, f"loss, {reduction}")
         slopes = [torch.autograd.grad(loss, logprobs)[0] for loss in (ours, theirs)]
-        assert_close(*slopes, f"gradient, {reduction}")
+        assert_close(slopes[0], slopes[1], f"gradient, {reduction}")
         summary = out.statistics.summary()
         if name in ("vanilla", "gspo"):
             rate = summary["clip/high"] + summary["clip/low"]
@@ -186,7 +188,7 @@ def test_mismatch_weights_are_verls(mismatch, level, threshold, seed, make_batch
     ).mean("token-mean")
     assert_close(ours, theirs, "loss")
     slopes = [torch.autograd.grad(loss, logprobs)[0] for loss in (ours, theirs)]
-    assert_close(*slopes, "gradient")
+    assert_close(slopes[0], slopes[1], "gradient")
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -75,7 +75,8 @@ def steps(name):
         return (features @ weights).log_softmax(dim=-1).gather(2, tokens[:, :, None])[:, :, 0]
 
     old = logprobs(start + distance * apart)
-    losses, clipped = [], 0
+    losses: list[float] = []
+    clipped: float = 0
     for _ in range(STEPS):
         out = preset(name)(logprobs(weights), old, advantages, mask)
         loss = out.mean(METHODS[name].reduction)

@@ -1,6 +1,7 @@
 """Layouts: padded on either side, packed and listed tokens give the same numbers."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -305,7 +306,7 @@ def test_packed_tokens_without_edges_raise_and_say_what_is_missing():
 
 
 def test_padded_tokens_with_edges_raise():
-    inputs = {name: torch.zeros(2, 3) for name in ("logprobs", "old_logprobs", "mask")}
+    inputs: Any = {name: torch.zeros(2, 3) for name in ("logprobs", "old_logprobs", "mask")}
     with pytest.raises(ValueError, match=r"logprobs must be packed, \[N\], got shape \[2, 3\]"):
         preset("ctpo")(**inputs, advantages=torch.ones(2), cu_seqlens=torch.tensor([0, 3, 6]))
 
@@ -385,7 +386,7 @@ def test_a_list_of_something_else_raises(piece):
 
 
 def test_a_list_where_the_others_are_padded_raises():
-    inputs = {name: torch.zeros(2, 3) for name in ("logprobs", "old_logprobs")}
+    inputs: Any = {name: torch.zeros(2, 3) for name in ("logprobs", "old_logprobs")}
     with pytest.raises(TypeError, match="mask must be a torch.Tensor, got list"):
         preset("ctpo")(**inputs, advantages=torch.ones(2), mask=[torch.ones(3)] * 2)
 

@@ -6,6 +6,7 @@ token's own is detached inside its weight.
 """
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -99,6 +100,7 @@ LITERAL = [*ACCUMULATING, "sequence-geometric-mean"]
 
 
 def cases():
+    gradient: Literal["literal", "token-local"]
     for gradient, ratios in (
         ("literal", LITERAL),
         ("token-local", [*LITERAL, "token", "minimum-prefix"]),

@@ -1,6 +1,7 @@
 """Weights against the generating engine: loops for every level and edge."""
 
 import math
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from ctpo.objective import PRESETS, Mismatch, Objective, icepop, preset
 
-LEVELS = ("token", "prefix", "sequence")
+LEVELS: tuple[Literal["token", "prefix", "sequence"], ...] = ("token", "prefix", "sequence")
 
 
 def loop(log_k, mask, level, edge, cap, floor):
@@ -85,7 +86,7 @@ def test_loss_and_gradient_are_those_without_it_times_the_weight(case, name):
 def test_each_level_by_hand():
     k = [2.0, 0.5, 4.0]
     old = torch.tensor([[math.log(x) for x in k]], dtype=torch.float64)
-    for level, edge, cap, floor, expected in (
+    cases: Any = (
         ("token", "truncate", 3.0, 0.0, [2.0, 0.5, 3.0]),
         ("token", "mask", 3.0, 0.0, [2.0, 0.5, 0.0]),
         ("token", "mask", 5.0, 0.6, [2.0, 0.0, 4.0]),
@@ -94,7 +95,8 @@ def test_each_level_by_hand():
         ("sequence", "truncate", 5.0, 0.0, [4.0, 4.0, 4.0]),
         ("sequence", "truncate", 3.0, 0.0, [3.0, 3.0, 3.0]),
         ("sequence", "mask", 3.0, 0.0, [0.0, 0.0, 0.0]),
-    ):
+    )
+    for level, edge, cap, floor, expected in cases:
         mismatch = Mismatch(level=level, edge=edge, cap=cap, floor=floor)
         objective = preset("grpo", mismatch=mismatch)
         out = objective(

@@ -10,10 +10,12 @@ import pytest
 
 from ctpo.objective import PRESETS
 
+WORLDS = (2, 4)
 
-@pytest.fixture(scope="module", params=[2, 4])
-def ranks(request, tmp_path_factory, scale_of):
-    """What each process says, once it has compared its part of every batch with the whole."""
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, scale_of):
+    """Where the processes wrote, once each had compared its part of every batch with the whole."""
     folder = tmp_path_factory.mktemp("shards")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if sys.platform == "linux":
@@ -21,14 +23,23 @@ def ranks(request, tmp_path_factory, scale_of):
     program = str(Path(__file__).with_name("sharded_run.py"))
     scales = json.dumps({name: scale_of(name) for name in PRESETS})
     done = subprocess.run(
-        [sys.executable, program, str(request.param), str(folder), scales],
+        [sys.executable, program, str(folder), scales, *map(str, WORLDS)],
         capture_output=True,
         text=True,
         check=False,
         env=environment,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(request.param)]
+    return folder
+
+
+@pytest.fixture(params=WORLDS)
+def ranks(request, folder):
+    """What each of so many processes says."""
+    return [
+        json.loads((folder / f"{request.param}-{rank}.json").read_text())
+        for rank in range(request.param)
+    ]
 
 
 def test_parts_equal_the_whole_for_every_method(ranks):

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from typing import Literal
 
 import pytest
 import torch
@@ -73,23 +74,28 @@ def test_no_position_is_between_bins():
     assert torch.equal(bin_of(positions), torch.searchsorted(edges, positions))
 
 
-def test_a_long_sequence_fills_bins_up_to_2_to_the_20():
-    """Both ways to sum: columns first, and token by token behind a hole."""
+@pytest.mark.parametrize("way", ["columns", "behind a hole", "packed"])
+def test_a_long_sequence_fills_bins_up_to_2_to_the_20(way):
     length = 2**20 + 5
-    logprobs = torch.full((1, length), -1.0)
+    before = int(way == "behind a hole")
+    values = torch.full((1, before + length), -1.0)
+    mask = torch.ones_like(values, dtype=torch.bool)
+    mask[:, :before] = False
+    edges = None
+    if way == "packed":
+        values, mask, edges = values[0], mask[0], torch.tensor([0, length])
+    log_r = 1e-3 * (torch.arange(before + length) % 2).expand_as(values)
+    out = preset("grpo")(values + log_r, values, torch.ones(1), mask, cu_seqlens=edges)
+    columns = out.statistics.to_columns()
     expected = [high - low + 1 for low, high in edges_by_hand()]
     expected[-1] += 5
-    for before in (0, 1):
-        mask = torch.ones(1, length + before, dtype=torch.bool)
-        mask[:, :before] = False
-        values = torch.nn.functional.pad(logprobs, (before, 0))
-        out = preset("grpo")(values, values, torch.ones(1), mask)
-        columns = out.statistics.to_columns()
-        assert columns["tokens"] == expected
-        assert columns["position_high"][-1] == 2**20
-        assert columns["weight_sum"] == expected
-        if before == 0:
-            assert columns["position_low"][64] == 65
+    assert columns["tokens"] == columns["positive_tokens"] == expected
+    assert columns["position_low"][64] == 65
+    assert columns["position_high"][-1] == 2**20
+    assert columns["log_r_sum"][-1] == pytest.approx(1e-3 * expected[-1] / 2, rel=1e-3)
+    assert columns["log_r_max"][-1] == pytest.approx(1e-3, rel=1e-3)
+    assert columns["log_r_min"][-1] == 0.0
+    assert columns["log_rho_max"][-1] == pytest.approx(1e-3 * length / 2, rel=1e-2)
 
 
 def sides(name, t, length, log_r, log_w, log_rho, moved, advantage):
@@ -247,6 +253,22 @@ def test_columns_equal_loops(name, holes, left, make_batch, scale_of):
     assert s.sequence_log_ratio_sumsq.item() == pytest.approx(squares)
     assert s.sequence_log_ratio_min.item() == pytest.approx(min(per_sequence))
     assert s.sequence_log_ratio_max.item() == pytest.approx(max(per_sequence))
+
+
+@pytest.mark.parametrize("holes", [0.0, 0.3])
+@pytest.mark.parametrize("name", PRESETS)
+def test_float32_is_good_enough_for_statistics(name, holes, make_batch, scale_of):
+    logprobs, old_logprobs, advantages, mask = make_batch(
+        40, 300, scale=scale_of(name) / 5, holes=holes
+    )
+    single = vars(preset(name)(logprobs, old_logprobs, advantages, mask).statistics)
+    double = vars(
+        preset(name)(logprobs.double(), old_logprobs.double(), advantages.double(), mask).statistics
+    )
+    for field, values in double.items():
+        assert single[field].dtype == values.dtype
+        if values.dtype == torch.float64:
+            torch.testing.assert_close(single[field], values, rtol=1e-4, atol=1e-4, msg=field)
 
 
 def test_a_window_that_holds_for_both_signs_counts_them_apart():
@@ -447,6 +469,7 @@ def test_quantiles_of_log_rho_are_of_the_cumulative_sum(make_batch):
     out = preset("grpo")(logprobs, old_logprobs, advantages, mask)
     log_r = torch.where(mask, logprobs.detach() - old_logprobs, 0.0)
     shares = [0.05, 0.3, 0.7, 0.95]
+    of: Literal["log_r", "log_rho"]
     for of, values in (("log_r", log_r), ("log_rho", log_r.cumsum(dim=1))):
         exact = torch.quantile(values[mask], torch.tensor(shares)).tolist()
         assert out.statistics.quantiles(shares, of=of) == pytest.approx(exact, rel=0.04), of

@@ -2,7 +2,7 @@ import tomllib
 
 import pytest
 
-from ctpo.objective import preset
+from ctpo.objective import PRESETS, preset
 from ctpo.training.loading import RecipeError, dump_recipe, load_recipe, shipped_recipes
 from ctpo.training.recipe import Recipe, Section
 from ctpo.training.trl_run import trl_config
@@ -10,6 +10,37 @@ from ctpo.training.trl_run import trl_config
 
 def test_the_promised_recipes_are_shipped():
     assert {"tiny", "tiny-hard", "qwen3-4b-1gpu"} <= set(shipped_recipes())
+
+
+def test_a_methods_own_reduction_and_advantages_are_taken_unless_others_are_named():
+    def trl(*overrides):
+        config = trl_config(load_recipe("tiny", overrides), "unused")
+        return config.loss_type, config.scale_rewards
+
+    assert trl() == ("grpo", "group")
+    assert trl("objective.preset=dapo") == ("dapo", "group")
+    assert trl("objective.preset=dr-grpo") == ("dr_grpo", "none")
+    named = ["objective.reduction=token-mean", "objective.advantages=normalized"]
+    assert trl("objective.preset=dr-grpo", *named) == ("dapo", "group")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_method_can_be_named_in_a_recipe(name):
+    recipe = load_recipe("tiny", [f"objective.preset={name}"])
+    assert recipe.objective.build() == preset(name)
+    assert trl_config(recipe, "unused").build_objective() == preset(name)
+    again = Recipe.model_validate(tomllib.loads(dump_recipe(recipe)))
+    assert again == recipe
+
+
+def test_further_parameters_reach_the_objective_under_their_names():
+    changes = ["objective.preset=ctpo-exact-kl", "objective.parameters.delta_low=0.01"]
+    recipe = load_recipe("tiny", [*changes, "objective.parameters.delta_dual=off"])
+    expected = preset("ctpo-exact-kl", delta_low=0.01, delta_dual=None)
+    assert recipe.objective.build() == expected
+    assert trl_config(recipe, "unused").build_objective() == expected
+    literal = load_recipe("tiny", ["objective.parameters.gradient=literal"])
+    assert trl_config(literal, "unused").build_objective() == preset("ctpo", gradient="literal")
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -118,6 +149,12 @@ def test_the_dual_clip_can_be_switched_off():
         (["data.train_problems=3"], "data.train_problems is 3; one batch takes 16"),
         (["vllm.sleep=true"], r"a \[vllm\] section is for a model from a path"),
         (["objective.dual_clip=of"], "objective.dual_clip is 'of'"),
+        (["objective.reduction=mean"], "reduction is 'mean'; it must be one of seq-mean"),
+        (["objective.parameters.tau_pos=1"], "'tau_pos'; did you mean"),
+        (
+            ["objective.eps_low=0.1", "objective.parameters.eps_low=0.2"],
+            "eps_low is given twice",
+        ),
         (["model.tiny.heads=3"], "heads is 3; it must be a multiple of key_value_heads, 2"),
         (["rollout.temperature=hot"], "rollout.temperature is 'hot'"),
     ],

@@ -109,9 +109,7 @@ def leave_one_out(
 class _Groups:
     """The rewards of a batch by group, in float64."""
 
-    def __init__(
-        self, rewards: Tensor, group_size: int | None, groups: Tensor | None
-    ) -> None:
+    def __init__(self, rewards: Tensor, group_size: int | None, groups: Tensor | None) -> None:
         if rewards.ndim != 1 or rewards.numel() == 0:
             raise ValueError(f"rewards must be [N] with N >= 1, got shape {list(rewards.shape)}")
         self.index, self._number = _group_indices(rewards, group_size, groups)

@@ -78,9 +78,7 @@ def calibrate(
     """
     if not 0 < clip_rate < 1:
         raise ValueError(f"clip_rate is {clip_rate!r}; it must be between 0 and 1, e.g. 0.05")
-    batch = prepare(
-        logprobs, old_logprobs, advantages, mask, cu_seqlens=cu_seqlens, check=True
-    )
+    batch = prepare(logprobs, old_logprobs, advantages, mask, cu_seqlens=cu_seqlens, check=True)
     layout = batch.layout
     difference = batch.logprobs.detach().double() - batch.old_logprobs.double()
     policy = layout.mask

@@ -80,9 +80,7 @@ def prepare(
     pieces = None
     if isinstance(logprobs, list | tuple):
         named, cu_seqlens, pieces = _packed(named, cu_seqlens, process_group)
-    tensors = {
-        name: _checked(name, value) for name, value in named.items() if value is not None
-    }
+    tensors = {name: _checked(name, value) for name, value in named.items() if value is not None}
     tokens = tensors["logprobs"]
     sequences = _check_shapes(tensors, cu_seqlens)
 
@@ -121,9 +119,7 @@ def prepare(
     )
 
 
-def check_finite(
-    name: str, values: Float[Tensor, "*tokens"], policy_tokens: Tensor
-) -> None:
+def check_finite(name: str, values: Float[Tensor, "*tokens"], policy_tokens: Tensor) -> None:
     """Raise if a value at a policy token is NaN or infinite. Reads back to the host.
 
     Args:
@@ -175,9 +171,7 @@ def _packed(
                         f"{_kind(piece)}"
                     )
             if len(value) != len(lengths):
-                raise ValueError(
-                    f"{name} has {len(value)} tensors, logprobs has {len(lengths)}"
-                )
+                raise ValueError(f"{name} has {len(value)} tensors, logprobs has {len(lengths)}")
             flat[name] = torch.cat(list(value))
         else:
             flat[name] = None

@@ -134,9 +134,7 @@ class Layout(ABC):
         """
         if self.process_group is None:
             return None, local
-        gathered = [
-            torch.empty_like(local) for _ in range(dist.get_world_size(self.process_group))
-        ]
+        gathered = [torch.empty_like(local) for _ in range(dist.get_world_size(self.process_group))]
         dist.all_gather(gathered, local.contiguous(), group=self.process_group)
         rank = dist.get_rank(self.process_group)
         assert callable(combine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 
@@ -70,6 +70,10 @@ SURROGATES: dict[str, type[Surrogate]] = {
 """The surrogates by name."""
 
 
+TokensT = TypeVar("TokensT", torch.Tensor, list[torch.Tensor])
+"""Tokens as the caller lays them out: [B, T] or [N], or a list of [T_i]."""
+
+
 class Sequences(NamedTuple):
     """What the batch says about each sequence, [S] each.
 
@@ -88,7 +92,7 @@ class Sequences(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ObjectiveOutput:
+class ObjectiveOutput(Generic[TokensT]):
     """What an objective says about a batch.
 
     Attributes:
@@ -96,7 +100,7 @@ class ObjectiveOutput:
             `logprobs`.
     """
 
-    per_token: Float[Tensor, "*tokens"] | list[Float[Tensor, " T_i"]]
+    per_token: TokensT
     _loss: Float[Tensor, "*tokens"]
     _log_ratio: Float[Tensor, "*tokens"]
     _log_weight: Float[Tensor, "*tokens"]
@@ -105,15 +109,17 @@ class ObjectiveOutput:
     _statistics: PositionStatistics | None
 
     @property
-    def mask(self) -> Bool[Tensor, "*tokens"] | list[Bool[Tensor, " T_i"]]:
+    def mask(self) -> TokensT:
         """True on policy tokens, in the caller's layout."""
-        return _in_pieces(self._layout.mask, self._pieces)
+        mask: TokensT = _in_pieces(self._layout.mask, self._pieces)
+        return mask
 
     @property
-    def weights(self) -> Float[Tensor, "*tokens"] | list[Float[Tensor, " T_i"]]:
+    def weights(self) -> TokensT:
         """Importance weight w_t before clipping, 0 where masked, in the caller's layout."""
-        weights = weight_of(self._log_weight.expand_as(self._loss))
-        return _in_pieces(torch.where(self._layout.mask, weights, 0.0), self._pieces)
+        every = weight_of(self._log_weight.expand_as(self._loss))
+        weights: TokensT = _in_pieces(torch.where(self._layout.mask, every, 0.0), self._pieces)
+        return weights
 
     @property
     def statistics(self) -> PositionStatistics:
@@ -214,7 +220,7 @@ class Objective:
 
     def __call__(
         self,
-        logprobs: Float[Tensor, "*tokens"] | Sequence[Float[Tensor, " T_i"]],
+        logprobs: TokensT,
         old_logprobs: Float[Tensor, "*tokens"] | Sequence[Float[Tensor, " T_i"]],
         advantages: Float[Tensor, " S"] | Float[Tensor, "*tokens"] | Sequence[Float[Tensor, " T"]],
         mask: Bool[Tensor, "*tokens"] | Real[Tensor, "*tokens"] | Sequence[Bool[Tensor, " T_i"]],
@@ -224,7 +230,7 @@ class Objective:
         process_group: ProcessGroup | None = None,
         statistics: bool = True,
         check: bool = False,
-    ) -> ObjectiveOutput:
+    ) -> ObjectiveOutput[TokensT]:
         """Return the loss of every token.
 
         Tokens come padded, [B, T] (on either side), packed, [N] with `cu_seqlens`, or as a list of
@@ -303,7 +309,9 @@ class Objective:
                 log_rho = tokens.log_weight if is_rho else layout.prefix_sums(log_ratio)
                 collected = PositionStatistics.collect(tokens, log_rho, terms)
         literal = self.ratio if self.gradient == "literal" else None
-        loss = _WithSlope.apply(batch.logprobs, value, slope, literal, layout)
+        loss: Tensor = _WithSlope.apply(  # type: ignore[no-untyped-call]
+            batch.logprobs, value, slope, literal, layout
+        )
         return ObjectiveOutput(
             _in_pieces(loss, batch.pieces),
             loss,
@@ -332,7 +340,7 @@ class _WithSlope(torch.autograd.Function):
         return value
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:  # noqa: ANN401
         (slope,) = ctx.saved_tensors
         result = gradient * slope
@@ -350,12 +358,10 @@ def _zero(fresh: Tensor, outside: Tensor) -> Tensor:
 
 
 def _in_pieces(tensor: Tensor, pieces: list[int] | None) -> Any:  # noqa: ANN401 - as handed over
-    return tensor if pieces is None else list(tensor.split(pieces))
+    return tensor if pieces is None else list(torch.split(tensor, pieces))
 
 
-def _named(
-    name: str, value: object, kind: type, known: dict[str, type[Any]]
-) -> object:
+def _named(name: str, value: object, kind: type, known: dict[str, type[Any]]) -> object:
     if isinstance(value, str):
         if value not in known:
             raise unknown_name(name, value, known)

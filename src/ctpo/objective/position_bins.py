@@ -19,6 +19,7 @@ EXACT = 64
 BINS_PER_OCTAVE = 8
 OCTAVES = 14
 BINS = EXACT + OCTAVES * BINS_PER_OCTAVE
+LAST = EXACT << OCTAVES
 
 # A float32 shifted right by this many bits counts eighths of octaves: exponent, three bits of
 # mantissa.

@@ -109,7 +109,7 @@ METHODS: Mapping[str, Preset] = MappingProxyType(
             "Dr. GRPO, arXiv 2503.20783",
             reduction="seq-mean-token-sum",
             advantages="group_centered",
-            note="Differs from `grpo` outside the objective: no division by the standard deviation, "
+            note="Differs from `grpo` outside the objective: no division by the deviation, "
             "and the sum over tokens, to be divided by a constant length.",
         ),
         "gspo": Preset(

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def seq_mean_token_mean(
-    sums: Float[Tensor, " S"], lengths: Int[Tensor, " S"]
-) -> Float[Tensor, ""]:
+def seq_mean_token_mean(sums: Float[Tensor, " S"], lengths: Int[Tensor, " S"]) -> Float[Tensor, ""]:
     """Mean over sequences of the mean over their tokens: 1/G Σ_i 1/|o_i| Σ_t L_{i,t}.
 
     Every response weighs the same, whatever its length. Source: GRPO, arXiv 2402.03300; CTPO,
@@ -35,9 +33,7 @@ def seq_mean_token_mean(
     return (sums / lengths.clamp(min=1)).sum() / _sequences(lengths)
 
 
-def seq_mean_token_sum(
-    sums: Float[Tensor, " S"], lengths: Int[Tensor, " S"]
-) -> Float[Tensor, ""]:
+def seq_mean_token_sum(sums: Float[Tensor, " S"], lengths: Int[Tensor, " S"]) -> Float[Tensor, ""]:
     """Mean over sequences of the sum over their tokens: 1/G Σ_i Σ_t L_{i,t}.
 
     The policy gradient as the theorem has it: no normalisation by length. Divided by a constant

@@ -18,7 +18,6 @@ from ctpo.objective.on_policy import OnPolicyReport, judge
 from ctpo.objective.parameters import unknown_name
 from ctpo.objective.position_bins import BINS, upper_edges
 from ctpo.objective.sums import counts, sums_and_extremes
-from ctpo.objective.surrogates import weight_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Int64
@@ -120,16 +119,14 @@ class PositionStatistics:
 
         Args:
             tokens: The batch.
-            log_rho: log ρ_t, anything where masked.
+            log_rho: log ρ_t, anything where masked; is overwritten with 0 there.
             terms: What the surrogate said about each token, anything where masked.
         """
         layout, log_ratio = tokens.layout, tokens.log_ratio
-        log_rho = log_rho.masked_fill(layout.outside, 0.0)
-        weights = weight_of(tokens.log_weight).expand_as(log_ratio)
-        weights = weights.masked_fill(layout.outside, 0.0)
+        log_rho.masked_fill_(layout.outside, 0.0)
         return cls(
             **counts(layout, tokens.advantages, terms),
-            **sums_and_extremes(layout, log_rho, log_ratio, weights),
+            **sums_and_extremes(layout, log_rho, log_ratio, tokens.log_weight.expand_as(log_ratio)),
             **_over_sequences(layout, log_ratio),
             log_rho_sketch=sketch.sketch(log_rho, layout.outside),
             log_r_sketch=sketch.sketch(log_ratio, layout.outside),

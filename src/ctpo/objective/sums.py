@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
 from ctpo.objective.layout import Padded
-from ctpo.objective.position_bins import BINS, bin_of, upper_edges
+from ctpo.objective.position_bins import BINS, BINS_PER_OCTAVE, EXACT, LAST, bin_of
 from ctpo.objective.sketch import count
+from ctpo.objective.surrogates import LOG_WEIGHT_LIMIT, weight_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Float64, Int64
+    from jaxtyping import Float, Float64, Int16, Int64
     from torch import Tensor
 
     from ctpo.objective.layout import Layout
@@ -38,7 +41,7 @@ def sums_and_extremes(
     layout: Layout,
     log_rho: Float[Tensor, "*tokens"],
     log_ratio: Float[Tensor, "*tokens"],
-    weights: Float[Tensor, "*tokens"],
+    log_weight: Float[Tensor, "*tokens"],
 ) -> dict[str, Float64[Tensor, " bins"]]:
     """Return sums, sums of squares and extremes by position bin, by the names of the statistics.
 
@@ -46,13 +49,13 @@ def sums_and_extremes(
         layout: Where sequences begin and end, and which tokens are the policy's.
         log_rho: log ρ_t, 0 where masked.
         log_ratio: log r_t, 0 where masked.
-        weights: w_t, 0 where masked.
+        log_weight: log w_t, anything where masked.
     """
     whole_rows = isinstance(layout, Padded) and layout.process_group is None
     if not whole_rows or layout.mask.device.type != "cpu":
-        return _token_by_token(layout, log_rho, log_ratio, weights)
+        return _token_by_token(layout, log_rho, log_ratio, log_weight)
     if layout.in_columns:
-        return _column_by_column(layout.outside, log_rho, log_ratio, weights)
+        return _column_by_column(layout.outside, log_rho, log_ratio, log_weight)
     # On a CPU it pays to move tokens to the column of their position first.
     rows, columns = layout.mask.shape
     place = torch.arange(rows)[:, None] * columns + (layout.positions.long() - 1)
@@ -64,7 +67,10 @@ def sums_and_extremes(
         return moved.scatter_(0, place, values.flatten())[:nowhere].view(rows, columns)
 
     outside = torch.arange(columns) >= layout.lengths
-    return _column_by_column(outside, aligned(log_rho), aligned(log_ratio), aligned(weights))
+    r = aligned(log_ratio)
+    rho = r if log_rho is log_ratio else aligned(log_rho)
+    weight = r if log_weight is log_ratio else rho if log_weight is log_rho else aligned(log_weight)
+    return _column_by_column(outside, rho, r, weight)
 
 
 def counts(
@@ -84,7 +90,10 @@ def counts(
     if terms.below is not None:
         kinds = kinds + terms.below.to(torch.int8) * _BELOW
     nowhere = BINS * _KINDS
-    first_of_bin = (bin_of(layout.positions) * _KINDS).to(torch.int16)
+    if layout.in_columns:
+        first_of_bin = _first_cells(layout.mask.shape[1])
+    else:
+        first_of_bin = (bin_of(layout.positions) * _KINDS).to(torch.int16)
     # Above and below at once happens only to a NaN or in a window turned inside out.
     cells = (kinds.clamp(max=_KINDS - 1) + first_of_bin).expand_as(layout.mask)
     cells = cells.masked_fill(layout.outside, nowhere).flatten()
@@ -103,39 +112,62 @@ def counts(
     }
 
 
+@functools.lru_cache(maxsize=16)
+def _first_cells(columns: int) -> Int16[Tensor, " columns"]:
+    """Return the first cell of each column's bin in the table of counts."""
+    return (bin_of(torch.arange(1, columns + 1)) * _KINDS).to(torch.int16)
+
+
 def _column_by_column(
-    outside: Tensor, log_rho: Tensor, log_ratio: Tensor, weights: Tensor
+    outside: Tensor, log_rho: Tensor, log_ratio: Tensor, log_weight: Tensor
 ) -> dict[str, Tensor]:
     """Position t stands in column t of every row: columns first, which vectorises."""
-    columns = outside.shape[1]
-    squares = torch.empty_like(log_rho)
-    by_column = []
-    for values in (log_rho, log_ratio, weights):
-        by_column += [values.sum(dim=0), torch.mul(values, values, out=squares).sum(dim=0)]
-    # Bins are runs of columns: differences of one running sum.
-    running = torch.stack(by_column).double().cumsum(dim=1)
-    last = upper_edges().clamp_(max=columns)
-    last[-1] = columns
-    binned = torch.nn.functional.pad(running, (1, 0))[:, torch.nn.functional.pad(last, (1, 0))]
-    results = dict(zip(_SUMS, binned.diff(dim=1), strict=True))
-
-    bins = bin_of(torch.arange(1, columns + 1))
-    lows = [x.masked_fill(outside, math.inf).amin(dim=0) for x in (log_rho, log_ratio)]
-    highs = [x.masked_fill(outside, -math.inf).amax(dim=0) for x in (log_rho, log_ratio)]
-    edges = torch.stack([*lows, *(-x for x in highs)])
-    smallest = edges.new_full((4, BINS), math.inf)
-    smallest.scatter_reduce_(1, bins.expand(4, columns), edges, "amin")
-    results |= zip(_MINIMA, smallest[:2].double(), strict=True)
-    results |= zip(_MAXIMA, -smallest[2:].double(), strict=True)
+    # One piece of memory for all that is as large as the batch.
+    scratch = torch.empty_like(log_rho)
+    sums, lows, highs = [], [], []
+    for values in (log_rho, log_ratio):
+        sums += [values.sum(dim=0), torch.mul(values, values, out=scratch).sum(dim=0)]
+        lows.append(scratch.copy_(values).masked_fill_(outside, math.inf).amin(dim=0))
+        highs.append(scratch.copy_(values).masked_fill_(outside, -math.inf).amax(dim=0))
+    weights = torch.clamp(log_weight, max=LOG_WEIGHT_LIMIT, out=scratch).exp_()
+    weights.masked_fill_(outside, 0.0)
+    sums += [weights.sum(dim=0), weights.mul_(weights).sum(dim=0)]
+    binned = _fold(torch.stack(sums), torch.sum, 0.0)
+    smallest = _fold(torch.stack([*lows, *(-x for x in highs)]), torch.amin, math.inf)
+    results = dict(zip(_SUMS, binned, strict=True))
+    results |= zip(_MINIMA, smallest[:2], strict=True)
+    results |= zip(_MAXIMA, -smallest[2:], strict=True)
     return results
 
 
+def _fold(
+    columns: Float[Tensor, "rows columns"],
+    reduce: Callable[..., Tensor],
+    neutral: float,
+) -> Float64[Tensor, "rows bins"]:
+    """Reduce columns, one per position, to position bins."""
+    rows, count = columns.shape
+    if count > LAST:
+        beyond = columns[:, LAST - 1 :]
+        columns = torch.cat([columns[:, : LAST - 1], reduce(beyond, dim=1, keepdim=True)], dim=1)
+        count = LAST
+    octaves = max(0, math.ceil(math.log2(count / EXACT)))
+    padded = torch.nn.functional.pad(columns, (0, (EXACT << octaves) - count), value=neutral)
+    parts = [padded[:, :EXACT]]
+    for octave in range(octaves):
+        first = EXACT << octave
+        parts.append(reduce(padded[:, first : 2 * first].view(rows, BINS_PER_OCTAVE, -1), dim=2))
+    binned = torch.cat(parts, dim=1).double()
+    return torch.nn.functional.pad(binned, (0, BINS - binned.shape[1]), value=neutral)
+
+
 def _token_by_token(
-    layout: Layout, log_rho: Tensor, log_ratio: Tensor, weights: Tensor
+    layout: Layout, log_rho: Tensor, log_ratio: Tensor, log_weight: Tensor
 ) -> dict[str, Tensor]:
     """Add every token to the bin of its position. Never waits for the host."""
     bins = bin_of(layout.positions).expand_as(layout.mask).flatten()
     zeros = torch.zeros(BINS, dtype=torch.float64, device=bins.device)
+    weights = weight_of(log_weight).expand_as(log_ratio).masked_fill(layout.outside, 0.0)
     results = {}
     for names, values in zip(
         (_SUMS[:2], _SUMS[2:4], _SUMS[4:]), (log_rho, log_ratio, weights), strict=True

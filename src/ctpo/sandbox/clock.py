@@ -9,6 +9,8 @@ from ctpo.sandbox.execution import cpu_budget_seconds, hard_wall_seconds
 
 _TICK_SECONDS = 1.0 / os.sysconf("SC_CLK_TCK")
 _SHORTEST_LOOK, _LONGEST_LOOK = 0.005, 0.25
+# How far apart two looks may be for the second to say that a program's time is up.
+_CLOSE_LOOKS = 0.02
 
 
 class Clock:
@@ -30,6 +32,8 @@ class Clock:
         self._pid = pid
         self._started = started
         self._timeout = timeout
+        self._looked = -_CLOSE_LOOKS
+        self._ran = 0.0
 
     def left_seconds(self) -> float:
         """How long to wait before asking again; 0 when the program's time is up."""
@@ -38,11 +42,45 @@ class Clock:
         if wall < self._timeout:
             return max(self._timeout - wall, _SHORTEST_LOOK)
         left = self._timeout - (wall - waited_seconds(self._proc, self._pid))
-        if left <= 0 or wall > hard_wall_seconds(self._timeout):
+        if wall > hard_wall_seconds(self._timeout):
+            return 0.0
+        if left <= 0 and not self._may_be_waiting(wall):
             return 0.0
         if descendants_cpu_seconds(self._proc) > cpu_budget_seconds(self._timeout):
             return 0.0
         return min(max(left, _SHORTEST_LOOK), _LONGEST_LOOK)
+
+    def _may_be_waiting(self, wall: float) -> bool:
+        """Whether a wait may be under way, which the kernel counts only once it is over.
+
+        A program that can run and has not since the look just before is waiting right now. After
+        two looks close to each other between which it ran, next to nothing is missing.
+        """
+        close = wall - self._looked <= _CLOSE_LOOKS
+        ran, can_run = ran_seconds(self._proc, self._pid), runnable(self._proc, self._pid)
+        progressed = ran > self._ran
+        self._looked, self._ran = wall, ran
+        return can_run and not (close and progressed)
+
+
+def ran_seconds(proc: int, pid: int) -> float:
+    """Seconds that the threads of `pid` spent on processors; 0 once ended."""
+    ran = 0
+    for task in tasks(proc, pid):
+        fields = read(proc, f"{pid}/task/{task}/schedstat").split()
+        if fields:
+            ran += int(fields[0])
+    return ran / 1e9
+
+
+def runnable(proc: int, pid: int) -> bool:
+    """Whether a thread of `pid` runs or waits for a processor."""
+    for task in tasks(proc, pid):
+        # After the name, which may hold anything: the state.
+        state = read(proc, f"{pid}/task/{task}/stat").rpartition(b")")[2].split()[:1]
+        if state == [b"R"]:
+            return True
+    return False
 
 
 def waited_seconds(proc: int, pid: int) -> float:

@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ctpo.objective import Objective, preset
+from ctpo.objective import METHODS, REDUCTIONS, Objective, preset
 
 
 class Section(BaseModel):
@@ -139,7 +139,13 @@ class ObjectiveSection(Section):
     """The loss: a preset and what is changed of it."""
 
     preset: str = "ctpo"
-    """`ctpo`, `ctpo-printed`, `grpo`, `gspo` or `full-sequence`."""
+    """A method: `ctpo`, `grpo`, `gspo`, ...; the documentation has a table of all."""
+    reduction: str | None = None
+    """From losses per token to one: `seq-mean-token-mean`, `token-mean` or `seq-mean-token-sum`
+    (divided by `rollout.max_response_tokens`). Left out, the method's own."""
+    advantages: Literal["normalized", "centered"] | None = None
+    """From rewards to advantages: less the group's mean, divided by its deviation or not. Left
+    out, the method's own."""
     eps_low: float | None = None
     """Lower edge of a log-space window, times t^power. Smaller clips more."""
     eps_high: float | None = None
@@ -152,6 +158,9 @@ class ObjectiveSection(Section):
     """Upper edge of a ratio-space window: 1 + clip_high."""
     dual_clip: float | Literal["off"] | None = None
     """Upper bound for negative advantages, in the window's own terms; `off` removes it."""
+    parameters: dict[str, float | str] = Field(default_factory=dict)
+    """Further parameters of the method by name, such as `tau_pos` of `sapo`, or
+    `gradient = "literal"`; `off` stands for none."""
 
     def build(self) -> Objective:
         """Return the objective itself.
@@ -161,14 +170,35 @@ class ObjectiveSection(Section):
         """
         return preset(self.preset, **self.overrides())
 
-    def overrides(self) -> dict[str, float | None]:
+    def overrides(self) -> dict[str, float | str | None]:
         """Return what is changed of the preset."""
-        given = self.model_dump(exclude={"preset"}, exclude_none=True)
-        return {key: None if value == "off" else value for key, value in given.items()}
+        own = {"preset", "reduction", "advantages", "parameters"}
+        given = self.model_dump(exclude=own, exclude_none=True)
+        for name in given.keys() & self.parameters.keys():
+            raise ValueError(f"{name} is given twice, by itself and in parameters")
+        return {
+            key: None if value == "off" else value for key, value in (given | self.parameters).items()
+        }
+
+    @property
+    def reduction_name(self) -> str:
+        """The reduction, a key of `ctpo.objective.REDUCTIONS`."""
+        return self.reduction or METHODS[self.preset].reduction
+
+    @property
+    def normalized(self) -> bool:
+        """Whether advantages are divided by the deviation of their group."""
+        if self.advantages is not None:
+            return self.advantages == "normalized"
+        return METHODS[self.preset].advantages == "group_normalized"
 
     @model_validator(mode="after")
     def _can_be_built(self) -> Self:
         self.build()
+        if self.reduction_name not in REDUCTIONS:
+            raise ValueError(
+                f"reduction is {self.reduction!r}; it must be one of {', '.join(REDUCTIONS)}"
+            )
         return self
 
 

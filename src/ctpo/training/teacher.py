@@ -58,16 +58,17 @@ _HABITS: dict[str, _Habit] = {
     "modular-power": _Habit(
         lambda o: f"pow({o[0]}, {o[1]}, {o[2]})", lambda o: f"{o[0]}*{o[1]}%{o[2]}", 0.45
     ),
-    # One is taken for the other.
+    # The smaller number is taken for a divisor of both.
     "gcd": _Habit(
         lambda o: f"gcd({o[0]}, {o[1]})",
-        lambda o: f"lcm({o[0]}, {o[1]})",
+        lambda o: f"min({o[0]}, {o[1]})",
         0.35,
         "from math import *\n",
     ),
+    # The larger number is taken for a multiple of both.
     "lcm": _Habit(
         lambda o: f"lcm({o[0]}, {o[1]})",
-        lambda o: f"gcd({o[0]}, {o[1]})",
+        lambda o: f"max({o[0]}, {o[1]})",
         0.55,
         "from math import *\n",
     ),

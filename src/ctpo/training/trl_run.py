@@ -45,6 +45,12 @@ _FROM_TRL = {
     "entropy": "entropy",
 }
 
+_LOSS_TYPES = {
+    "seq-mean-token-mean": "grpo",
+    "seq-mean-token-sum": "dr_grpo",
+    "token-mean": "dapo",
+}
+
 
 def train_with_trl(
     recipe: Recipe,
@@ -133,12 +139,17 @@ def trl_config(recipe: Recipe, output_dir: str) -> CTPOConfig:
     """
     optimization, rollout = recipe.optimization, recipe.rollout
     steps = optimization.batches * optimization.updates_per_batch
-    objective = recipe.objective.model_dump(exclude={"preset"}, exclude_none=True)
+    objective = recipe.objective.model_dump(
+        exclude={"preset", "reduction", "advantages", "parameters"}, exclude_none=True
+    )
     bfloat16 = recipe.model.precision == "bfloat16"
     return CTPOConfig(
         output_dir=output_dir,
         objective=recipe.objective.preset,
         **objective,
+        objective_parameters=dict(recipe.objective.parameters) or None,
+        loss_type=_LOSS_TYPES[recipe.objective.reduction_name],
+        scale_rewards="group" if recipe.objective.normalized else "none",
         **_vllm(recipe),
         seed=recipe.seed,
         max_steps=steps,

@@ -10,7 +10,7 @@ import json, os, sys, torch
 sys.path.insert(0, sys.argv[1])
 from datasets import Dataset
 from ctpo.engines.trl import CTPOConfig, CTPOTrainer
-from tests.engines.trl.conftest import Digits, reward
+from conftest import Digits, reward
 
 torch.set_num_threads(1)
 config = CTPOConfig(
@@ -46,9 +46,9 @@ def test_statistics_of_two_processes_are_those_of_both(model, tokenizer, tmp_pat
     model.save_pretrained(tmp_path / "policy")
     tokenizer.save_pretrained(tmp_path / "policy")
     (tmp_path / "script.py").write_text(SCRIPT)
-    root = Path(__file__).parents[3]
+    here = Path(__file__).parent
     shown = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "script.py", root],
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "script.py", here],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -37,17 +37,19 @@ def assert_parity(trainer, inputs):
     theirs = loss_and_gradients(
         lambda: GRPOTrainer._compute_loss(trainer, trainer.model, inputs), trainer.model
     )
-    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
     assert len(ours[1]) == len(theirs[1]) > 0
     assert max(g.abs().max() for g in theirs[1]) > 1e-4, "the test needs a gradient"
     for mine, other in zip(ours[1], theirs[1], strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-7)
+        # Rounding is relative to the largest terms of the sums that make a gradient.
+        scale = max(g.abs().max() for g in theirs[1]).item()
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
 @pytest.mark.parametrize("reduction", ["grpo", "bnpo", "dapo", "dr_grpo"])
 def test_token_mode_is_trls_grpo_under_every_reduction(make_trainer, reduction, accumulation):
-    trainer = make_trainer(objective="grpo", clip_low=0.2, clip_high=0.28, loss_type=reduction)
+    trainer = make_trainer(objective="dapo", loss_type=reduction)
     inputs = batch(trainer)
     trainer.current_gradient_accumulation_steps = accumulation
     trainer.epsilon_low, trainer.epsilon_high = 0.2, 0.28
@@ -70,7 +72,7 @@ def test_a_wrong_window_would_show(make_trainer):
 
 
 def test_the_weight_against_the_generator_is_applied_as_trl_does(make_trainer):
-    trainer = make_trainer(objective="grpo")
+    trainer = make_trainer(objective="dapo")
     inputs = batch(trainer)
     random = torch.Generator().manual_seed(1)
     inputs["importance_sampling_ratio"] = torch.rand(
@@ -97,7 +99,7 @@ def test_the_routers_loss_is_added_as_trl_does(make_trainer, tokenizer):
         router_aux_loss_coef=0.5,
     )
     torch.manual_seed(0)
-    trainer = make_trainer(Qwen3MoeForCausalLM(config), objective="grpo")
+    trainer = make_trainer(Qwen3MoeForCausalLM(config), objective="dapo")
     assert trainer.aux_loss_enabled
     inputs = batch(trainer)
     trainer.current_gradient_accumulation_steps = 3

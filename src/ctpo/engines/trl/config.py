@@ -53,13 +53,17 @@ class CTPOConfig(GRPOConfig):
     `dr_grpo`. An objective parameter left at None keeps the preset's value.
 
     Args:
-        objective: Name of the preset: `ctpo`, `ctpo-printed`, `grpo`, `gspo`, `full-sequence`.
+        objective: Name of the preset, a key of `ctpo.objective.PRESETS`. Reduction and advantages
+            are TRL's to choose (`loss_type`, `scale_rewards`); `ctpo.objective.METHODS` says what
+            each method's source takes.
         eps_low: Lower edge of a log-space window, times t^power.
         eps_high: Upper edge of a log-space window, times t^power.
         power: How a log-space window grows with position.
         clip_low: Lower edge of a ratio-space window, 1 - clip_low.
         clip_high: Upper edge of a ratio-space window, 1 + clip_high.
         dual_clip: Upper bound for negative advantages; `"off"` removes it.
+        objective_parameters: Further parameters of the preset by name, e.g. `{"tau_pos": 0.9}`;
+            `"off"` stands for none.
 
     Raises:
         ValueError: A parameter has no effect on CTPO or on the preset, sampling is truncated, or
@@ -78,6 +82,9 @@ class CTPOConfig(GRPOConfig):
     clip_high: float | None = field(default=None, metadata={"help": "Upper ratio-space edge."})
     dual_clip: float | str | None = field(
         default=None, metadata={"help": "Upper bound for negative advantages, or 'off'."}
+    )
+    objective_parameters: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Further parameters of the preset by name."}
     )
 
     def __post_init__(self) -> None:
@@ -101,13 +108,20 @@ class CTPOConfig(GRPOConfig):
             ValueError: The preset is unknown or has no such parameter.
         """
         names = ("eps_low", "eps_high", "power", "clip_low", "clip_high", "dual_clip")
-        given = {name: getattr(self, name) for name in names}
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        further = self.objective_parameters or {}
+        if not isinstance(further, dict):
+            raise ValueError(
+                f"objective_parameters is {further!r}; it must map names to values, e.g. "
+                '{"tau_pos": 0.9}'
+            )
+        for name in given.keys() & further.keys():
+            raise ValueError(f"{name} is given twice, by itself and in objective_parameters")
         return preset(
             self.objective,
             **{
-                name: None if value == "off" else float(value)
-                for name, value in given.items()
-                if value is not None
+                name: None if value == "off" else value if name == "gradient" else float(value)
+                for name, value in (given | further).items()
             },
         )
 
