@@ -88,7 +88,11 @@ def prepare(
     if policy.dtype != torch.bool:
         if check or policy.device.type == "cpu":
             _raise_at_first(
-                (policy != 0) & (policy != 1), policy, "mask", "only 0 and 1 are allowed"
+                (policy != 0) & (policy != 1),
+                policy,
+                "mask",
+                "only 0 and 1 are allowed",
+                cu_seqlens,
             )
         policy = policy != 0
     layout: Layout
@@ -108,7 +112,8 @@ def prepare(
         for name, values in tensors.items():
             if name != "mask":
                 wrong = policy & ~values.isfinite()
-                _raise_at_first(wrong, values, name, "it must be finite at a policy token")
+                right = "it must be finite at a policy token"
+                _raise_at_first(wrong, values, name, right, cu_seqlens)
     return Batch(
         tokens,
         tensors["old_logprobs"],
@@ -273,15 +278,21 @@ def _check_unambiguous(cu_seqlens: Tensor | None, check: bool) -> None:
         )
 
 
-def _raise_at_first(wrong: Tensor, values: Tensor, name: str, right: str) -> None:
+def _raise_at_first(
+    wrong: Tensor, values: Tensor, name: str, right: str, cu_seqlens: Tensor | None = None
+) -> None:
     places = wrong.nonzero()
-    if len(places):
-        place = places[0].tolist()
-        where = (
-            f"row {place[0]}, position {place[1]}" if len(place) == 2 else f"position {place[0]}"
-        )
-        more = f" ({len(places) - 1} more like it)" if len(places) > 1 else ""
-        raise ValueError(f"{name} at {where} is {values[tuple(place)].item()}; {right}{more}")
+    if not len(places):
+        return
+    row, position = 0, int(places[0, -1])
+    value = values[tuple(places[0])].item()
+    if wrong.ndim == 2:
+        row = int(places[0, 0])
+    elif cu_seqlens is not None:
+        row = int((cu_seqlens <= position).sum()) - 1
+        position -= int(cu_seqlens[row])
+    more = f" ({len(places) - 1} more like it)" if len(places) > 1 else ""
+    raise ValueError(f"{name} at row {row}, position {position} is {value}; {right}{more}")
 
 
 def _kind(value: object) -> str:

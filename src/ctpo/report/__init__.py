@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctpo.report.analysis import Analysis, analyze
 from ctpo.report.gallery import save_figures
 from ctpo.report.page import write_report
 from ctpo.report.reading import ReportError, Run, Score, read_run
@@ -9,11 +10,13 @@ from ctpo.report.tables import HEADINGS, BeforeAfter, Phase, before_after, phase
 
 __all__ = [
     "HEADINGS",
+    "Analysis",
     "BeforeAfter",
     "Phase",
     "ReportError",
     "Run",
     "Score",
+    "analyze",
     "before_after",
     "phases",
     "read_run",

@@ -177,7 +177,8 @@ class ObjectiveSection(Section):
         for name in given.keys() & self.parameters.keys():
             raise ValueError(f"{name} is given twice, by itself and in parameters")
         return {
-            key: None if value == "off" else value for key, value in (given | self.parameters).items()
+            key: None if value == "off" else value
+            for key, value in (given | self.parameters).items()
         }
 
     @property
