@@ -1,5 +1,6 @@
 """The commands as a user types them, on the real thing."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ctpo.tir.storage import read_trajectories, write_trajectories
 from tests.training.test_run import SMALL
 
 CTPO = Path(sys.executable).parent / "ctpo"
@@ -150,3 +152,30 @@ def test_importing_the_package_loads_no_engine_and_no_torch():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "set()\nset()\n"
+
+
+def test_a_run_without_neighbouring_checkpoints_says_which_it_has(trained, home):
+    shown = ctpo("theory", "measure", "out/run", home=home, expect=1)
+    assert "there are those after 2, 4" in " ".join(shown.stderr.split())
+    assert "checkpoint_every=1" in shown.stderr
+    shown = ctpo("theory", "measure", "out/run", "--after", "1;2", home=home, expect=1)
+    assert "--after is '1;2'" in shown.stderr
+
+
+def test_two_models_are_measured_on_trajectories_from_a_file(trained, home):
+    run = home / "out/run"
+    # The model of this test is hardly ever right; what it gets for it is no matter here.
+    trajectories = [
+        dataclasses.replace(t, reward=float(i % 3 == 0))
+        for i, t in enumerate(read_trajectories(run / "trajectories.parquet"))
+    ]
+    write_trajectories(home / "some.parquet", trajectories, 0)
+    old, new = (run / "checkpoints" / f"checkpoint-{step}" for step in (8, 16))
+    shown = ctpo(
+        "theory", "measure-files", old, new, "some.parquet", "--out", "measured",
+        "--reference", "some.parquet", home=home,
+    )  # fmt: skip
+    assert "cumulative-geometric-mean" in shown.stdout
+    written = json.loads((home / "measured/measured.json").read_text())
+    assert written["settings"]["old"] == str(old)
+    assert (home / "measured/figures/theory-measured-positions.png").is_file()

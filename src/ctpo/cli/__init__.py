@@ -1,4 +1,4 @@
-"""The command line: `ctpo train`, `ctpo eval`, `ctpo report`, `ctpo doctor`, `ctpo sandbox`."""
+"""The command line: `ctpo train`, `eval`, `analyze`, `report`, `theory`, `sandbox`, `doctor`."""
 
 from __future__ import annotations
 

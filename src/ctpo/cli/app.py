@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ctpo.cli import analyze, doctor, evaluate, report, sandbox, train
+from ctpo.cli import analyze, doctor, evaluate, report, sandbox, theory, train
 
 app = typer.Typer(
     help="Reinforcement learning for language models whose importance ratio is right.",
@@ -16,5 +16,6 @@ app.command("train")(train.command)
 app.command("eval")(evaluate.command)
 app.command("analyze")(analyze.command)
 app.command("report")(report.command)
+app.add_typer(theory.app, name="theory")
 app.command("doctor")(doctor.command)
 app.add_typer(sandbox.app, name="sandbox")
