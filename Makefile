@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo demo-short test test-slow check bench docs clean
+.PHONY: help demo demo-short test test-slow check bench bench-grading docs clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -21,6 +21,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check      lint, format, types and the rule on imports between rooms"
 	@echo "make bench      the benchmarks"
+	@echo "make bench-grading  the tables of docs/grading.md (ARGS='--data FILE' adds golds of yours)"
 	@echo "make docs       the documentation, into site/"
 	@echo "make clean      remove what the other targets made, but not runs/"
 	@echo
@@ -72,6 +73,9 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	@set -e; for script in benchmarks/*.py; do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+
+bench-grading: $(INSTALLED)
+	$(BIN)/python benchmarks/grading.py $(ARGS)
 
 docs: $(DOCS_INSTALLED)
 	$(BIN)/mkdocs build --strict

@@ -72,13 +72,13 @@ def test_grades_and_averages_do_not_depend_on_the_batch_size(batch_size):
 
 def test_a_record_tells_what_was_said_and_what_was_right():
     result = evaluate(PROBLEMS, Scripted(TABLE), samples_per_problem=3, batch_size=4)
-    assert [(r.problem_id, r.sample, r.verdict, r.extracted) for r in result.records] == [
+    assert [(r.problem_id, r.sample, r.outcome, r.extracted) for r in result.records] == [
         ("p0", 0, "right", "0"),
         ("p0", 1, "wrong", "5"),
         ("p0", 2, "wrong", None),
         ("p1", 0, "right", "1"),
         ("p1", 1, "right", "1"),
-        ("p1", 2, "unknown", "The answer is 1"),
+        ("p1", 2, "could-not-tell", "The answer is 1"),
         ("p2", 0, "wrong", "3"),
         ("p2", 1, "right", "2.0"),
         ("p2", 2, "right", "2"),

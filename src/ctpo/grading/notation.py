@@ -88,6 +88,8 @@ def take_apart(raw: str) -> Notation:
     if letter := _CHOICE.fullmatch(text):
         return Notation(letter[1], name)
 
+    if text.startswith("{") and text.endswith("}") and not re.search(r"[{}]", text[1:-1]):
+        text = text[1:-1].strip()
     percent = bool(_PERCENT.search(text))
     text = _PERCENT.sub("", text)
     unit = ""

@@ -1,8 +1,9 @@
 r"""Decide whether two LaTeX formulas are equal, exactly. Runs in a worker process only.
 
 math-verify reads the LaTeX; the comparison is our own, because math-verify compares floats and so
-calls 1/2^99 and 1/2^98 equal. Equality is shown by sympy or by agreement to 200 digits, difference
-by a gap far above the rounding error; anything else raises `Undecided`.
+calls 1/2^99 and 1/2^98 equal. Closed forms are evaluated by mpmath first: a difference in value
+vetoes whatever sympy would say. Equality is shown by sympy, or by agreement to 600 digits; what
+cannot be shown either way raises `Undecided`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sympy
 from math_verify import LatexExtractionConfig, parse
 from sympy.core.relational import Relational
 
-COARSE_DIGITS, FINE_DIGITS = 30, 200
+from ctpo.grading.numeric import difference
 
 _DECIMAL = re.compile(r"(?<![0-9])([0-9]*)\.([0-9]+)")
 _FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp min max gcd"
@@ -38,7 +39,7 @@ class Undecided(Exception):  # noqa: N818 - the third outcome, not a fault
     """Neither equality nor difference could be shown; the message says why."""
 
 
-def equal(left: str, right: str) -> bool:
+def compare(left: str, right: str) -> tuple[bool, str]:
     """Whether two LaTeX formulas mean the same.
 
     Args:
@@ -46,12 +47,20 @@ def equal(left: str, right: str) -> bool:
         right: Same.
 
     Returns:
-        True or False, either shown to hold.
+        True or False, either shown to hold, and a word on how.
 
     Raises:
         Undecided: If one cannot be read, or neither could be shown.
     """
-    return bool(_same(_read(left), _read(right)))  # sympy has truth values of its own
+    one, other = _read(left), _read(right)
+    # sympy has truth values of its own.
+    return bool(_same(one, other)), f"compared as {_kind(one)} and {_kind(other)}"
+
+
+def _kind(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, sympy.Expr):
+        return "an expression" if value.free_symbols else "a number"
+    return f"a {type(value).__name__}"
 
 
 def _read(text: str) -> Any:  # noqa: ANN401 - sympy's classes have no common base
@@ -172,17 +181,33 @@ def _same_expression(left: sympy.Expr, right: sympy.Expr) -> bool:
     if not left.free_symbols and not right.free_symbols:
         return _same_number(left, right)
     left, right = left.doit(), right.doit()
-    if left == right or sympy.simplify(left - right) == 0:
+    if left == right:
         return True
-    verdict = (left - right).equals(0)
-    if verdict is None:
+    equal = sympy.simplify(left - right) == 0 or (left - right).equals(0)
+    if equal is None:
         raise Undecided(f"could neither show {left} = {right} nor the contrary")
-    return bool(verdict)
+    if equal and _apart_somewhere(left, right):
+        raise Undecided("sympy calls them equal, and their values at a point are not")
+    return bool(equal)
+
+
+# Any will do that are no zeros of anything.
+_POINTS = (sympy.Rational(17, 13), sympy.Rational(29, 7), sympy.Rational(5, 11))
+
+
+def _apart_somewhere(left: sympy.Expr, right: sympy.Expr) -> bool:
+    symbols = sorted(left.free_symbols | right.free_symbols, key=str)
+    for shift in range(len(_POINTS)):
+        values = {s: _POINTS[(i + shift) % len(_POINTS)] + i for i, s in enumerate(symbols)}
+        if difference(left.xreplace(values), right.xreplace(values)) == "apart":
+            return True
+    return False
 
 
 def _same_number(left: sympy.Expr, right: sympy.Expr) -> bool:
-    # The gap first: it needs no exact evaluation, which for 10^(10^10) fills the memory.
-    if _apart(left, right, COARSE_DIGITS):
+    # Values first: they need no exact evaluation, which for 10^(10^10) fills the memory.
+    values = difference(left, right)
+    if values == "apart":
         return False
     left, right = left.doit(), right.doit()
     for value in (left, right):
@@ -192,23 +217,10 @@ def _same_number(left: sympy.Expr, right: sympy.Expr) -> bool:
         return True
     if left.is_Rational and right.is_Rational:
         return False
-    verdict = (left - right).equals(0)
-    if verdict is not None:
-        return bool(verdict)
-    if apart := _apart(left, right, FINE_DIGITS):
+    values = values or difference(left, right)
+    equal = (left - right).equals(0)
+    if values == "apart" or equal is False:
         return False
-    if apart is None:
+    if equal is None and values is None:
         raise Undecided(f"could neither show {left} = {right} nor the contrary")
     return True
-
-
-def _apart(left: sympy.Expr, right: sympy.Expr, digits: int) -> bool | None:
-    """Whether two numbers differ by more than the rounding error; None if they have no value."""
-    try:
-        one, other = (value.evalf(digits, strict=True) for value in (left, right))
-    except (sympy.core.evalf.PrecisionExhausted, ValueError, TypeError, NotImplementedError):
-        return None
-    scale = max(abs(one), abs(other))
-    if not (one.is_finite and other.is_finite and scale.is_comparable):
-        return None
-    return bool(abs(one - other) > scale * sympy.Float(10) ** (5 - digits))
