@@ -74,7 +74,8 @@ def measure(cases: list[Case], title: str) -> None:
         print("| " + " | ".join([*cells, f"{unknown / (right + wrong):.2%}"]) + " |")
     itself = [one for one in mistakes if one[1].change == "itself"]
     print(
-        f"\nctpo: {len(itself)} gold answers not right against themselves; cases not decided as made:"
+        f"\nctpo: {len(itself)} gold answers not right against themselves; "
+        "cases not decided as they were made:"
     )
     for (outcome, family, change), number in Counter(
         (outcome, case.family, case.change) for outcome, case in mistakes
@@ -83,7 +84,8 @@ def measure(cases: list[Case], title: str) -> None:
             c for o, c in mistakes if (o, c.family, c.change) == (outcome, family, change)
         )
         print(
-            f"- {outcome}, {number} × {family}, {change}: `{example.answer}` against `{example.gold}`"
+            f"- {outcome}, {number} × {family}, {change}: "
+            f"`{example.answer}` against `{example.gold}`"
         )
 
 
@@ -116,9 +118,11 @@ def throughput(calls: int) -> None:
                 sum(worker._bytes for worker in pool._idle) / 2**20 / max(1, len(pool._idle))
             )
             assert equal == len(chunk), (equal, len(chunk))
-    print(f"formulas, {len(pool._idle)} worker(s): {min(peaks):,.0f} to {max(peaks):,.0f} a second over "
-          f"{calls:,} calls; MiB a worker after each tenth: "
-          + ", ".join(f"{m:.0f}" for m in memory))  # fmt: skip
+    print(
+        f"formulas, {len(pool._idle)} worker(s): {min(peaks):,.0f} to {max(peaks):,.0f} a second "
+        f"over {calls:,} calls; MiB a worker after each tenth: "
+        + ", ".join(f"{m:.0f}" for m in memory)
+    )
 
 
 def main():

@@ -134,7 +134,16 @@ def test_the_dictionary_has_the_agreed_shape_and_reads_back():
     result = evaluate(PROBLEMS, Scripted(TABLE), samples_per_problem=3, batch_size=4)
     fields = result.to_dict()
     assert set(fields) == {"samples_per_problem", "overall", "by_source"}
-    keys = {"mean", "low", "high", "standard_error", "problems", "answers", "unknown"}
+    keys = {
+        "mean",
+        "low",
+        "high",
+        "sampling_error",
+        "clustered_error",
+        "problems",
+        "answers",
+        "unknown",
+    }
     assert set(fields["overall"]) == set(fields["by_source"]["a"]) == keys
     again = Evaluation.from_dict(json.loads(json.dumps(fields, allow_nan=False)))
     assert again.to_dict() == fields

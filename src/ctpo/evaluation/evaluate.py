@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ctpo.evaluation.statistics import Estimate, avg_at_k
+from ctpo.evaluation.estimate import Estimate
+from ctpo.evaluation.statistics import avg_at_k
 from ctpo.grading import SCORES, Outcome, grade
 from ctpo.tasks.problem import Message, Problem
 

@@ -1,7 +1,7 @@
 r"""Cases for measuring a grader: gold answers, equivalent spellings and near misses, generated.
 
-Every case knows by construction whether it is right. Nothing is copied from a benchmark; gold answers
-of one's own can be put through the same rewriting with `cases_of`.
+Every case knows by construction whether it is right. Nothing is copied from a benchmark; gold
+answers of one's own can be put through the same rewriting with `cases_of`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Case:
     @property
     def response(self) -> str:
         """The response as a model would write it."""
-        return f"We try $\\boxed{{0}}$, which fails. Therefore the answer is $\\boxed{{{self.answer}}}$."
+        tried = "We try $\\boxed{0}$, which fails."
+        return f"{tried} Therefore the answer is $\\boxed{{{self.answer}}}$."
 
 
 @dataclass(frozen=True)
