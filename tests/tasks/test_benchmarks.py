@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,12 +16,12 @@ def _rows(name, count=None):
     """Rows with the columns of the data set on the Hub, and made-up content."""
     benchmark = BENCHMARKS[name]
     gold = {"integer": "{}", "number": "{}.5", "latex": r"\frac{{{}}}{{7}}", "choice": "right {}"}
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for number in range(1, (count or benchmark.count) + 1):
         answer = gold[benchmark.gold].format(number)
         if name == "gsm8k":
             answer = f"We add.\n#### {number:,}"
-        row = {benchmark.question: f"What is {number}?", benchmark.answer: answer}
+        row: dict[str, Any] = {benchmark.question: f"What is {number}?", benchmark.answer: answer}
         if name == "olympiadbench":
             row[benchmark.answer] = [f"${number}$"]
         for column in benchmark.wrong_choices:

@@ -14,5 +14,6 @@ app = typer.Typer(
 )
 app.command("train")(train.command)
 app.command("eval")(evaluate.command)
+app.command("compare")(evaluate.compare)
 app.command("report")(report.command)
 app.command("doctor")(doctor.command)
