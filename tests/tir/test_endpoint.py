@@ -198,6 +198,20 @@ def test_fewer_tokens_are_asked_for_where_so_many_do_not_fit(server, message):
     assert [body["max_tokens"] for _, body, _ in server.asked] == [100, 50, 25]
 
 
+def test_a_stream_that_ends_without_a_word_is_asked_again_for_its_reason(server):
+    empty = lambda h: h.stream(end=False)  # noqa: E731
+    with pytest.raises(ContextOverflow):
+        generate(server, empty, *[lambda h: h.reply(400, OVERFLOWS[0])] * 9, max_tokens=20)
+    assert [body["stream"] for _, body, _ in server.asked] == [True, False]
+    server.asked.clear()
+    whole = {"choices": [{"message": {"content": "42"}, "finish_reason": "stop"}]}
+    assert generate(server, empty, lambda h: h.reply(200, whole)).text == "42"
+    server.asked.clear()
+    busy = lambda h: h.reply(503, "busy")  # noqa: E731
+    assert generate(server, empty, busy, lambda h: h.stream(*FINE)).text == "It is 42."
+    assert [body["stream"] for _, body, _ in server.asked] == [True, False, True]
+
+
 def test_nobody_there_is_an_error_with_the_address():
     with pytest.raises(EndpointError, match="no server answers at http://127.0.0.1:9"):
         Endpoint("http://127.0.0.1:9", "m").models()

@@ -131,7 +131,7 @@ def _said(text: str) -> Iterator[Piece]:
 
 
 def _highlighted(code: str) -> Markup:
-    return Markup(highlight(code.rstrip("\n"), _LEXER, _FORMATTER))
+    return Markup(highlight(code, _LEXER, _FORMATTER).rstrip("\n"))
 
 
 def _question(problem: dict[str, Any] | None) -> str:

@@ -46,9 +46,10 @@ class Interrupted(Exception):  # noqa: N818 - the caller's own doing
 class _Broken(Exception):
     """This attempt failed in a way that another may not."""
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    def __init__(self, reason: str, wait: float | None = None, *, silent: bool = False) -> None:
         super().__init__(reason)
         self.wait = wait
+        self.silent = silent  # the stream ended before it had begun
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,9 @@ class Endpoint:
                     raise
             except (_Broken, httpx.TransportError) as error:
                 failures += 1
+                # llama-cpp-python ends a stream without a word where it refuses a request, and says
+                # why only if nothing is streamed.
+                body["stream"] = not getattr(error, "silent", False)
                 reason = str(error) or type(error).__name__
                 if failures > self.retries:
                     raise EndpointError(
@@ -213,7 +217,7 @@ class Endpoint:
                     if trigger in new and (end := call_end(text)) is not None:
                         return Generated(text[:end], reasoning, "call", counted or pieces)
         if reason is None:
-            raise _Broken("the stream ended before the answer did")
+            raise _Broken("the stream ended before the answer did", silent=not pieces)
         return Generated(
             text, reasoning, "length" if reason == "length" else "stop", counted or pieces
         )
