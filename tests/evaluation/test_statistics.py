@@ -226,3 +226,8 @@ def test_one_scored_answer_of_a_problem_takes_the_others_variance():
     part = avg_at_k([[1, 0], [1, None], [0, 1]])
     assert part.sampling_error == pytest.approx(full.sampling_error)
     assert math.isnan(avg_at_k([[1], [0]]).sampling_error)
+
+
+def test_at_k_1_the_two_ways_to_a_sampling_error_are_one():
+    rows = [[1, 0, 0, 1], [0, 0, 0, 1], [1, 1, 1, 1], [0, 1]]
+    assert pass_at_k(rows, 1).sampling_error == pytest.approx(avg_at_k(rows).sampling_error)

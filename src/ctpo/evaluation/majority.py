@@ -40,7 +40,8 @@ def majority(votes: Sequence[Vote], k: int) -> float:
 def majority_variance(votes: Sequence[Vote], k: int, seed: int) -> float:
     """Returns the sampling variance of `majority`.
 
-    With k = n it is that of the vote over n answers drawn with replacement (bootstrap); with k < n
+    With k = n it is that of the vote over n answers drawn with replacement (bootstrap), times
+    n/(n-1); with k < n
     the estimate is an average over subsets, for which leaving out one answer at a time (jackknife)
     is exact enough and repeats.
 
@@ -72,7 +73,7 @@ def majority_variance(votes: Sequence[Vote], k: int, seed: int) -> float:
     tied = (drawn[:, 2:] == best_wrong[:, None]).sum(1) + 1
     ours = drawn[:, 0]
     won = np.where(ours > best_wrong, 1.0, np.where(ours == best_wrong, 1 / tied, 0.0))
-    return float(np.where(ours == 0, 0.0, won).var())
+    return float(np.where(ours == 0, 0.0, won).var()) * n / (n - 1)
 
 
 def _tally(votes: Sequence[Vote]) -> tuple[int, list[int], int]:

@@ -45,8 +45,9 @@ def pass_at_k(scores: Scores, k: int, *, seed: int = 0, resamples: int = RESAMPL
 
     Of n answers of which c are right, \(1 - \binom{n-c}{k}/\binom{n}{k}\), which is unbiased (Chen
     et al. 2021, https://arxiv.org/abs/2107.03374). Its sampling variance is that of the same
-    expression under \(c \sim \mathrm{Binomial}(n, c/n)\): the bootstrap of the answers, summed up
-    exactly. Problems with fewer than k scored answers are left out.
+    expression under \(c \sim \mathrm{Binomial}(n, c/n)\), which is the bootstrap of the answers
+    summed up exactly, times \(n/(n-1)\), which makes it unbiased at k = 1. Problems with fewer than
+    k scored answers are left out.
 
     Args:
         scores: One sequence per problem, of 1, 0 and None for what could not be scored.
@@ -144,8 +145,11 @@ def _any_right(n: int, c: int, k: int) -> float:
 
 @cache
 def _pass_variance(n: int, c: int, k: int) -> float:
+    if n == 1:
+        return math.nan
     p = c / n
     chances = [math.comb(n, x) * p**x * (1 - p) ** (n - x) for x in range(n + 1)]
     values = [_any_right(n, x, k) for x in range(n + 1)]
     mean = sum(w * v for w, v in zip(chances, values, strict=True))
-    return sum(w * (v - mean) ** 2 for w, v in zip(chances, values, strict=True))
+    spread = sum(w * (v - mean) ** 2 for w, v in zip(chances, values, strict=True))
+    return spread * n / (n - 1)
