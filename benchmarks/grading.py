@@ -2,8 +2,9 @@
 
     python benchmarks/grading.py [--per-family 40] [--data FILE ...] [--calls 100000]
 
-Generated cases, and those made of the gold answers of `--data` files, are graded by `ctpo.grading`,
-by math-verify alone and by the usual comparison of normalized strings. The tables are Markdown.
+Generated cases, those made of gold answers written by hand in the notations one meets, and those
+made of the gold answers of `--data` files are graded by `ctpo.grading`, by math-verify alone and by
+the usual comparison of normalized strings. The tables are Markdown.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import re
 import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from ctpo.grading import grade, last_box
 from ctpo.grading.corpus import Case, cases_of, corpus
@@ -133,6 +135,9 @@ def main():
     arguments = options.parse_args()
     print(f"Python {platform.python_version()}, {platform.machine()}")
     measure(corpus(arguments.per_family), "Generated gold answers")
+    styles = Path(__file__).with_name("grading_styles.txt").read_text().splitlines()
+    written = [case for gold in styles for case in cases_of(gold, "notation")]
+    measure(written, f"{len(styles)} gold answers in the notations of the usual benchmarks")
     real = [
         case
         for file in arguments.data

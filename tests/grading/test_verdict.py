@@ -40,7 +40,14 @@ RIGHT = [
     ("(1, 2)", "(1,2)"), (r"\left(\frac{1}{2},3\right)", "(0.5, 3)"),
     (r"[1,2]\cup(3,4)", r"(3,4)\cup[1,2]"),
     (r"\begin{pmatrix}1\\4/2\end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+    # Angles, repeating decimals, braces and names that take a little more
+    (r"\tan 45^\circ", "1"), (r"\sin 30^{\circ}", r"\frac12"),
+    (r"\cos 36^\circ", r"\frac{1+\sqrt5}{4}"), (r"{\frac{1}{2}}", "0.5"),
+    (r"0.\overline{3}", r"\frac13"), (r"-1.1\overline{6}", r"-\frac{7}{6}"),
+    (r"{2\sqrt{2}}", r"\sqrt{8}"), (r"\operatorname{arccos}(1/3)", r"\arccos\frac13"),
+    (r"\lg 100", "2"), (r"2 \sqrt{2} \mathrm{~cm}", r"2\sqrt2"),
     # Relations
+    ("0<x<1", "1>x>0"), (r"-2 < x \le 3", r"3 \ge x > -2"),
     ("x<5", "5>x"), ("a=1, b=2", "b=2, a=1"), ("2x+2y=4", "x+y=2"),
     # Words and other things that are no numbers
     (r"\text{Monday}", "monday"), (r"\text{(A)}", "A"), ("(B)", "B"), (r"\textbf{B}", "(B)"),
@@ -48,6 +55,9 @@ RIGHT = [
 ]  # fmt: skip
 
 WRONG = [
+    (r"\tan 46^\circ", "1"), (r"0.\overline{3}", "0.3333"), ("0<x<1", "0<x<2"),
+    ("0<x<1", r"0<x \le 1"), (r"\sqrt{a^3+b^2}", r"\sqrt{a^2+b^2}"), ("(-1)^n", r"\sin(n\pi)"),
+    (r"\lg 10", r"\ln 10"), (r"0.1\overline{6}", r"0.\overline{16}"),
     ("42", "43"), ("7", "-7"), ("1,00", "100"), ("1.0000000000000001", "1"),
     # A decimal is what it says.
     ("0.3333", r"\frac{1}{3}"), ("1.802775637731995", r"\frac{\sqrt{13}}{2}"), ("3.14159", r"\pi"),
@@ -69,11 +79,11 @@ WRONG = [
 
 UNKNOWN = [
     ("The answer is 5", "5"), ("1 or more", "1"), (r"1\text{ or more}", "1"), ("5+", "5"),
-    ("sqrt(2", "2"), (r"\frac{1}{0}", "0"), ("1 2", "12"), (r"0.\overline{3}", r"\frac13"),
+    ("sqrt(2", "2"), (r"\frac{1}{0}", "0"), ("1 2", "12"),
     (r"0.333\ldots", r"\frac13"), (r"\approx 3", "3"),
     # The same value of something else, perhaps
     (r"5 \text{ m}", r"5\text{ cm}"), (r"50 \text{ mm}", r"5\text{ cm}"), ("x=5", "y=5"),
-    ("101", "101_2"), ("5", "101_2"), (r"\pi/4", r"45^\circ"), (r"\tan 45^\circ", "1"),
+    ("101", "101_2"), ("5", "101_2"), (r"\pi/4", r"45^\circ"),
     ("(1,2,3)", "1,2,3"), (r"\emptyset", "0"), ("5", "x<5"), ("x=2+3=5", "5"),
     # Too much to read
     ("9" * 5000, "9"), ("1e99999999", "1"), ("x" * 3000, "1"), ("2^{2^{2^{100}}}", "1"),

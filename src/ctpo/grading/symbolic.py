@@ -24,6 +24,10 @@ _BARE_SQRT = re.compile(r"(?<![A-Za-z\\])sqrt\s*\(")
 _SUBSCRIPT = re.compile(r"(?<![0-9])_([0-9])(?![0-9])")
 _NO_WORDS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\[A-Za-z]+")
 
+_OPERATOR = re.compile(rf"\\operatorname\s*\{{\s*\\?({'|'.join(_FUNCTIONS.split())})\s*\}}")
+# Of a number alone; that the degrees are an angle's and no unit's has been seen to before.
+_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
+
 # What the parser reads as something else rather than reject.
 _MISREAD = (
     (re.compile(r"[0-9]\s+[0-9]"), "two numbers side by side"),
@@ -68,6 +72,8 @@ def _read(text: str) -> Any:  # noqa: ANN401 - sympy's classes have no common ba
     # pi/2 would be read as p·i/2, 2**3 not at all.
     latex = _braced_roots(_BARE.sub(r"\\\1", text.replace("**", "^")))
     latex = _SUBSCRIPT.sub(r"_{\1}", latex)
+    latex = _OPERATOR.sub(r"\\\1 ", latex).replace(r"\lg", r"\log_{10}")
+    latex = _DEGREES.sub(r"{\\left(\\frac{\1\\pi}{180}\\right)}", latex)
     for pattern, problem in _MISREAD:
         if pattern.search(latex):
             raise Undecided(f"{text!r} holds {problem}")
@@ -131,6 +137,8 @@ def _same(left: Any, right: Any) -> bool:  # noqa: ANN401
         return left.shape == right.shape and all(map(_same, left, right))
     if isinstance(left, Relational) and isinstance(right, Relational):
         return _same_relation(left, right)
+    if isinstance(left, sympy.And) and isinstance(right, sympy.And):
+        return _same_set(left.args, right.args)  # a < x < b
     if isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr):
         return _same_expression(left, right)
     if left == right:
@@ -183,25 +191,33 @@ def _same_expression(left: sympy.Expr, right: sympy.Expr) -> bool:
     left, right = left.doit(), right.doit()
     if left == right:
         return True
+    apart = _apart_at_points(left, right)
+    if all(apart):
+        return False
     equal = sympy.simplify(left - right) == 0 or (left - right).equals(0)
     if equal is None:
         raise Undecided(f"could neither show {left} = {right} nor the contrary")
-    if equal and _apart_somewhere(left, right):
+    if equal and any(apart):
         raise Undecided("sympy calls them equal, and their values at a point are not")
     return bool(equal)
 
 
-# Any will do that are no zeros of anything.
-_POINTS = (sympy.Rational(17, 13), sympy.Rational(29, 7), sympy.Rational(5, 11))
+# Whole numbers, for formulas that hold of those alone, such as (-1)^n = cos(n*pi); and numbers
+# between 0 and 1, for those that hold of probabilities alone.
+_POINTS = (
+    tuple(map(sympy.Integer, (3, 7, 5, 11, 13))),
+    tuple(sympy.Rational(n, 17) for n in (5, 11, 3, 13, 7)),
+)
 
 
-def _apart_somewhere(left: sympy.Expr, right: sympy.Expr) -> bool:
+def _apart_at_points(left: sympy.Expr, right: sympy.Expr) -> list[bool]:
+    """Whether two formulas have different values at each of the points."""
     symbols = sorted(left.free_symbols | right.free_symbols, key=str)
-    for shift in range(len(_POINTS)):
-        values = {s: _POINTS[(i + shift) % len(_POINTS)] + i for i, s in enumerate(symbols)}
-        if difference(left.xreplace(values), right.xreplace(values)) == "apart":
-            return True
-    return False
+    apart = []
+    for point in _POINTS:
+        values = {s: point[i % len(point)] for i, s in enumerate(symbols)}
+        apart.append(difference(left.xreplace(values), right.xreplace(values)) == "apart")
+    return apart
 
 
 def _same_number(left: sympy.Expr, right: sympy.Expr) -> bool:
