@@ -51,7 +51,7 @@ def ask(url, model, sandbox, path, *, api="chat", asked=None, **changes):
     )
     with EvaluationDirectory(path, {"api": api}) as directory:
         answer_all(asked or questions(), server, directory)
-        return dict(sorted(directory.answers.items()))
+    return {answer.key: answer for answer in sorted(read_answers(path), key=lambda a: a.key)}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,8 @@ def test_under_completions_a_server_says_what_the_model_says_here(
     )
     with EvaluationDirectory(tmp_path / "here", {}) as directory:
         answer_all(questions(), BatchModel(policy, lambda index: index, 2), directory)
-        here = dict(sorted(directory.answers.items()))
+    here = {answer.key: answer for answer in read_answers(tmp_path / "here")}
+    assert len(here) == len(there) == len(LESSONS)
     for key, answer in here.items():
         assert there[key].turns == answer.turns
         assert (there[key].outcome, there[key].finish_reason) == (
@@ -124,7 +125,7 @@ def test_the_seed_and_the_temperature_reach_the_server(served, parrot):
 def test_a_wrong_model_is_told_at_once_in_the_servers_words(served, sandbox, tmp_path):
     with pytest.raises(EndpointError, match="no-such-model"):
         ask(served.url, "no-such-model", sandbox, tmp_path / "out")
-    assert read_answers(tmp_path / "out") == []
+    assert list(read_answers(tmp_path / "out")) == []
 
 
 # Written out, so that it can be killed as a whole; it does what `ctpo eval` does.
@@ -195,13 +196,13 @@ def test_a_server_that_dies_is_an_error_that_loses_nothing(parrot, sandbox, tmp_
 
     with pytest.raises(EndpointError, match="times in a row"):
         run(Fatal)
-    kept = read_answers(tmp_path / "out")
+    kept = list(read_answers(tmp_path / "out"))
     assert 3 <= len(kept) < 9
     server.start()
     try:
         run(EvaluationDirectory)
     finally:
         server.kill()
-    answers = read_answers(tmp_path / "out")
+    answers = list(read_answers(tmp_path / "out"))
     assert answers[: len(kept)] == kept
     assert sorted(a.key for a in answers) == sorted(q.key for q in asked)

@@ -193,7 +193,10 @@ def compare(
     from ctpo.evaluation.summary import compare_answers, comparison_markdown
 
     with usable(FileNotFoundError, ValueError):
-        found = compare_answers(read_answers(first), read_answers(second), seed=seed)
+        before, after = (
+            [answer.slim() for answer in read_answers(path)] for path in (first, second)
+        )
+        found = compare_answers(before, after, seed=seed)
     for name, comparison in found.items():
         console.print(
             comparison_markdown(comparison, name), markup=False, highlight=False, soft_wrap=True

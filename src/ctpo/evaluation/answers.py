@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ctpo.grading import Outcome, Verdict, grade
@@ -108,6 +108,21 @@ class Answer:
     def score(self) -> float | None:
         """1, 0, or None where it could not be told."""
         return {"right": 1.0, "wrong": 0.0}.get(self.outcome)
+
+    def slim(self) -> Answer:
+        """Returns it without its texts and tokens, of which an evaluation may have gigabytes.
+
+        The turns are replaced by one with their digest, so that equal ones stay equal; of the tool
+        calls the status is kept.
+        """
+        digest = hashlib.sha256(repr(self.turns).encode()).hexdigest()
+        return replace(
+            self,
+            text="",
+            turns=[{"role": "digest", "text": digest}],
+            tool_calls=[{"status": call["status"]} for call in self.tool_calls],
+            token_ids=None,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, ready for JSON."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctpo.evaluation.answers import Answer, Key, Question
+
+_ROW_GROUP = 512  # answers in memory at a time
 
 _STRUCT = pa.struct([(name, pa.string()) for name in ("code", "status", "output", "failure")])
 _SCHEMA = pa.schema(
@@ -44,6 +47,9 @@ class EvaluationDirectory:
     Args:
         path: The directory; made if it is not there.
         settings: Everything that decides the answers.
+
+    Attributes:
+        answers: Those there are, without their texts (`Answer.slim`).
 
     Raises:
         ValueError: The directory is of an evaluation with other settings, a line cannot be read, or
@@ -103,7 +109,7 @@ class EvaluationDirectory:
         whole = text.rfind(b"\n") + 1
         if whole < len(text):
             os.ftruncate(self._file, whole)
-        self.answers = {answer.key: answer for answer in read_answers(self.path)}
+        self.answers = {answer.key: answer.slim() for answer in read_answers(self.path)}
 
     def add(self, answers: Sequence[Answer]) -> None:
         """Append answers; when this returns they are on the disk.
@@ -118,7 +124,7 @@ class EvaluationDirectory:
         while data:
             data = data[os.write(self._file, data) :]
         os.fsync(self._file)
-        self.answers |= {answer.key: answer for answer in answers}
+        self.answers |= {answer.key: answer.slim() for answer in answers}
 
     def add_problems(self, questions: Sequence[Question]) -> None:
         """Write `problems.jsonl`: each problem once, as it was put to the model."""
@@ -143,15 +149,17 @@ class EvaluationDirectory:
         aside.replace(self.path / name)
 
     def write_parquet(self) -> None:
-        """Write `answers.parquet`, all answers in the order of benchmark, problem and sample."""
-        rows = [answer.to_dict() for _, answer in sorted(self.answers.items())]
+        """Write `answers.parquet`, all answers in the order they came."""
         aside = self.path / ".answers.parquet.unfinished"
-        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), aside)
+        answers = read_answers(self.path)
+        with pq.ParquetWriter(aside, _SCHEMA) as writer:
+            while rows := [answer.to_dict() for answer in islice(answers, _ROW_GROUP)]:
+                writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
         aside.replace(self.path / "answers.parquet")
 
 
-def read_answers(path: Path) -> list[Answer]:
-    """Read the answers of an evaluation's directory.
+def read_answers(path: Path) -> Iterator[Answer]:
+    """Read the answers of an evaluation's directory, one at a time, in the order they came.
 
     Raises:
         FileNotFoundError: There are none.
@@ -160,7 +168,7 @@ def read_answers(path: Path) -> list[Answer]:
     file = path / "answers.jsonl"
     if not file.is_file():
         raise FileNotFoundError(f"{path} is not an evaluation's directory: it has no answers.jsonl")
-    answers: dict[Key, Answer] = {}
+    seen: set[Key] = set()
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.endswith("\n"):
@@ -169,7 +177,7 @@ def read_answers(path: Path) -> list[Answer]:
                 answer = Answer.from_dict(json.loads(line))
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{file}, line {number}: not an answer: {error}") from error
-            if answer.key in answers:
+            if answer.key in seen:
                 raise ValueError(f"{file}, line {number}: {answer.key} is there twice")
-            answers[answer.key] = answer
-    return list(answers.values())
+            seen.add(answer.key)
+            yield answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import re
 from collections.abc import Iterator
@@ -59,13 +60,14 @@ def write_trajectory_page(directory: Path) -> Path:
     summary = _json_file(directory / "summary.json")
     settings = _json_file(directory / "settings.json")
     problems = {(p["benchmark"], p["problem_id"]): p for p in _lines(directory / "problems.jsonl")}
-    answers = sorted(
+    # The first samples of every problem; the rest is not even held in memory.
+    first = heapq.nsmallest(
+        MAX_ANSWERS,
         _lines(directory / "answers.jsonl"),
         key=lambda a: (a["sample"], a["benchmark"], a["problem_id"]),
     )
-    shown = sorted(
-        answers[:MAX_ANSWERS], key=lambda a: (a["benchmark"], a["problem_id"], a["sample"])
-    )
+    shown = sorted(first, key=lambda a: (a["benchmark"], a["problem_id"], a["sample"]))
+    count = sum(benchmark["answers"] for benchmark in summary["benchmarks"].values())
     environment = Environment(
         loader=PackageLoader("ctpo.report"),
         autoescape=True,  # whatever a model wrote
@@ -87,7 +89,7 @@ def write_trajectory_page(directory: Path) -> Path:
             }
             for answer in shown
         ],
-        left_out=len(answers) - len(shown),
+        left_out=count - len(shown),
         highlighting=Markup(HtmlFormatter(style="friendly").get_style_defs("pre.code")),
         highlighting_dark=Markup(HtmlFormatter(style="github-dark").get_style_defs("pre.code")),
     )
@@ -148,9 +150,11 @@ def _json_file(file: Path) -> dict[str, Any]:
     return content
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)
     except FileNotFoundError:
         raise ReportError(f"{file} is missing; the evaluation is not finished") from None
     except ValueError as error:
