@@ -1,6 +1,6 @@
 """How far three graders can be trusted, and how fast ours is.
 
-    python benchmarks/grading.py [--per-family 40] [--data FILE ...] [--calls 100000]
+    python benchmarks/grading.py [--per-family 40] [--data FILE ...] [--calls 10000]
 
 Generated cases, those made of gold answers written by hand in the notations one meets, and those
 made of the gold answers of `--data` files are graded by `ctpo.grading`, by math-verify alone and by
@@ -131,7 +131,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--per-family", type=int, default=40)
     options.add_argument("--data", nargs="*", default=[])
-    options.add_argument("--calls", type=int, default=100_000)
+    options.add_argument("--calls", type=int, default=10_000)
     arguments = options.parse_args()
     print(f"Python {platform.python_version()}, {platform.machine()}")
     measure(corpus(arguments.per_family), "Generated gold answers")

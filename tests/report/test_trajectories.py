@@ -58,7 +58,7 @@ def directory(tmp_path_factory):
         answered(2, 1, "42", hermes=True),
     ]
     settings = {"model": "tiny & co", "protocol": "fence-1", "temperature": 1.0, "seed": 0}
-    settings |= {"endpoint": None}
+    settings |= {"api": "chat"}
     with EvaluationDirectory(path, settings) as kept:
         kept.add_problems([question for question, _ in given])
         kept.add([answer for _, answer in given])
@@ -128,11 +128,16 @@ def browser(tmp_path_factory):
             [*command, *options, "--dump-dom", f"file://{page}{address}"],
             capture_output=True,
             text=True,
+            timeout=600,
         )
         assert shown.returncode == 0, shown.stderr
         assert "Uncaught" not in shown.stderr
         return shown.stdout
 
+    try:
+        look("/dev/null")
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"{path} does not run here: {str(error)[:200]}")
     return look
 
 

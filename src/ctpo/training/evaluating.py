@@ -164,6 +164,8 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
         settings = replace(episode_settings(recipe), **episode)
     settings = replace(settings, protocol=protocol(request.protocol or FENCE.name))
     endpoint = None if request.server is None else _endpoint(request.model, request.server)
+    if endpoint is not None and not (output / "settings.json").is_file():
+        endpoint.models()  # whether anybody is there, before a directory is made
     template = None if request.server is None else _template(request.server, settings)
     with EvaluationDirectory(output, _settings(request, chosen, settings, sources, told)) as kept:
         listener.phase("evaluation", len(questions))
@@ -292,7 +294,8 @@ def _settings(
     server = request.server
     return {
         "model": request.model,
-        "endpoint": None if server is None else {"url": server.url, "api": server.api},
+        # Not the address: the same model may go on answering elsewhere.
+        "api": None if server is None else server.api,
         "request_fields": {} if server is None else dict(server.extra),
         "benchmarks": sources,
         "problems": chosen["problems"],
@@ -337,8 +340,7 @@ def _batch_model(
 
 
 def _endpoint(model: str, server: Server) -> Endpoint:
-    """Return the server, having seen that somebody is there."""
-    endpoint = Endpoint(
+    return Endpoint(
         server.url,
         model,
         api=server.api,
@@ -347,8 +349,6 @@ def _endpoint(model: str, server: Server) -> Endpoint:
         timeout=server.timeout,
         extra=server.extra,
     )
-    endpoint.models()
-    return endpoint
 
 
 def _template(server: Server, settings: EpisodeSettings) -> Template | None:
