@@ -10,7 +10,7 @@ DOCS_INSTALLED := $(VENV)/.installed-docs
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help demo demo-short test test-slow check bench bench-sandbox overload-sandbox \
-  soak-sandbox docs clean
+  soak-sandbox bench-grading docs clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -25,6 +25,7 @@ help:
 	@echo "make bench-sandbox      the sandbox beside bubblewrap and firejail, where installed"
 	@echo "make overload-sandbox   2,000 requests in flight for two minutes on two processors"
 	@echo "make soak-sandbox       200,000 programs, one in twenty of them hostile"
+	@echo "make bench-grading  the tables of docs/grading.md (ARGS='--data FILE' adds golds of yours)"
 	@echo "make docs       the documentation, into site/"
 	@echo "make clean      remove what the other targets made, but not runs/"
 	@echo
@@ -85,6 +86,8 @@ overload-sandbox: $(INSTALLED)
 
 soak-sandbox: $(INSTALLED)
 	$(BIN)/python benchmarks/sandbox_soak.py $(ARGS)
+bench-grading: $(INSTALLED)
+	$(BIN)/python benchmarks/grading.py $(ARGS)
 
 docs: $(DOCS_INSTALLED)
 	$(BIN)/mkdocs build --strict

@@ -11,8 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from ctpo.tir.storage import read_trajectories, write_trajectories
+from ctpo.cli.app import app
 from tests.training.test_run import SMALL
 
 CTPO = Path(sys.executable).parent / "ctpo"
@@ -85,15 +87,39 @@ def test_mistakes_get_one_sentence_and_no_traceback(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def summary(directory):
+    return json.loads((directory / "summary.json").read_text())
+
+
 def test_a_run_and_its_model_are_evaluated_alike(trained, home):
     options = ["--problems", 7, "--samples", 2, "--output"]
-    ctpo("eval", "out/run", *options, "run.json", home=home)
+    ctpo("eval", "out/run", *options, "of-run", home=home)
     of_the_run = ("--max-response-tokens", 80, "--max-calls", 2)
-    ctpo("eval", "out/run/model", *of_the_run, *options, "model.json", home=home)
-    of_run, of_model = (json.loads((home / f).read_text()) for f in ("run.json", "model.json"))
-    assert of_run == of_model
-    assert of_run["sampled"]["overall"]["answers"] == 14
-    assert of_run["greedy"]["overall"]["problems"] == 7
+    ctpo("eval", "out/run/model", *of_the_run, *options, "of-model", home=home)
+    of_run, of_model = (
+        summary(home / name)["benchmarks"]["builtin"] for name in ("of-run", "of-model")
+    )
+    assert of_run["figures"] == of_model["figures"]
+    assert (of_run["answers"], of_run["problems"]) == (14, 7)
+    assert set(of_run["figures"]) == {"avg@2", "pass@1", "pass@2", "maj@2"}
+    page = (home / "of-run/trajectories.html").read_text()
+    assert page.count('class="answer ') == 14
+    places = [str(home / name) for name in ("of-run", "of-model", "both.json")]
+    shown = CliRunner().invoke(app, ["compare", *places[:2], "--output", places[2]])
+    assert "difference +0.0 points" in shown.stdout
+    assert json.loads((home / "both.json").read_text())["builtin"]["difference"]["mean"] == 0
+    again = [
+        "eval",
+        str(home / "out/run"),
+        "--problems",
+        "7",
+        "--samples",
+        "2",
+        "--output",
+        places[0],
+    ]
+    shown = CliRunner().invoke(app, [*again, "--seed", "1"])
+    assert "was begun with model = 'out/run'" in shown.stderr
 
 
 def test_a_file_in_verls_schema_is_evaluated(trained, home):
@@ -109,17 +135,46 @@ def test_a_file_in_verls_schema_is_evaluated(trained, home):
     ]
     pq.write_table(pa.Table.from_pylist(rows), home / "mine.parquet")
     shown = ctpo("eval", "out/run", "--data", "mine.parquet", "--samples", 2, home=home)
-    assert "avg@2, sampled" in shown.stdout
-    assert "mine" in shown.stdout
+    assert "avg@2" in shown.stdout
+    assert "| mine | 3 |" in shown.stdout
+    answers = pq.read_table(home / "evals/out-run-mine/answers.parquet").to_pylist()
+    assert [a["problem_id"] for a in answers] == [f"mine-{n}" for n in (12, 12, 24, 24, 30, 30)]
 
 
 def test_a_run_is_evaluated_on_its_own_problems_unless_told_otherwise(trained, home):
-    ctpo("eval", "out/run", "--output", "own.json", home=home)
-    own = json.loads((home / "own.json").read_text())
-    final = json.loads((home / "out/run/evaluations/final.json").read_text())
+    ctpo("eval", "out/run", "--output", "own", home=home)
+    final = json.loads((home / "out/run/evaluations/final.json").read_text())["sampled"]
+    found = summary(home / "own")["benchmarks"]["builtin"]["figures"]
     # The same problems, settings and seed: the same answers.
-    assert own["sampled"] == final["sampled"]
-    assert own["greedy"] == final["greedy"]
+    assert found[f"avg@{final['samples_per_problem']}"] == final["overall"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--benchmark", "aime2025"], "did you mean 'aime25'"),
+        (["--benchmark", "aime25=nowhere.parquet"], "hf download"),
+        (["--benchmark", "aime25", "--data", "builtin"], "not both"),
+        (["--k", "8", "--samples", "4"], "k is 8; with --samples 4"),
+        (["--k", "x"], "numbers such as 1,8"),
+        (["--samples", "4", "--temperature", "0"], "must be 1"),
+        (["--revision", "main"], "benchmarks only"),
+        (["--endpoint", "localhost:1"], "must begin with http"),
+        (["--endpoint", "http://127.0.0.1:9"], "no server answers"),
+        (["--endpoint", "http://127.0.0.1:9", "--request-fields", "[]"], "a JSON object"),
+        (["--chat-template-kwargs", "{"], "not JSON"),
+        ([], "cannot be loaded"),
+    ],
+)
+def test_mistakes_in_an_evaluation_are_told_before_any_work(
+    options, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shown = CliRunner().invoke(app, ["eval", "no-such-model", *options, "--output", "none"])
+    assert shown.exit_code == 1
+    assert message in shown.stderr
+    if options:
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_report_is_drawn_again(trained, home):

@@ -72,13 +72,13 @@ def test_grades_and_averages_do_not_depend_on_the_batch_size(batch_size):
 
 def test_a_record_tells_what_was_said_and_what_was_right():
     result = evaluate(PROBLEMS, Scripted(TABLE), samples_per_problem=3, batch_size=4)
-    assert [(r.problem_id, r.sample, r.verdict, r.extracted) for r in result.records] == [
+    assert [(r.problem_id, r.sample, r.outcome, r.extracted) for r in result.records] == [
         ("p0", 0, "right", "0"),
         ("p0", 1, "wrong", "5"),
         ("p0", 2, "wrong", None),
         ("p1", 0, "right", "1"),
         ("p1", 1, "right", "1"),
-        ("p1", 2, "unknown", "The answer is 1"),
+        ("p1", 2, "could-not-tell", "The answer is 1"),
         ("p2", 0, "wrong", "3"),
         ("p2", 1, "right", "2.0"),
         ("p2", 2, "right", "2"),
@@ -134,7 +134,16 @@ def test_the_dictionary_has_the_agreed_shape_and_reads_back():
     result = evaluate(PROBLEMS, Scripted(TABLE), samples_per_problem=3, batch_size=4)
     fields = result.to_dict()
     assert set(fields) == {"samples_per_problem", "overall", "by_source"}
-    keys = {"mean", "low", "high", "standard_error", "problems", "answers", "unknown"}
+    keys = {
+        "mean",
+        "low",
+        "high",
+        "sampling_error",
+        "clustered_error",
+        "problems",
+        "answers",
+        "unknown",
+    }
     assert set(fields["overall"]) == set(fields["by_source"]["a"]) == keys
     again = Evaluation.from_dict(json.loads(json.dumps(fields, allow_nan=False)))
     assert again.to_dict() == fields

@@ -44,7 +44,7 @@ def test_a_decimal_is_read_digit_by_digit(whole, decimals):
 @given(left=INTEGERS, right=INTEGERS)
 def test_integers_are_right_exactly_when_equal(left, right):
     for a, b in ((left, right), (left, left), (left, left + 1)):
-        assert grade(rf"\boxed{{{a}}}", str(b)).verdict == ("right" if a == b else "wrong")
+        assert grade(rf"\boxed{{{a}}}", str(b)).outcome == ("right" if a == b else "wrong")
 
 
 @pytest.mark.parametrize(

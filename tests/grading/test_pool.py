@@ -1,5 +1,6 @@
 """The worker processes: shared by threads, killed when late, gone at the end."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ctpo.grading import grade
+from ctpo.grading import pool as grading_pool
 from ctpo.grading.pool import Pool, _Worker
 
 HEAVY = ("10^{10^{10}}+1", "10^{10^{10}}")
@@ -54,7 +56,10 @@ def test_a_late_worker_is_killed_and_the_next_question_gets_its_own_answer(pool)
     pool.compare("1+1", "2", 30)
     (pid,) = _workers(pool)
     late = pool.compare(*HEAVY, 0.2)
-    assert (late.equal, late.reason) == (None, "no verdict within 0.2 s")
+    assert (late.equal, late.reason) == (
+        None,
+        "no verdict within 0.2 s of processor time",
+    )
     assert not _alive(pid)
     assert pool.compare("1+1", "3", 30).equal is False
 
@@ -102,10 +107,39 @@ def test_an_interrupt_does_not_shift_the_answers(pool, monkeypatch):
     assert pool.compare("1+1", "3", 30).equal is False
 
 
-def test_a_worker_that_cannot_start_is_an_error_and_not_a_verdict(pool, monkeypatch):
+def test_a_worker_that_waits_is_killed_by_the_clock(pool, monkeypatch):
+    pool.compare("1+1", "2", 30)
+    (worker,) = pool._idle
+    os.kill(worker._process.pid, signal.SIGSTOP)  # it uses no processor time at all
+    late = pool.compare("1+1", "2", 30, hard_timeout=0.2)
+    assert (late.equal, late.reason) == (None, "no verdict within 0.2 s by the clock")
+    assert not _alive(worker._process.pid)
+    assert pool.compare("1+1", "3", 30).equal is False
+
+
+def test_a_worker_is_replaced_before_it_fills_the_memory(pool, monkeypatch):
+    monkeypatch.setattr(grading_pool, "MAX_CALLS", 3)
+    pids = []
+    for _ in range(3):
+        pids += _workers(pool)
+        assert pool.compare("1+1", "2", 30).equal is True
+    assert len(set(pids)) == 1
+    assert not _alive(pids[0])
+    monkeypatch.setattr(grading_pool, "MAX_BYTES", 1)
+    assert pool.compare("1+1", "2", 30).equal is True
+    assert not _workers(pool)
+
+
+def test_a_worker_that_cannot_start_is_told_at_once_and_loudly(pool, monkeypatch, caplog):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="did not start"):
-        pool.compare("1+1", "2", 30)
+    for _ in range(3):
+        comparison = pool.compare("1+1", "2", 30)
+        assert comparison.equal is None
+        assert "did not start" in comparison.reason
+    assert len(caplog.records) == 1  # one attempt, not one per formula
+    monkeypatch.undo()
+    monkeypatch.setattr(grading_pool, "RETRY_SECONDS", 0)
+    assert pool.compare("1+1", "2", 30).equal is True
 
 
 def test_a_file_in_the_working_directory_does_not_stand_in_for_a_library(
@@ -127,13 +161,13 @@ threads = [
 [t.join() for t in threads]
 pids = [w._process.pid for w in shared_pool()._idle]
 if os.fork() == 0:
-    assert grade(r"\boxed{x+x}", "3x").verdict == "wrong"
+    assert grade(r"\boxed{x+x}", "3x").outcome == "wrong"
     mine = [w._process.pid for w in shared_pool()._idle]
     assert mine and not set(mine) & set(pids)
     raise SystemExit
 _, status = os.wait()
 assert status == 0
-assert grade(r"\boxed{x+x}", "2x").verdict == "right"
+assert grade(r"\boxed{x+x}", "2x").outcome == "right"
 assert pids == [w._process.pid for w in shared_pool()._idle]
 print(*pids)
 """
@@ -169,4 +203,18 @@ def test_a_worker_ends_by_itself_when_its_parent_is_killed():
 def test_grading_works_in_a_thread():
     with ThreadPoolExecutor(1) as threads:
         result = threads.submit(grade, r"\boxed{\frac{\pi}{2}}", "pi/2").result()
-    assert result.verdict == "right"
+    assert result.outcome == "right"
+
+
+def _grade_and_tell(queue):
+    queue.put(grade(r"\boxed{\frac{\pi}{2}}", "pi/2").outcome)
+
+
+def test_grading_works_in_a_daemonic_process_that_may_have_no_children_of_its_own():
+    # As the workers of data loaders and of Ray are.
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_grade_and_tell, args=(queue,), daemon=True)
+    process.start()
+    assert queue.get(timeout=300) == "right"
+    process.join()

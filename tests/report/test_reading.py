@@ -69,7 +69,7 @@ def test_greedy_evaluation_may_be_absent(run_dir):
 def test_a_mean_over_nothing_is_nan(run_dir):
     file = run_dir / "evaluations" / "start.json"
     content = json.loads(file.read_text())
-    content["sampled"]["overall"] |= dict.fromkeys(("mean", "low", "high", "standard_error"))
+    content["sampled"]["overall"] |= dict.fromkeys(("mean", "low", "high", "clustered_error"))
     file.write_text(json.dumps(content))
     score = read_run(run_dir).evaluations["start"].decodings["sampled"].overall
     assert np.isnan(score.mean)

@@ -4,6 +4,7 @@ import pytest
 
 from ctpo.sandbox import Sandbox
 from ctpo.tir import EpisodeSettings, Sampled, SandboxFailure, StopReason, run_episodes
+from ctpo.tir.protocols import FENCE, HERMES, PLAIN, PROTOCOLS, protocol
 from ctpo.tir.transformers_generator import TransformersGenerator
 
 SETTINGS = EpisodeSettings(max_response_tokens=400, max_calls=2)
@@ -282,3 +283,46 @@ def test_different_prompts_are_different_and_equal_ones_equal(sandbox, tokenizer
     assert "Find 2." in tokenizer.decode(second.prompt_ids)
     assert first.prompt_ids == third.prompt_ids != second.prompt_ids
     assert first.prompt_ids is not third.prompt_ids
+
+
+def json_call(code):
+    return f'<tool_call>{{"name": "python", "arguments": {{"code": "{code}"}}}}</tool_call>'
+
+
+def test_under_hermes_the_output_is_a_message_as_the_template_writes_it(sandbox, tokenizer):
+    settings = dataclasses.replace(SETTINGS, protocol=HERMES)
+    script = Script(tokenizer, "I ask." + json_call("print(6 * 7)"), "\\boxed{42}")
+    (t,) = run(script, sandbox, settings)
+    said, tool, last = t.turns
+    response = "<tool_response>\n42\n</tool_response>"
+    chat = [
+        *PROMPT,
+        {"role": "assistant", "content": said.text},
+        {"role": "user", "content": response},
+    ]
+    whole = tokenizer.decode(t.prompt_ids + t.response_ids[: tool.end])
+    assert whole == tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert (t.tool_results[0].status, t.tool_results[0].output) == ("success", response)
+    assert not any(t.mask[tool.start : tool.end])
+    assert t.finish_reason == "answered"
+
+
+def test_a_call_that_cannot_be_read_is_answered_with_what_is_wrong(sandbox, tokenizer):
+    settings = dataclasses.replace(SETTINGS, protocol=HERMES)
+    (t,) = run(Script(tokenizer, "<tool_call>print(1)</tool_call>", "done"), sandbox, settings)
+    (result,) = t.tool_results
+    assert (result.status, result.code) == ("error", "")
+    assert "not JSON" in result.output
+
+
+def test_under_plain_nothing_is_a_call(sandbox, tokenizer):
+    settings = dataclasses.replace(SETTINGS, protocol=PLAIN)
+    (t,) = run(Script(tokenizer, call("print(1)") + json_call("x")), sandbox, settings)
+    assert (t.finish_reason, t.tool_results) == ("answered", [])
+
+
+def test_protocols_have_names_and_versions_and_an_unknown_one_is_refused():
+    assert [p.label for p in PROTOCOLS.values()] == ["fence-1", "hermes-1", "plain-1"]
+    assert all(p.find_call(p.instructions) is None for p in (FENCE, PLAIN))
+    with pytest.raises(ValueError, match="one of fence, hermes, plain"):
+        protocol("xml")

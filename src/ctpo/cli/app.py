@@ -15,6 +15,7 @@ app = typer.Typer(
 app.command("train")(train.command)
 app.command("eval")(evaluate.command)
 app.command("analyze")(analyze.command)
+app.command("compare")(evaluate.compare)
 app.command("report")(report.command)
 app.add_typer(theory.app, name="theory")
 app.command("doctor")(doctor.command)

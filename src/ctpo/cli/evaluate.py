@@ -3,39 +3,74 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from ctpo.cli.console import Bars, console, usable
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A run directory, a model directory or a Hub name.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A run directory, a model directory, a Hub name, or with --endpoint the model's "
+            "name on the server."
+        ),
+    ],
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            help="Benchmarks, with commas between: aime25,brumo25. aime25=FILE reads it from there."
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            help="builtin, a Parquet or JSONL file in verl's schema, or a Hub name. "
-            "[default: the run's, or builtin]"
+            help="Instead of benchmarks: builtin, a Parquet or JSONL file in verl's schema, or a "
+            "Hub name. [default: the run's, or builtin]"
         ),
     ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Of the benchmarks, instead of the pinned one.")
+    ] = None,
     problems: Annotated[
-        int | None, typer.Option(min=1, help="Most problems to ask. [default: the run's, or 128]")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most problems of each. [default: all of a benchmark; of other data the run's, or "
+            "128]",
+        ),
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help="Answers per problem: the k of avg@k. [default: the run's, or 4]"),
+        typer.Option(min=1, help="Answers per problem. [default: the run's, or 4]"),
+    ] = None,
+    k: Annotated[
+        str | None,
+        typer.Option(help="Of pass@k and maj@k, such as 1,8. [default: powers of two]"),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="Of the sampled answers. [default: the run's, or 1]")
+        float | None,
+        typer.Option(min=0, help="Of the sampling; 0 is greedy. [default: the run's, or 1]"),
     ] = None,
     hard_fraction: Annotated[
         float | None,
         typer.Option(
             help="Share of built-in problems with three-digit operands. [default: the run's, or 0]"
+        ),
+    ] = None,
+    protocol: Annotated[
+        Literal["fence", "hermes", "plain"] | None,
+        typer.Option(help="How the tool is called. [default: as the run was trained, or fence]"),
+    ] = None,
+    instructions: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether the protocol is explained in a system message. [default: yes, but for "
+            "runs, which say it themselves, and for built-in problems put to a model loaded here]"
         ),
     ] = None,
     max_response_tokens: Annotated[
@@ -49,41 +84,150 @@ def command(
         typer.Option(help="JSON for the chat template, such as '{\"enable_thinking\": false}'."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Episodes side by side.")] = 64,
-    output: Annotated[Path | None, typer.Option(help="Write the result here as JSON.")] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Episodes side by side, of a model loaded here.")
+    ] = 64,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Address of an OpenAI-compatible server that has the model.")
+    ] = None,
+    api: Annotated[
+        Literal["chat", "completions"], typer.Option(help="Which of the server's two.")
+    ] = "chat",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Whose chat template makes the prompts of --api completions.")
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Episodes side by side, on a server.")
+    ] = 16,
+    retries: Annotated[
+        int, typer.Option(min=0, help="How often a failed request is repeated.")
+    ] = 8,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds of silence after which a request counts as failed.")
+    ] = 600.0,
+    request_fields: Annotated[
+        str | None, typer.Option(help="JSON of more fields for every request to the server.")
+    ] = None,
+    key_variable: Annotated[
+        str, typer.Option(help="Environment variable with the server's key.")
+    ] = "OPENAI_API_KEY",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The evaluation's directory. [default: evals/MODEL-PROBLEMS]"),
+    ] = None,
 ) -> None:
-    """Measure a model's accuracy, sampled (avg@k) and greedy."""
+    """Measure a model: avg@k, pass@k and maj@k with their errors, and every answer.
+
+    The same command goes on where an interrupted one stopped.
+    """
+    from ctpo.report import ReportError
+    from ctpo.report.trajectories import write_trajectory_page
     from ctpo.sandbox import SandboxUnavailable
     from ctpo.tir import SandboxFailure
-    from ctpo.training.evaluating import EvaluationRequest, evaluate_path
+    from ctpo.tir.endpoint import EndpointError
+    from ctpo.training.evaluating import EvaluationRequest, Server, evaluate_request
 
-    with usable(FileNotFoundError, ValueError, SandboxFailure, SandboxUnavailable):
+    names = [name.strip() for name in (benchmark or "").split(",") if name.strip()]
+    place = output or Path("evals") / _place_name(model, names, data)
+    server = None
+    with usable(
+        EndpointError,
+        FileNotFoundError,
+        ReportError,
+        SandboxFailure,
+        SandboxUnavailable,
+        ValueError,
+    ):
+        if endpoint is not None:
+            server = Server(
+                endpoint,
+                api,
+                tokenizer,
+                key_variable,
+                concurrency,
+                retries,
+                timeout,
+                _json("--request-fields", request_fields) or {},
+            )
         request = EvaluationRequest(
             model=model,
+            benchmarks=names,
             data=data,
+            revision=revision,
             problems=problems,
-            samples_per_problem=samples,
+            samples=samples,
+            ks=_numbers("--k", k),
             temperature=temperature,
             hard_fraction=hard_fraction,
+            protocol=protocol,
+            instructions=instructions,
             max_response_tokens=max_response_tokens,
             max_calls=max_calls,
-            chat_template_kwargs=json.loads(chat_template_kwargs or "null"),
+            chat_template_kwargs=_json("--chat-template-kwargs", chat_template_kwargs),
             seed=seed,
             batch_size=batch_size,
+            server=server,
         )
-        with Bars() as bars:
-            sampled, greedy = evaluate_path(request, bars)
-    table = Table("problems", f"avg@{sampled.samples_per_problem}, sampled", "greedy", "unknown")
-    for source in [None, *sampled.by_source]:
-        one = sampled.overall if source is None else sampled.by_source[source]
-        other = greedy.overall if source is None else greedy.by_source[source]
-        table.add_row(
-            escape(source or "all"),
-            f"{one.mean:.1%} [{one.low:.1%}, {one.high:.1%}]",
-            f"{other.mean:.1%}",
-            str(one.unknown + other.unknown),
+        try:
+            with Bars() as bars:
+                text = evaluate_request(request, place, bars)
+        except KeyboardInterrupt:
+            console.print("interrupted; the same command goes on", highlight=False)
+            raise typer.Exit(130) from None
+        page = write_trajectory_page(place)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"answers     {place}", soft_wrap=True, highlight=False)
+    console.print(f"page        {page}", soft_wrap=True, highlight=False)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="An evaluation's directory.")],
+    second: Annotated[Path, typer.Argument(help="Another, on some of the same problems.")],
+    output: Annotated[Path | None, typer.Option(help="Write the comparison here as JSON.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+) -> None:
+    """Compare two evaluations problem by problem: the difference and its interval."""
+    from dataclasses import asdict
+
+    from ctpo.evaluation.directory import read_answers
+    from ctpo.evaluation.summary import compare_answers, comparison_markdown
+
+    with usable(FileNotFoundError, ValueError):
+        before, after = (
+            [answer.slim() for answer in read_answers(path)] for path in (first, second)
         )
-    console.print(table)
+        found = compare_answers(before, after, seed=seed)
+    for name, comparison in found.items():
+        console.print(
+            comparison_markdown(comparison, name), markup=False, highlight=False, soft_wrap=True
+        )
     if output is not None:
-        content = {"sampled": sampled.to_dict(), "greedy": greedy.to_dict()}
+        content = {
+            name: asdict(one) | {"difference": one.difference.to_dict()}
+            for name, one in found.items()
+        }
         output.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _place_name(model: str, benchmarks: list[str], data: str | None) -> str:
+    asked = [name.partition("=")[0] for name in benchmarks] or [Path(data or "held-out").stem]
+    return re.sub(r"[^\w.+-]+", "-", "-".join([model.rstrip("/"), *asked])).strip("-")
+
+
+def _json(option: str, text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{option} is {text!r}, which is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{option} is {text!r}; it must be a JSON object")
+    return value
+
+
+def _numbers(option: str, text: str | None) -> list[int]:
+    try:
+        return [int(number) for number in (text or "").split(",") if number.strip()]
+    except ValueError:
+        raise ValueError(f"{option} is {text!r}; it must be numbers such as 1,8") from None

@@ -1,6 +1,22 @@
-"""avg@k of a policy on problems, with intervals."""
+"""avg@k, pass@k and maj@k of a policy on problems, with their errors."""
 
+from ctpo.evaluation.comparison import Comparison, compare
+from ctpo.evaluation.estimate import Estimate
 from ctpo.evaluation.evaluate import Evaluation, Policy, Record, Response, evaluate
-from ctpo.evaluation.statistics import Estimate, avg_at_k
+from ctpo.evaluation.majority import Vote
+from ctpo.evaluation.statistics import avg_at_k, maj_at_k, pass_at_k
 
-__all__ = ["Estimate", "Evaluation", "Policy", "Record", "Response", "avg_at_k", "evaluate"]
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "Evaluation",
+    "Policy",
+    "Record",
+    "Response",
+    "Vote",
+    "avg_at_k",
+    "compare",
+    "evaluate",
+    "maj_at_k",
+    "pass_at_k",
+]

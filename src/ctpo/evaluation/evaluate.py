@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ctpo.evaluation.statistics import Estimate, avg_at_k
-from ctpo.grading import SCORES, Verdict, grade
+from ctpo.evaluation.estimate import Estimate
+from ctpo.evaluation.statistics import avg_at_k
+from ctpo.grading import SCORES, Outcome, grade
 from ctpo.tasks.problem import Message, Problem
 
 
@@ -35,7 +36,7 @@ class Record:
     Attributes:
         problem_id: The problem answered.
         sample: Which of the k answers to it, from 0.
-        verdict: The grade.
+        outcome: The grade.
         reason: Its grounds.
         extracted: What stood in the box; None if there was none.
         answer: The right answer.
@@ -44,7 +45,7 @@ class Record:
 
     problem_id: str
     sample: int
-    verdict: Verdict
+    outcome: Outcome
     reason: str
     extracted: str | None
     answer: str
@@ -137,7 +138,7 @@ def evaluate(
         for (index, sample), response in zip(batch, responses, strict=True):
             record = _graded(problems[index], sample, response)
             records.append(record)
-            scores[index].append(SCORES[record.verdict])
+            scores[index].append(SCORES[record.outcome])
         if on_progress is not None:
             on_progress(len(records), len(asked))
 
@@ -159,7 +160,7 @@ def _graded(problem: Problem, sample: int, response: Response) -> Record:
     return Record(
         problem_id=problem.id,
         sample=sample,
-        verdict="unknown" if failed else grading.verdict,
+        outcome="could-not-tell" if failed else grading.outcome,
         reason="the sandbox failed" if failed else grading.reason,
         extracted=grading.extracted,
         answer=problem.answer,

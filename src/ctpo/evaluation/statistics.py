@@ -1,76 +1,23 @@
-"""Means over problems with honest intervals."""
+"""avg@k, pass@k and maj@k of sampled answers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from functools import cache
 
-import numpy as np
+from ctpo.evaluation.estimate import RESAMPLES, Estimate, estimate
+from ctpo.evaluation.majority import Vote, majority, majority_variance
 
-RESAMPLES = 10_000
-# Rows of the table of resamples held at a time; all at once would be 80 kB per problem.
-_CHUNK = 1_000
-INTERVAL = (2.5, 97.5)  # percentiles
+Scores = Sequence[Sequence[float | None]]
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its uncertainty.
-
-    Attributes:
-        mean: Mean over problems of each problem's mean score, each problem weighing the same; NaN
-            if nothing was scored.
-        low: Lower end of the 95 % interval; NaN below two scored problems.
-        high: Upper end of it.
-        standard_error: Standard error of the mean, clustered by problem (not the standard deviation
-            of the k runs); NaN below two scored problems.
-        problems: Problems the mean is over: those with at least one scored answer.
-        answers: Answers given, scored or not.
-        unknown: Answers among them that could not be scored. They enter no mean.
-    """
-
-    mean: float
-    low: float
-    high: float
-    standard_error: float
-    problems: int
-    answers: int
-    unknown: int
-
-    def to_dict(self) -> dict[str, float | int | None]:
-        """The fields by name, ready for JSON, with None for NaN."""
-        return {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in vars(self).items()
-        }
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Estimate:
-        """Reads what `to_dict` wrote.
-
-        Raises:
-            TypeError: If a field is missing or unknown.
-        """
-        values: dict[str, Any] = {n: math.nan if v is None else v for n, v in fields.items()}
-        return cls(**values)
-
-
-def avg_at_k(
-    scores: Sequence[Sequence[float | None]], *, seed: int = 0, resamples: int = RESAMPLES
-) -> Estimate:
+def avg_at_k(scores: Scores, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
     r"""Estimates avg@k: the mean score of k answers to each problem.
 
-    With \(m_i\) the mean of problem i's scored answers and P problems that have any,
-
-    \[ \bar m = \tfrac1P \sum_i m_i, \qquad
-       \mathrm{SE} = \sqrt{\tfrac{1}{P(P-1)} \sum_i (m_i - \bar m)^2}. \]
-
-    Answers to one problem succeed and fail together, so problems are the independent units: the
-    standard error is clustered by problem (Miller 2024, https://arxiv.org/abs/2411.00640) and the
-    95 % interval is the percentile bootstrap over problems. Where every problem has the same mean,
-    such as 0, both are of width zero although the truth is not that certain.
+    With \(m_i\) the mean of problem i's \(n_i\) scored answers and \(s_i^2\) their variance, the
+    sampling error is \(\sqrt{\sum_i s_i^2/n_i}/P\); `Estimate` has the other. Where every problem
+    has the same mean, such as 0, both errors are zero although the truth is not that certain.
 
     Args:
         scores: One sequence of scores per problem; None is an answer that could not be scored. It
@@ -78,43 +25,131 @@ def avg_at_k(
         seed: Seed of the bootstrap; the same one gives the same interval.
         resamples: Number of bootstrap resamples.
 
-    Returns:
-        The estimate.
-
     Raises:
         ValueError: If there are no problems, or a score is not finite.
     """
+    scored = _scored(scores)
+    rows = [row for row in scored if row]
+    values = [sum(row) / len(row) for row in rows]
+    variances = [
+        sum((score - mean) ** 2 for score in row) / (len(row) - 1) / len(row)
+        if len(row) > 1
+        else math.nan
+        for row, mean in zip(rows, values, strict=True)
+    ]
+    return _estimate(scores, scored, values, variances, seed, resamples)
+
+
+def pass_at_k(scores: Scores, k: int, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+    r"""Estimates pass@k: the chance that at least one of k answers is right.
+
+    Of n answers of which c are right, \(1 - \binom{n-c}{k}/\binom{n}{k}\), which is unbiased (Chen
+    et al. 2021, https://arxiv.org/abs/2107.03374). Its sampling variance is that of the same
+    expression under \(c \sim \mathrm{Binomial}(n, c/n)\), which is the bootstrap of the answers
+    summed up exactly, times \(n/(n-1)\), which makes it unbiased at k = 1. Problems with fewer than
+    k scored answers are left out.
+
+    Args:
+        scores: One sequence per problem, of 1, 0 and None for what could not be scored.
+        k: Answers drawn.
+        seed: Seed of the bootstrap over problems.
+        resamples: Number of its resamples.
+
+    Raises:
+        ValueError: If there are no problems, a score is neither 0 nor 1, or k is below 1 or above
+            the number of answers to every problem.
+    """
+    _check_k("pass", k, max(map(len, scores), default=0))
+    scored = _scored(scores)
+    if not all(score in (0, 1) for row in scored for score in row):
+        raise ValueError("pass@k is of answers that are right or wrong: a score is neither 0 nor 1")
+    counts = [(len(row), int(sum(row))) for row in scored if len(row) >= k]
+    values = [_any_right(n, c, k) for n, c in counts]
+    return _estimate(
+        scores, scored, values, [_pass_variance(n, c, k) for n, c in counts], seed, resamples
+    )
+
+
+def maj_at_k(
+    votes: Sequence[Sequence[Vote | None]], k: int, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
+    """Estimates maj@k: the chance that the most frequent of k answers is right.
+
+    Averaged over all choices of k of a problem's answers, exactly. A tie counts for the share of
+    the tied answers that are right. Who has no answer does not vote; where nobody votes, nothing is
+    right. Of problems with fewer than k answers that could be graded none enters.
+
+    Args:
+        votes: One sequence per problem; None is an answer that could not be graded.
+        k: Answers drawn.
+        seed: Of both bootstraps, over problems and over the answers to one.
+        resamples: Of the bootstrap over problems.
+
+    Raises:
+        ValueError: If there are no problems, or k is below 1 or above the number of answers to
+            every problem.
+    """
+    _check_k("maj", k, max(map(len, votes), default=0))
+    graded = [[vote for vote in row if vote is not None] for row in votes]
+    rows = [row for row in graded if len(row) >= k]
+    return _estimate(
+        votes,
+        graded,
+        [majority(row, k) for row in rows],
+        [majority_variance(row, k, seed) for row in rows],
+        seed,
+        resamples,
+    )
+
+
+def _scored(scores: Scores) -> list[list[float]]:
     if not scores:
         raise ValueError("there are no problems to average over")
     scored = [[score for score in row if score is not None] for row in scores]
     if not all(math.isfinite(score) for row in scored for score in row):
         raise ValueError("a score is not finite; an answer without a score is None")
-    means = np.array([sum(row) / len(row) for row in scored if row], dtype=np.float64)
-    count = len(means)
-    low = high = standard_error = math.nan
-    if count > 1:
-        standard_error = float(means.std(ddof=1) / math.sqrt(count))
-        low, high = _bootstrap(means, seed, resamples)
-    answers = sum(map(len, scores))
-    return Estimate(
-        mean=float(means.mean()) if count else math.nan,
-        low=low,
-        high=high,
-        standard_error=standard_error,
-        problems=count,
+    return scored
+
+
+def _estimate(
+    given: Sequence[Sequence[object]],
+    used: Sequence[Sequence[object]],
+    values: list[float],
+    variances: list[float],
+    seed: int,
+    resamples: int,
+) -> Estimate:
+    answers = sum(map(len, given))
+    return estimate(
+        values,
+        variances,
         answers=answers,
-        unknown=answers - sum(map(len, scored)),
+        unknown=answers - sum(map(len, used)),
+        seed=seed,
+        resamples=resamples,
     )
 
 
-def _bootstrap(means: np.ndarray, seed: int, resamples: int) -> tuple[float, float]:
-    """Percentile interval of the mean of as many problems drawn with replacement."""
-    generator = np.random.default_rng(seed)
-    drawn = [
-        means[generator.integers(len(means), size=(min(_CHUNK, resamples - at), len(means)))].mean(
-            1
+def _check_k(name: str, k: int, samples: int) -> None:
+    if not samples:
+        raise ValueError("there are no problems to average over")
+    if not 1 <= k <= samples:
+        raise ValueError(
+            f"{name}@{k} needs k from 1 to {samples}, the number of samples of each problem"
         )
-        for at in range(0, resamples, _CHUNK)
-    ]
-    low, high = np.percentile(np.concatenate(drawn), INTERVAL)
-    return float(low), float(high)
+
+
+def _any_right(n: int, c: int, k: int) -> float:
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
+
+
+@cache
+def _pass_variance(n: int, c: int, k: int) -> float:
+    if n == 1:
+        return math.nan
+    p = c / n
+    chances = [math.comb(n, x) * p**x * (1 - p) ** (n - x) for x in range(n + 1)]
+    values = [_any_right(n, x, k) for x in range(n + 1)]
+    mean = sum(w * v for w, v in zip(chances, values, strict=True))
+    spread = sum(w * (v - mean) ** 2 for w, v in zip(chances, values, strict=True))
+    return spread * n / (n - 1)

@@ -38,6 +38,7 @@ _UNIT = re.compile(r"(?<=[\d}\s])\s*" + _TEXT_COMMAND + r"\{([^{}]*)\}(\^\{?\d\}
 _PLAIN_UNIT = re.compile(r"(?<=\d)\s+((?:[cmk]m|[km]g|ft|[A-Za-z]{3,}))(\^\{?\d\}?)?\s*$")
 # "1 or more" is not "1", and what follows it is not its unit.
 _NOT_UNITS = frozenset("sqrt mod and or to infinity inf".split())
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is passed over
 _CHOICE = re.compile(r"\(\s*([A-Za-z])\s*\)")
 
 
@@ -76,6 +77,8 @@ def take_apart(raw: str) -> Notation:
     text = " ".join(text.translate(_CHARACTERS).split())
     text = _DOLLARS.sub("", _INVISIBLE.sub("", text))
     text = _FRACTION.sub(r"\\frac", _COMMA.sub(",", text)).strip().removesuffix(".").strip()
+    if _in_one_pair_of_braces(text):
+        text = text[1:-1].strip()
 
     name = ""
     if (found := _NAME.match(text)) and not _RELATION.search(text, found.end()):
@@ -100,3 +103,15 @@ def take_apart(raw: str) -> Notation:
             unit = re.sub(r"[{}\s]", "", word + (found[2] or "")).lower().removesuffix("s")
             unit = "degree" if unit in ("deg", "degree") else unit
     return Notation(text.strip(), name, unit, percent)
+
+
+def _in_one_pair_of_braces(text: str) -> bool:
+    """Whether the first brace is closed by the last character, as in `{5}` and not in `{a}+{b}`."""
+    if not (text.startswith("{") and text.endswith("}")):
+        return False
+    depth = 0
+    for found in _BRACE.finditer(text):
+        depth += {"{": 1, "}": -1}.get(found[0], 0)
+        if depth == 0:
+            return found.end() == len(text)
+    return False

@@ -23,6 +23,7 @@ _MIXED = re.compile(r"([+-]?)\s*([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)")
 _SCIENTIFIC = re.compile(
     rf"({_SIGNED})\s*(?:[eE]|(?:\\times|\\cdot|\*)\s*10\s*(?:\^|\*\*))\s*\{{?\s*([+-]?[0-9]+)\s*\}}?"
 )
+_REPEATING = re.compile(r"([+-]?)\s*([0-9]*)\.([0-9]*)\\overline\s*\{\s*([0-9]+)\s*\}")
 
 
 def read_number(text: str) -> Fraction | int | None:
@@ -30,7 +31,7 @@ def read_number(text: str) -> Fraction | int | None:
 
     Understood are integers with leading zeros, signs and thousands separators (`1,000`, `1 000`),
     decimals, `a/b`, `\frac{a}{b}`, `\frac12`, mixed numbers (`3\frac{1}{2}`, `3 1/2`) and powers of
-    ten (`1.5 \times 10^{3}`, `2e5`).
+    ten (`1.5 \times 10^{3}`, `2e5`), repeating decimals (`0.1\overline{6}`).
 
     Args:
         text: LaTeX without dollar signs, names and units.
@@ -61,7 +62,16 @@ def read_number(text: str) -> Fraction | int | None:
         return (
             _decimal(found[1]) * Fraction(10) ** exponent if abs(exponent) <= MAX_EXPONENT else None
         )
+    if found := _REPEATING.fullmatch(text):
+        sign, whole, before, again = found.groups()
+        return _signed(sign, _repeating(whole, before, again))
     return None
+
+
+def _repeating(whole: str, before: str, again: str) -> Fraction:
+    shift = 10 ** len(before)
+    period = Fraction(int(again), 10 ** len(again) - 1)
+    return (int(whole + before or 0) + period) / shift
 
 
 def _decimal(text: str) -> Fraction:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +17,15 @@ from pathlib import Path
 
 # Importing sympy takes half a second; a loaded machine gets two minutes.
 START_SECONDS = 120.0
+# By the wall. The limit that usually ends a comparison is one of processor time.
+HARD_SECONDS = 60.0
+# sympy keeps what it has seen. A worker is replaced before that fills the memory.
+MAX_CALLS = 10_000
+MAX_BYTES = 512 * 1024**2
+# If no worker starts, nobody waits for the next attempt before this.
+RETRY_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,11 +34,11 @@ class Comparison:
 
     Attributes:
         equal: True or False where shown, None where not.
-        reason: Why it could not be shown, or "".
+        reason: The grounds, or why it could not be shown.
     """
 
     equal: bool | None
-    reason: str = ""
+    reason: str
 
 
 class _Late(Exception):
@@ -54,6 +65,7 @@ class _Worker:
             start_new_session=True,  # Ctrl-C is the parent's to handle
         )
         self._buffer = b""
+        self._calls = self._bytes = 0
         try:
             self._read_line(START_SECONDS)
         except (_Late, _Gone) as error:
@@ -64,16 +76,23 @@ class _Worker:
                 "formulas need `pip install ctpo[train]`"
             ) from error
 
-    def compare(self, left: str, right: str, timeout: float) -> Comparison:
+    @property
+    def worn(self) -> bool:
+        """Whether it is time for another one."""
+        return self._calls >= MAX_CALLS or self._bytes > MAX_BYTES
+
+    def compare(self, left: str, right: str, timeout: float, hard_timeout: float) -> Comparison:
         """Asks the worker; raises `_Late` or `_Gone`, after which it must be killed."""
         assert self._process.stdin is not None
-        request = json.dumps({"left": left, "right": right, "timeout": timeout})
+        request = {"left": left, "right": right, "timeout": timeout, "hard_timeout": hard_timeout}
         try:
-            self._process.stdin.write(request.encode() + b"\n")
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
         except BrokenPipeError as error:
             raise _Gone from error
-        reply = json.loads(self._read_line(timeout))
-        return Comparison(reply.get("equal"), reply.get("undecided", ""))
+        reply = json.loads(self._read_line(hard_timeout))
+        self._calls += 1
+        self._bytes = reply["memory"]
+        return Comparison(reply["equal"], reply["reason"])
 
     def kill(self) -> int:
         """Ends the process, waits for it and returns its exit code."""
@@ -118,33 +137,37 @@ class Pool:
         self._slots = threading.Semaphore(size)
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
+        self._failure: tuple[float, str] | None = None
 
-    def compare(self, left: str, right: str, timeout: float) -> Comparison:
+    def compare(
+        self, left: str, right: str, timeout: float, hard_timeout: float = HARD_SECONDS
+    ) -> Comparison:
         """Compares two formulas in a worker.
 
         Args:
             left: LaTeX of the value alone.
             right: Same.
-            timeout: Seconds the worker may take, its start and the wait for a free one not counted.
+            timeout: Processor seconds the worker may take, its start not counted.
+            hard_timeout: Seconds by the clock after which it is killed in any case.
 
         Returns:
-            The finding; undecided if the worker was late or died.
-
-        Raises:
-            RuntimeError: If no worker can be started.
+            The finding; undecided if the worker was late or died, or none could be started.
         """
         with self._slots:
-            with self._lock:
-                worker = self._idle.pop() if self._idle else None
-            worker = worker or _Worker()
+            try:
+                worker = self._take()
+            except RuntimeError as error:
+                return Comparison(None, str(error))
             keep = False
             try:
-                comparison = worker.compare(left, right, timeout)
-                keep = True
+                comparison = worker.compare(left, right, timeout, hard_timeout)
+                keep = not worker.worn
                 return comparison
             except _Late:
-                return Comparison(None, f"no verdict within {timeout:g} s")
+                return Comparison(None, f"no verdict within {hard_timeout:g} s by the clock")
             except _Gone:
+                if worker.kill() == -signal.SIGPROF:
+                    return Comparison(None, f"no verdict within {timeout:g} s of processor time")
                 return Comparison(None, "the grading worker died")
             finally:
                 # Also when an exception such as Ctrl-C passes: its reply, still to come, would be
@@ -154,6 +177,23 @@ class Pool:
                         self._idle.append(worker)
                 else:
                     worker.kill()
+
+    def _take(self) -> _Worker:
+        """Returns a worker; raises `RuntimeError` if none can be started, or could be just now."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            failure = self._failure
+        if failure and time.monotonic() < failure[0] + RETRY_SECONDS:
+            raise RuntimeError(failure[1])
+        try:
+            worker = _Worker()
+        except (RuntimeError, OSError) as error:
+            logger.error("formulas cannot be graded: %s", error)
+            self._failure = (time.monotonic(), str(error))
+            raise RuntimeError(str(error)) from error
+        self._failure = None
+        return worker
 
     def close(self) -> None:
         """Ends the idle workers. The pool can be used again."""

@@ -1,8 +1,9 @@
 r"""Decide whether two LaTeX formulas are equal, exactly. Runs in a worker process only.
 
 math-verify reads the LaTeX; the comparison is our own, because math-verify compares floats and so
-calls 1/2^99 and 1/2^98 equal. Equality is shown by sympy or by agreement to 200 digits, difference
-by a gap far above the rounding error; anything else raises `Undecided`.
+calls 1/2^99 and 1/2^98 equal. Closed forms are evaluated by mpmath first: a difference in value
+vetoes whatever sympy would say. Equality is shown by sympy, or by agreement to 600 digits; what
+cannot be shown either way raises `Undecided`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sympy
 from math_verify import LatexExtractionConfig, parse
 from sympy.core.relational import Relational
 
-COARSE_DIGITS, FINE_DIGITS = 30, 200
+from ctpo.grading.numeric import difference
 
 _DECIMAL = re.compile(r"(?<![0-9])([0-9]*)\.([0-9]+)")
 _FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp min max gcd"
@@ -22,6 +23,10 @@ _BARE = re.compile(rf"(?<![A-Za-z\\])(pi|infty|{'|'.join(_FUNCTIONS.split())})(?
 _BARE_SQRT = re.compile(r"(?<![A-Za-z\\])sqrt\s*\(")
 _SUBSCRIPT = re.compile(r"(?<![0-9])_([0-9])(?![0-9])")
 _NO_WORDS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\[A-Za-z]+")
+
+_OPERATOR = re.compile(rf"\\operatorname\s*\{{\s*\\?({'|'.join(_FUNCTIONS.split())})\s*\}}")
+# Of a number alone; that the degrees are an angle's and no unit's has been seen to before.
+_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
 
 # What the parser reads as something else rather than reject.
 _MISREAD = (
@@ -38,7 +43,7 @@ class Undecided(Exception):  # noqa: N818 - the third outcome, not a fault
     """Neither equality nor difference could be shown; the message says why."""
 
 
-def equal(left: str, right: str) -> bool:
+def compare(left: str, right: str) -> tuple[bool, str]:
     """Whether two LaTeX formulas mean the same.
 
     Args:
@@ -46,12 +51,20 @@ def equal(left: str, right: str) -> bool:
         right: Same.
 
     Returns:
-        True or False, either shown to hold.
+        True or False, either shown to hold, and a word on how.
 
     Raises:
         Undecided: If one cannot be read, or neither could be shown.
     """
-    return bool(_same(_read(left), _read(right)))  # sympy has truth values of its own
+    one, other = _read(left), _read(right)
+    # sympy has truth values of its own.
+    return bool(_same(one, other)), f"compared as {_kind(one)} and {_kind(other)}"
+
+
+def _kind(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, sympy.Expr):
+        return "an expression" if value.free_symbols else "a number"
+    return f"a {type(value).__name__}"
 
 
 def _read(text: str) -> Any:  # noqa: ANN401 - sympy's classes have no common base
@@ -59,6 +72,8 @@ def _read(text: str) -> Any:  # noqa: ANN401 - sympy's classes have no common ba
     # pi/2 would be read as p·i/2, 2**3 not at all.
     latex = _braced_roots(_BARE.sub(r"\\\1", text.replace("**", "^")))
     latex = _SUBSCRIPT.sub(r"_{\1}", latex)
+    latex = _OPERATOR.sub(r"\\\1 ", latex).replace(r"\lg", r"\log_{10}")
+    latex = _DEGREES.sub(r"{\\left(\\frac{\1\\pi}{180}\\right)}", latex)
     for pattern, problem in _MISREAD:
         if pattern.search(latex):
             raise Undecided(f"{text!r} holds {problem}")
@@ -122,6 +137,8 @@ def _same(left: Any, right: Any) -> bool:  # noqa: ANN401
         return left.shape == right.shape and all(map(_same, left, right))
     if isinstance(left, Relational) and isinstance(right, Relational):
         return _same_relation(left, right)
+    if isinstance(left, sympy.And) and isinstance(right, sympy.And):
+        return _same_set(left.args, right.args)  # a < x < b
     if isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr):
         return _same_expression(left, right)
     if left == right:
@@ -172,17 +189,41 @@ def _same_expression(left: sympy.Expr, right: sympy.Expr) -> bool:
     if not left.free_symbols and not right.free_symbols:
         return _same_number(left, right)
     left, right = left.doit(), right.doit()
-    if left == right or sympy.simplify(left - right) == 0:
+    if left == right:
         return True
-    verdict = (left - right).equals(0)
-    if verdict is None:
+    apart = _apart_at_points(left, right)
+    if all(apart):
+        return False
+    equal = sympy.simplify(left - right) == 0 or (left - right).equals(0)
+    if equal is None:
         raise Undecided(f"could neither show {left} = {right} nor the contrary")
-    return bool(verdict)
+    if equal and any(apart):
+        raise Undecided("sympy calls them equal, and their values at a point are not")
+    return bool(equal)
+
+
+# Whole numbers, for formulas that hold of those alone, such as (-1)^n = cos(n*pi); and numbers
+# between 0 and 1, for those that hold of probabilities alone.
+_POINTS = (
+    tuple(map(sympy.Integer, (3, 7, 5, 11, 13))),
+    tuple(sympy.Rational(n, 17) for n in (5, 11, 3, 13, 7)),
+)
+
+
+def _apart_at_points(left: sympy.Expr, right: sympy.Expr) -> list[bool]:
+    """Whether two formulas have different values at each of the points."""
+    symbols = sorted(left.free_symbols | right.free_symbols, key=str)
+    apart = []
+    for point in _POINTS:
+        values = {s: point[i % len(point)] for i, s in enumerate(symbols)}
+        apart.append(difference(left.xreplace(values), right.xreplace(values)) == "apart")
+    return apart
 
 
 def _same_number(left: sympy.Expr, right: sympy.Expr) -> bool:
-    # The gap first: it needs no exact evaluation, which for 10^(10^10) fills the memory.
-    if _apart(left, right, COARSE_DIGITS):
+    # Values first: they need no exact evaluation, which for 10^(10^10) fills the memory.
+    values = difference(left, right)
+    if values == "apart":
         return False
     left, right = left.doit(), right.doit()
     for value in (left, right):
@@ -192,23 +233,10 @@ def _same_number(left: sympy.Expr, right: sympy.Expr) -> bool:
         return True
     if left.is_Rational and right.is_Rational:
         return False
-    verdict = (left - right).equals(0)
-    if verdict is not None:
-        return bool(verdict)
-    if apart := _apart(left, right, FINE_DIGITS):
+    values = values or difference(left, right)
+    equal = (left - right).equals(0)
+    if values == "apart" or equal is False:
         return False
-    if apart is None:
+    if equal is None and values is None:
         raise Undecided(f"could neither show {left} = {right} nor the contrary")
     return True
-
-
-def _apart(left: sympy.Expr, right: sympy.Expr, digits: int) -> bool | None:
-    """Whether two numbers differ by more than the rounding error; None if they have no value."""
-    try:
-        one, other = (value.evalf(digits, strict=True) for value in (left, right))
-    except (sympy.core.evalf.PrecisionExhausted, ValueError, TypeError, NotImplementedError):
-        return None
-    scale = max(abs(one), abs(other))
-    if not (one.is_finite and other.is_finite and scale.is_comparable):
-        return None
-    return bool(abs(one - other) > scale * sympy.Float(10) ** (5 - digits))

@@ -240,7 +240,7 @@ def _score(content: dict[str, Any]) -> Score:
     # JSON has no NaN: a mean over nothing is written as null.
     mean, low, high, error = (
         float("nan") if content[name] is None else float(content[name])
-        for name in ("mean", "low", "high", "standard_error")
+        for name in ("mean", "low", "high", "clustered_error")
     )
     return Score(
         mean, low, high, error, content["problems"], content["answers"], content["unknown"]

@@ -42,25 +42,47 @@ def read_problems(
         if split is not None and split not in SPLITS:
             raise ValueError(f"split is {split!r}; of a file it must be one of {', '.join(SPLITS)}")
         wanted = None if split is None else SPLITS[split]
-        rows = _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
-        return _problems(rows, str(path), path.stem, wanted, wanted or "test", limit)
+        rows = read_rows(path)
+        return problems_from_rows(rows, str(path), path.stem, wanted, wanted or "test", limit)
     if path.is_file():
         raise ValueError(f"{path}: the name must end in one of {', '.join(SUFFIXES)}")
     if not path.is_dir() and str(source).startswith((".", "/", "~")):
         raise FileNotFoundError(f"{path}: no such file or directory")
     rows, loaded = _data_set_rows(str(source), split)
     # The split was chosen by name; what the rows themselves say does not leave any of them out.
-    return _problems(rows, str(source), path.name, None, SPLITS.get(loaded, "test"), limit)
+    return problems_from_rows(rows, str(source), path.name, None, SPLITS.get(loaded, "test"), limit)
 
 
-def _problems(
+def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yields the rows of a `.parquet` or `.jsonl` file with their numbers, counted from 1.
+
+    Raises:
+        ValueError: If the file or a line of it cannot be read.
+    """
+    return _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
+
+
+def problems_from_rows(
     rows: Iterable[tuple[int, Row]],
     place: str,
     name: str,
-    wanted: Split | None,
-    default: Split,
-    limit: int | None,
+    wanted: Split | None = None,
+    default: Split = "test",
+    limit: int | None = None,
 ) -> list[Problem]:
+    """Makes problems of rows.
+
+    Args:
+        rows: Rows with their numbers.
+        place: Where they are from, for error messages.
+        name: Source of rows that name none.
+        wanted: The split to keep; None for all.
+        default: Split of rows that state none.
+        limit: Most problems to return.
+
+    Raises:
+        ValueError: If a row cannot be read, an identifier occurs twice, or no problem is left.
+    """
     problems: list[Problem] = []
     first_seen: dict[str, int] = {}
     for number, row in rows:

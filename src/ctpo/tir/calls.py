@@ -1,40 +1,136 @@
-"""Tool calls in the policy's text: a fenced Python block, and the block of its output."""
+"""Finding a tool call in what a policy wrote, and showing it what the tool printed.
+
+One rule each, and no guessing: what does not follow the rule is text.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import dataclass
 
-_FENCE = re.compile(r"^```[ \t]*([\w+-]*)[^\n`]*$")
+_FENCE = re.compile(r"^(`{3,})[ \t]*([\w+-]*)[^\n`]*$")
 _LANGUAGES = frozenset({"python", "py", "python3"})
 
 OUTPUT_OPEN = "```output\n"
 OUTPUT_CLOSE = "```\n"
 
+TOOL_OPEN, TOOL_CLOSE = "<tool_call>", "</tool_call>"
+TOOL_NAME = "python"
 
-def find_call(text: str) -> str | None:
-    """Return the program of the first closed Python block in `text`, or None.
 
-    A block opens with a line ```` ```python ```` (or `py`, `python3`) and closes with a line
-    ```` ``` ````. Blocks in other languages are passed over whole, and an unclosed block is no
-    call. Indentation is the program's own and is kept.
+@dataclass(frozen=True)
+class Call:
+    """A call in a policy's text.
+
+    Attributes:
+        code: The program; empty if it cannot be known.
+        problem: Why there is no program to run, in words for the policy; None if there is one.
+        end: Index behind the call. What the policy wrote after it, it wrote without the result.
+    """
+
+    code: str
+    problem: str | None
+    end: int
+
+
+def find_fenced_call(text: str) -> Call | None:
+    """Return the first closed Python block in `text`, or None.
+
+    A block opens with a line of three or more backticks and `python` (or `py`, `python3`), and
+    closes with the first line of at least as many backticks and nothing else. So a block opened
+    with four backticks may hold a line of three. Blocks in other languages are passed over whole,
+    and an unclosed block is no call. Indentation is the program's own and is kept.
 
     Args:
         text: What the policy has written in this turn.
     """
-    language: str | None = None
+    opened: tuple[int, str] | None = None
     program: list[str] = []
+    position = 0
     for line in text.split("\n"):
+        end = position + len(line)
         fence = _FENCE.match(line)
-        if language is None:
+        if opened is None:
             if fence is not None:
-                language, program = fence.group(1).lower(), []
-        elif fence is not None and not fence.group(1):
-            if language in _LANGUAGES:
-                return "\n".join(program)
-            language = None
+                opened, program = (len(fence[1]), fence[2].lower()), []
+        elif fence is not None and not fence[2] and len(fence[1]) >= opened[0]:
+            if opened[1] in _LANGUAGES:
+                return Call("\n".join(program), None, end)
+            opened = None
         else:
             program.append(line)
+        position = end + 1
     return None
+
+
+def find_call(text: str) -> str | None:
+    """Return the program of `find_fenced_call`, or None."""
+    call = find_fenced_call(text)
+    return None if call is None else call.code
+
+
+def find_json_call(text: str) -> Call | None:
+    r"""Return the first tool call in `text`, or None.
+
+    A call is `<tool_call>`, one JSON object with `name` and `arguments`, `</tool_call>`, with white
+    space between. The object is read by a JSON parser, so its strings may hold anything, the
+    closing tag and `}}` included; line breaks within strings are accepted, though JSON forbids
+    them. An object that cannot be read, but is followed by `</tool_call>`, is a call with a
+    problem; one with an open string or without the closing tag is no call.
+
+    Args:
+        text: What the policy has written in this turn.
+    """
+    opening = text.find(TOOL_OPEN)
+    if opening < 0:
+        return None
+    start = opening + len(TOOL_OPEN)
+    start += len(text[start:]) - len(text[start:].lstrip())
+    try:
+        value, end = json.JSONDecoder(strict=False).raw_decode(text, start)
+    except (ValueError, RecursionError) as error:
+        # Within a string that is still open, the closing tag is part of the program.
+        closing = text.find(TOOL_CLOSE, start)
+        if closing < 0 or "Unterminated string" in str(error):
+            return None
+        return Call("", f"the call is not JSON: {error}", closing + len(TOOL_CLOSE))
+    rest = text[end:]
+    tag = rest.lstrip()
+    if not tag.startswith(TOOL_CLOSE):
+        # Something else stands between the object and the tag.
+        closing = text.find(TOOL_CLOSE, end)
+        if closing < 0:
+            return None
+        return Call("", "more than one JSON object in the call", closing + len(TOOL_CLOSE))
+    end += len(rest) - len(tag) + len(TOOL_CLOSE)
+    code, problem = _python_of(value)
+    return Call(code, problem, end)
+
+
+def _python_of(value: object) -> tuple[str, str | None]:
+    if not isinstance(value, dict) or "name" not in value:
+        return "", 'the call must be an object with "name" and "arguments"'
+    if value["name"] != TOOL_NAME:
+        return "", f"there is no tool {value['name']!r}; the tool is {TOOL_NAME!r}"
+    arguments = value.get("arguments")
+    if isinstance(arguments, str):  # some models write the arguments as a JSON string
+        try:
+            arguments = json.loads(arguments, strict=False)
+        except ValueError:
+            arguments = {"code": arguments}
+    if not isinstance(arguments, dict) or not isinstance(arguments.get("code"), str):
+        return "", 'the arguments must be an object with a string "code"'
+    return arguments["code"], None
+
+
+def shorten(output: str, limit: int) -> str:
+    """Cut the middle out of a long output: a traceback says what happened in its last line."""
+    if len(output) <= limit:
+        return output
+    half = limit // 2
+    left_out = len(output) - 2 * half
+    return f"{output[:half]}\n[{left_out} characters left out]\n{output[len(output) - half :]}"
 
 
 def format_output(output: str, *, after: str, limit: int) -> str:
@@ -43,17 +139,24 @@ def format_output(output: str, *, after: str, limit: int) -> str:
     Args:
         output: What the program printed.
         after: The text it will follow; decides whether a line break is needed first.
-        limit: Most characters of `output` that are shown. Of a longer one the beginning and the
-            end are kept, since a traceback says what happened in its last line.
+        limit: Most characters of `output` that are shown, half of them from its end.
     """
-    if len(output) > limit:
-        half = limit // 2
-        left_out = len(output) - 2 * half
-        tail = output[len(output) - half :]
-        output = f"{output[:half]}\n[{left_out} characters left out]\n{tail}"
     # A program must not be able to close its own output block and speak as the policy.
-    output = output.replace("```", "'''")
+    output = shorten(output, limit).replace("```", "'''")
     if output and not output.endswith("\n"):
         output += "\n"
     line_break = "" if after.endswith("\n") else "\n"
     return f"{line_break}{OUTPUT_OPEN}{output}{OUTPUT_CLOSE}"
+
+
+def format_response(output: str, *, limit: int) -> str:
+    """Return a tool's answer to a JSON call, the content of a message.
+
+    Args:
+        output: What the program printed.
+        limit: Most characters of it that are shown, half of them from its end.
+    """
+    output = shorten(output, limit)
+    # Neither the tag nor a special token of the chat may come from a program.
+    output = output.replace("</tool_response>", "< /tool_response>").replace("<|", "< |")
+    return f"<tool_response>\n{output.rstrip()}\n</tool_response>"

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ctpo.sandbox import Execution, Sandbox
-from ctpo.tir.calls import find_call, format_output
+from ctpo.sandbox import Sandbox
+from ctpo.tir.calls import Call
 from ctpo.tir.generation import Generator, Sampled
+from ctpo.tir.programs import run_programs
+from ctpo.tir.protocols import FENCE, ToolProtocol
 from ctpo.tir.trajectory import FinishReason, ToolResult, Trajectory, Turn
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class EpisodeSettings:
         max_output_chars: Most characters of a program's output shown to the policy.
         chat_template_kwargs: Passed on to the tokenizer's chat template, e.g.
             `{"enable_thinking": False}`.
+        protocol: How the policy calls the tool and is answered.
         max_failure_share: Share of the programs of one `run_episodes` that the sandbox itself may
             fail to run.
     """
@@ -36,6 +39,7 @@ class EpisodeSettings:
     max_calls: int
     max_output_chars: int = 512
     chat_template_kwargs: dict[str, object] = field(default_factory=dict)
+    protocol: ToolProtocol = FENCE
     max_failure_share: float = 0.02
 
     def __post_init__(self) -> None:
@@ -66,12 +70,14 @@ class SandboxFailure(RuntimeError):
 
 
 class _CallStop:
-    """Ends a turn at the closing fence of a Python block."""
+    """Ends a turn where a call is complete."""
 
-    trigger = "`"
+    def __init__(self, protocol: ToolProtocol) -> None:
+        self.trigger = protocol.trigger
+        self._protocol = protocol
 
     def __call__(self, text: str) -> bool:
-        return find_call(text) is not None
+        return self._protocol.find_call(text) is not None
 
 
 class _Row:
@@ -141,7 +147,8 @@ def run_episodes(
     times = times or EpisodeTimes()
     rows = [_Row(ids) for ids in _encode_prompts(tokenizer, prompts, settings)]
     session = generator.open([row.prompt_ids for row in rows], temperature=temperature, seed=seed)
-    stop = _CallStop()
+    stop = _CallStop(settings.protocol)
+    frame = _turn_frame(tokenizer, settings)
     while open_rows := [i for i, row in enumerate(rows) if row.finish is None]:
         started = time.perf_counter()
         sampled = session.generate(
@@ -151,10 +158,10 @@ def run_episodes(
             stop,
         )
         generated = time.perf_counter()
-        calls: list[tuple[_Row, str]] = []
+        calls: list[tuple[_Row, Call]] = []
         for i, turn in zip(open_rows, sampled, strict=True):
             _end_turn(rows[i], turn, tokenizer, settings, calls)
-        _run_calls(calls, sandbox, tokenizer, settings)
+        _run_calls(calls, sandbox, tokenizer, settings, frame)
         times.generate += generated - started
         times.tools += time.perf_counter() - generated
     _check_sandbox(rows, settings)
@@ -203,54 +210,69 @@ def _end_turn(
     turn: Sampled,
     tokenizer: PreTrainedTokenizerBase,
     settings: EpisodeSettings,
-    calls: list[tuple[_Row, str]],
+    calls: list[tuple[_Row, Call]],
 ) -> None:
     """Book what a row sampled; a call to run goes to `calls`."""
     text = tokenizer.decode(turn.ids, skip_special_tokens=True)
     row.add("assistant", turn.ids, turn.logprobs, text)
     if turn.reason == "stop":
-        code = find_call(text)
-        assert code is not None, "the stop rule held, so there is a call"
+        call = settings.protocol.find_call(text)
+        assert call is not None, "the stop rule held, so there is a call"
         if len(row.results) == settings.max_calls:
             row.finish = "calls"
         elif len(row.ids) >= settings.max_response_tokens:
             row.finish = "length"
         else:
-            calls.append((row, code))
+            calls.append((row, call))
     else:
         row.finish = "answered" if turn.reason == "eos" else "length"
 
 
+def _turn_frame(tokenizer: PreTrainedTokenizerBase, settings: EpisodeSettings) -> tuple[str, str]:
+    """Return what the chat template puts before and behind a message between two policy turns.
+
+    Empty where the protocol puts the output into the policy's own turn.
+    """
+    if settings.protocol.inline:
+        return "", ""
+    said, answered = "said-by-the-policy", "answered-by-the-tool"
+    text = tokenizer.apply_chat_template(
+        [
+            {"role": "user", "content": "question"},
+            {"role": "assistant", "content": said},
+            {"role": "user", "content": answered},
+        ],
+        tokenize=False,
+        add_generation_prompt=True,
+        **settings.chat_template_kwargs,
+    )
+    if text.count(said) != 1 or text.count(answered) != 1:
+        raise ValueError(
+            f"the chat template does not show every turn as it is, which the protocol "
+            f"{settings.protocol.name} needs; take fence"
+        )
+    before, after = text.split(said)[1].split(answered)
+    return before, after
+
+
 def _run_calls(
-    calls: list[tuple[_Row, str]],
+    calls: list[tuple[_Row, Call]],
     sandbox: Sandbox,
     tokenizer: PreTrainedTokenizerBase,
     settings: EpisodeSettings,
+    frame: tuple[str, str],
 ) -> None:
-    executions = sandbox.run_many([code for _, code in calls])
-    # What failed through no fault of the program gets a second chance, in a sandbox that healed.
-    failed = [i for i, e in enumerate(executions) if e.status == "sandbox-failure"]
-    for i, execution in zip(failed, sandbox.run_many([calls[i][1] for i in failed]), strict=True):
-        executions[i] = execution
-    for (row, code), execution in zip(calls, executions, strict=True):
-        text = format_output(
-            _shown(execution), after=row.turns[-1].text, limit=settings.max_output_chars
+    results = run_programs([call for _, call in calls], sandbox)
+    for (row, call), (status, shown, failure) in zip(calls, results, strict=True):
+        answer = settings.protocol.answer(
+            shown, after=row.turns[-1].text, limit=settings.max_output_chars
         )
+        text = frame[0] + answer + frame[1]
         ids = tokenizer.encode(text, add_special_tokens=False)
-        row.results.append(ToolResult(code, execution.status, text, execution.failure))
+        row.results.append(ToolResult(call.code, status, answer, failure))
         # One token must be left for the policy to speak.
         if len(row.ids) + len(ids) >= settings.max_response_tokens:
             row.finish = "length"
             continue
         row.append = ids
         row.add("tool", ids, [0.0] * len(ids), text)
-
-
-def _shown(execution: Execution) -> str:
-    """Return what the policy sees: standard output, then how the program failed, if it did."""
-    if execution.status == "success":
-        return execution.stdout
-    if execution.status == "error":
-        last_line = execution.stderr.strip().rsplit("\n", 1)[-1]
-        return execution.stdout + (last_line or f"exit code {execution.return_code}")
-    return execution.stdout + f"[{execution.status}]"

@@ -48,6 +48,11 @@ def instruct(problem: Problem, instructions: str | None) -> Problem:
     return dataclasses.replace(problem, messages=(system, *problem.messages))
 
 
+def batch_seed(seed: int, batch_index: int) -> int:
+    """Return the sampling seed of an evaluation's batch."""
+    return seed * 1_000_003 + batch_index
+
+
 class EpisodePolicy:
     """Answers problems by episodes, for `ctpo.evaluation.evaluate`.
 
@@ -91,7 +96,7 @@ class EpisodePolicy:
             prompts,
             self._settings,
             temperature=self._temperature,
-            seed=self._seed * 1_000_003 + batch_index,
+            seed=batch_seed(self._seed, batch_index),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -247,6 +248,11 @@ def _metrics(logs: dict[str, float], trajectories: Sequence[Trajectory]) -> dict
         if name.startswith("sampling/")
     }
     count = len(trajectories)
+    graded = [t.reward for t in trajectories if t.reward is not None]
+    if len(graded) < count:
+        # TRL leaves what could not be graded out of the advantages, but counts it as 0 here.
+        metrics["reward/mean"] = statistics.fmean(graded) if graded else None
+        metrics["reward/std"] = statistics.stdev(graded) if len(graded) > 1 else None
     results = [result for t in trajectories for result in t.tool_results]
     failed = sum(result.status == "sandbox-failure" for result in results)
     wrong = sum(result.status not in ("success", "sandbox-failure") for result in results)

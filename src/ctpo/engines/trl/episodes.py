@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trl import GRPOTrainer
 
 from ctpo.engines.trl.trainer import RolloutScores
-from ctpo.grading import SCORES, grade
+from ctpo.grading import grade
 from ctpo.tir import (
     EpisodeSettings,
     EpisodeTimes,
@@ -115,7 +115,7 @@ class EpisodeRollout:
         ids = columns.get("id", [""] * len(answer))
         sources = columns.get("source", [""] * len(answer))
         rewards = [
-            None if t.sandbox_failed else SCORES[grade(t.assistant_text, right).verdict]
+            None if t.sandbox_failed else grade(t.assistant_text, right).score
             for t, right in zip(trajectory, answer, strict=True)
         ]
         if all(reward is None for reward in rewards):

@@ -1,0 +1,183 @@
+"""An evaluation on disk: each answer is there as soon as it is given, and once."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ctpo.evaluation.answers import Answer, Key, Question
+
+_ROW_GROUP = 512  # answers in memory at a time
+
+_STRUCT = pa.struct([(name, pa.string()) for name in ("code", "status", "output", "failure")])
+_SCHEMA = pa.schema(
+    [
+        *[(name, pa.string()) for name in ("benchmark", "problem_id")],
+        ("sample", pa.int32()),
+        ("seed", pa.int64()),
+        *[
+            (name, pa.string())
+            for name in ("gold", "outcome", "path", "reason", "extracted", "finish_reason", "text")
+        ],
+        ("turns", pa.list_(pa.struct([("role", pa.string()), ("text", pa.string())]))),
+        ("tool_calls", pa.list_(_STRUCT)),
+        ("tokens", pa.int32()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("seconds", pa.float64()),
+    ]
+)
+
+
+class EvaluationDirectory:
+    """The files of one evaluation. Use it as a context manager: it locks the directory.
+
+    `settings.json` says what was asked for, `problems.jsonl` holds the questions, `answers.jsonl`
+    one line per answer. A process killed at any moment leaves at most one torn line behind the
+    whole ones; it is cut off when the directory is opened again, and that answer asked for again.
+
+    Args:
+        path: The directory; made if it is not there.
+        settings: Everything that decides the answers.
+
+    Attributes:
+        answers: Those there are, without their texts (`Answer.slim`).
+
+    Raises:
+        ValueError: The directory is of an evaluation with other settings, a line cannot be read, or
+            another process is at work in it.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self._settings = json.loads(json.dumps(settings))  # as it will be read back
+        self.answers: dict[Key, Answer] = {}
+
+    def __enter__(self) -> Self:
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file; an evaluation needs a directory")
+        known = self.path / "settings.json"
+        if self.path.is_dir() and any(self.path.iterdir()) and not known.is_file():
+            raise ValueError(
+                f"{self.path} holds something else: it has no settings.json; take another --output"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise ValueError(f"another process is at work in {self.path}") from None
+        try:
+            self._take_up(known)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._file)
+        os.close(self._lock)
+
+    def _take_up(self, known: Path) -> None:
+        if known.is_file():
+            before = json.loads(known.read_text())
+            for name in {**before, **self._settings}:
+                if before.get(name) != self._settings.get(name):
+                    raise ValueError(
+                        f"{self.path} was begun with {name} = {before.get(name)!r}; now it is "
+                        f"{self._settings.get(name)!r}. Take another --output, or go on as it was"
+                    )
+        else:
+            self.write("settings.json", json.dumps(self._settings, indent=2) + "\n")
+        file = self.path / "answers.jsonl"
+        self._file = os.open(file, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
+        text = file.read_bytes()
+        whole = text.rfind(b"\n") + 1
+        if whole < len(text):
+            os.ftruncate(self._file, whole)
+        self.answers = {answer.key: answer.slim() for answer in read_answers(self.path)}
+
+    def add(self, answers: Sequence[Answer]) -> None:
+        """Append answers; when this returns they are on the disk.
+
+        Raises:
+            ValueError: One of them is there already.
+        """
+        for answer in answers:
+            if answer.key in self.answers:
+                raise ValueError(f"{answer.key} has an answer already")
+        data = "".join(json.dumps(answer.to_dict()) + "\n" for answer in answers).encode()
+        while data:
+            data = data[os.write(self._file, data) :]
+        os.fsync(self._file)
+        self.answers |= {answer.key: answer.slim() for answer in answers}
+
+    def add_problems(self, questions: Sequence[Question]) -> None:
+        """Write `problems.jsonl`: each problem once, as it was put to the model."""
+        problems = {(q.benchmark, q.problem.id): q.problem for q in questions}
+        lines = [
+            json.dumps(
+                {
+                    "benchmark": benchmark,
+                    "problem_id": name,
+                    "gold": problem.answer,
+                    "messages": problem.messages,
+                }
+            )
+            for (benchmark, name), problem in problems.items()
+        ]
+        self.write("problems.jsonl", "\n".join(lines) + "\n")
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file whole: a killed process leaves the old one or the new one."""
+        aside = self.path / f".{name}.unfinished"
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(self.path / name)
+
+    def write_parquet(self) -> None:
+        """Write `answers.parquet`, all answers in the order they came."""
+        aside = self.path / ".answers.parquet.unfinished"
+        answers = read_answers(self.path)
+        with pq.ParquetWriter(aside, _SCHEMA) as writer:
+            while rows := [answer.to_dict() for answer in islice(answers, _ROW_GROUP)]:
+                writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+        aside.replace(self.path / "answers.parquet")
+
+
+def read_answers(path: Path) -> Iterator[Answer]:
+    """Read the answers of an evaluation's directory, one at a time, in the order they came.
+
+    Raises:
+        FileNotFoundError: There are none.
+        ValueError: A line cannot be read, or an answer is there twice.
+    """
+    file = path / "answers.jsonl"
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} is not an evaluation's directory: it has no answers.jsonl")
+    seen: set[Key] = set()
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith("\n"):
+                break  # being written, or torn
+            try:
+                answer = Answer.from_dict(json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{file}, line {number}: not an answer: {error}") from error
+            if answer.key in seen:
+                raise ValueError(f"{file}, line {number}: {answer.key} is there twice")
+            seen.add(answer.key)
+            yield answer

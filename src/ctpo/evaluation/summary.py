@@ -1,0 +1,277 @@
+"""The figures of an evaluation, what must be read beside them, and their table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ctpo.evaluation.answers import Answer
+from ctpo.evaluation.comparison import Comparison, compare
+from ctpo.evaluation.estimate import Estimate
+from ctpo.evaluation.majority import Vote
+from ctpo.evaluation.statistics import avg_at_k, maj_at_k, pass_at_k
+from ctpo.grading import canonical
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a figure cannot be read without.
+
+    Attributes:
+        truncated: Share of answers cut off by a limit of tokens or of the context.
+        no_answer: Share of answers without a box.
+        could_not_tell: Share of answers that could not be graded; they enter no figure.
+        calls_per_answer: Programs run, per answer.
+        failed_programs: Share of the programs that ended in an error of their own; None without
+            programs.
+        sandbox_failures: Programs that the sandbox failed to run.
+        mean_tokens: Generated tokens per answer.
+        tokens_per_second: Generated tokens over the seconds the answers took; of a server, per
+            stream.
+        distinct: How much the samples of a problem differ, averaged: 1 if all do, 0 if they are one
+            and the same.
+    """
+
+    truncated: float
+    no_answer: float
+    could_not_tell: float
+    calls_per_answer: float
+    failed_programs: float | None
+    sandbox_failures: int
+    mean_tokens: float
+    tokens_per_second: float | None
+    distinct: float
+
+
+def default_ks(samples: int) -> list[int]:
+    """Powers of two up to the number of samples, and that number."""
+    return sorted({2**i for i in range(samples.bit_length()) if 2**i <= samples} | {samples})
+
+
+def check_ks(ks: Sequence[int], samples: int) -> None:
+    """Refuse a k that the samples do not allow, before any work is done.
+
+    Raises:
+        ValueError: It is below 1 or above the number of samples.
+    """
+    for k in ks:
+        if not 1 <= k <= samples:
+            raise ValueError(
+                f"k is {k}; with --samples {samples} it must be from 1 to {samples}: pass@k and "
+                "maj@k choose k of a problem's samples"
+            )
+
+
+def figures(answers: Sequence[Answer], ks: Sequence[int], seed: int = 0) -> dict[str, Estimate]:
+    """Compute avg@n, pass@k and maj@k.
+
+    Args:
+        answers: All answers of one benchmark, the same number to each problem.
+        ks: The k of pass@k and maj@k.
+        seed: Of the bootstraps.
+    """
+    rows = list(_by_problem(answers).values())
+    samples = max(map(len, rows))
+    scores = [[answer.score for answer in row] for row in rows]
+    votes = [[_vote(answer) for answer in row] for row in rows]
+    found = {f"avg@{samples}": avg_at_k(scores, seed=seed)}
+    found |= {f"pass@{k}": pass_at_k(scores, k, seed=seed) for k in ks}
+    return found | {f"maj@{k}": maj_at_k(votes, k, seed=seed) for k in ks if k > 1}
+
+
+def beside(answers: Sequence[Answer]) -> Beside:
+    """Compute what must be read beside the figures."""
+    count = len(answers)
+    calls = [call for answer in answers for call in answer.tool_calls]
+    failed = sum(call["status"] == "sandbox-failure" for call in calls)
+    wrong = sum(call["status"] not in ("success", "sandbox-failure") for call in calls)
+    seconds = sum(answer.seconds for answer in answers)
+    tokens = sum(answer.tokens for answer in answers)
+    rows = _by_problem(answers).values()
+    return Beside(
+        truncated=sum(a.finish_reason in ("length", "context") for a in answers) / count,
+        no_answer=sum(not a.extracted for a in answers) / count,
+        could_not_tell=sum(a.score is None for a in answers) / count,
+        calls_per_answer=len(calls) / count,
+        failed_programs=wrong / len(calls) if calls else None,
+        sandbox_failures=failed,
+        mean_tokens=tokens / count,
+        tokens_per_second=tokens / seconds if seconds else None,
+        distinct=sum(
+            (len({str(a.turns) for a in row}) - 1) / (len(row) - 1) if len(row) > 1 else 1.0
+            for row in rows
+        )
+        / len(rows),
+    )
+
+
+def summarize(
+    answers: Sequence[Answer],
+    sources: Mapping[str, Mapping[str, Any]],
+    ks: Sequence[int],
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return what `summary.json` holds.
+
+    Args:
+        answers: Every answer.
+        sources: By benchmark, where its problems are from.
+        ks: The k of pass@k and maj@k.
+        seed: Of the bootstraps.
+    """
+    benchmarks = {}
+    for name, source in sources.items():
+        own = [answer for answer in answers if answer.benchmark == name]
+        found = figures(own, ks, seed)
+        benchmarks[name] = {
+            **source,
+            "problems": len(_by_problem(own)),
+            "answers": len(own),
+            "figures": {figure: estimate.to_dict() for figure, estimate in found.items()},
+            "beside": asdict(beside(own)),
+        }
+    return {"benchmarks": benchmarks, "average": _average(benchmarks)}
+
+
+def _average(benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """The mean over benchmarks, each weighing the same, of every figure that all of them have."""
+    tables = [benchmark["figures"] for benchmark in benchmarks.values()]
+    average = {}
+    for name in tables[0]:
+        rows = [table.get(name) for table in tables]
+        if all(row is not None for row in rows):
+            average[name] = {
+                "mean": _mean_or_none([row["mean"] for row in rows]),
+                "sampling_error": _combined([row["sampling_error"] for row in rows]),
+                "clustered_error": _combined([row["clustered_error"] for row in rows]),
+            }
+    return average
+
+
+def _mean_or_none(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _combined(errors: Sequence[float | None]) -> float | None:
+    known = [error for error in errors if error is not None]
+    if len(known) < len(errors):
+        return None
+    return math.sqrt(sum(error**2 for error in known)) / len(known)
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """Return the summary as a Markdown table of figures and one of what is beside them."""
+    figure_names = list(
+        dict.fromkeys(name for b in summary["benchmarks"].values() for name in b["figures"])
+    )
+    lines = [
+        "| benchmark | problems | " + " | ".join(figure_names) + " |",
+        "|---|---|" + "---|" * len(figure_names),
+    ]
+    rows = [(n, b["problems"], b["figures"]) for n, b in summary["benchmarks"].items()]
+    if len(rows) > 1:
+        rows.append(("average", "", summary["average"]))
+    for name, problems, table in rows:
+        cells = [_cell(table.get(figure)) for figure in figure_names]
+        lines.append(f"| {name} | {problems} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "In percent: value ± standard error over samples with the problems fixed / standard error "
+        "clustered over problems.",
+        "",
+        "| benchmark | truncated | no answer | could not tell | calls per answer | failed programs "
+        "| sandbox failures | mean tokens | tokens/s | distinct |",
+        "|---|" + "---|" * 9,
+    ]
+    for name, benchmark in summary["benchmarks"].items():
+        one = benchmark["beside"]
+        lines.append(
+            f"| {name} | {one['truncated']:.1%} | {one['no_answer']:.1%} "
+            f"| {one['could_not_tell']:.1%} | {one['calls_per_answer']:.2f} "
+            f"| {_percent(one['failed_programs'])} | {one['sandbox_failures']} "
+            f"| {one['mean_tokens']:.0f} | {_number(one['tokens_per_second'])} "
+            f"| {one['distinct']:.0%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def compare_answers(
+    first: Sequence[Answer], second: Sequence[Answer], seed: int = 0
+) -> dict[str, Comparison]:
+    """Compare two evaluations, benchmark by benchmark.
+
+    Args:
+        first: Answers of one.
+        second: Answers of the other.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: They have no benchmark, or in one of them no problem, in common.
+    """
+    runs = []
+    for answers in (first, second):
+        run: dict[str, dict[str, list[float | None]]] = {}
+        for a in answers:
+            run.setdefault(a.benchmark, {}).setdefault(a.problem_id, []).append(a.score)
+        runs.append(run)
+    common = [name for name in runs[0] if name in runs[1]]
+    if not common:
+        raise ValueError(
+            f"the evaluations have no benchmark in common: {', '.join(runs[0]) or 'none'} and "
+            f"{', '.join(runs[1]) or 'none'}"
+        )
+    return {name: compare(runs[0][name], runs[1][name], seed=seed) for name in common}
+
+
+def comparison_markdown(comparison: Comparison, name: str) -> str:
+    """Return a paired comparison as text: the difference, then every problem that changed."""
+    found = comparison.difference
+    lines = [
+        f"**{name}**: {comparison.first:.1%} → {comparison.second:.1%}, "
+        f"difference {100 * found.mean:+.1f} points, "
+        f"95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}; "
+        f"± {100 * found.sampling_error:.1f} over samples / ± {100 * found.clustered_error:.1f} "
+        f"clustered over {found.problems} problems. Better on {comparison.better}, worse on "
+        f"{comparison.worse}; {len(comparison.left_out)} problems in one run only.",
+        "",
+        "| problem | first | second | difference |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {pair.problem_id} | {pair.first:.1%} | {pair.second:.1%} | {pair.difference:+.1%} |"
+        for pair in comparison.pairs
+        if pair.difference
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _by_problem(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
+    rows: dict[str, list[Answer]] = {}
+    for answer in answers:
+        rows.setdefault(answer.problem_id, []).append(answer)
+    return rows
+
+
+def _vote(answer: Answer) -> Vote | None:
+    if answer.score is None:
+        return None
+    return Vote(canonical(answer.extracted) if answer.extracted else None, answer.score == 1)
+
+
+def _cell(estimate: Mapping[str, float | None] | None) -> str:
+    if estimate is None or estimate["mean"] is None:
+        return "–"
+    errors = [estimate["sampling_error"], estimate["clustered_error"]]
+    shown = " / ".join("–" if error is None else f"{100 * error:.1f}" for error in errors)
+    return f"{100 * estimate['mean']:.1f} ± {shown}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"

@@ -1,0 +1,128 @@
+"""Episodes on a server: the same rounds as `run_episodes`, in text instead of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ctpo.sandbox import Sandbox
+from ctpo.tir.endpoint import ContextOverflow, Endpoint
+from ctpo.tir.episode import EpisodeSettings, Message
+from ctpo.tir.programs import run_programs
+from ctpo.tir.trajectory import FinishReason, ToolResult
+
+# Messages to the text a model is to continue: the chat template of its tokenizer.
+Template = Callable[[Sequence[Mapping[str, str]]], str]
+
+
+@dataclass
+class Transcript:
+    """One tool-integrated answer whose tokens are the server's secret.
+
+    Attributes:
+        turns: Who said what, in order: `assistant`, `tool`, or `reasoning` where the server tells
+            the model's thoughts apart.
+        tool_results: One per program run, in order.
+        finish_reason: Why it ended.
+        tokens: Tokens the model generated, as far as the server counts them.
+    """
+
+    turns: list[tuple[str, str]] = field(default_factory=list)
+    tool_results: list[ToolResult] = field(default_factory=list)
+    finish_reason: FinishReason = "answered"
+    tokens: int = 0
+
+    @property
+    def assistant_text(self) -> str:
+        """The model's own words, without what tools printed and without its thoughts."""
+        return "".join(text for role, text in self.turns if role == "assistant")
+
+    @property
+    def sandbox_failed(self) -> bool:
+        """Whether a program got no answer through no fault of its own, so no grade is fair."""
+        return any(result.status == "sandbox-failure" for result in self.tool_results)
+
+
+def converse(
+    endpoint: Endpoint,
+    sandbox: Sandbox,
+    messages: Sequence[Message],
+    settings: EpisodeSettings,
+    *,
+    temperature: float,
+    seed: int,
+    template: Template | None = None,
+) -> Transcript:
+    """Run one episode on a server.
+
+    With the chat API the tool's output is a user's message, under every protocol. With completions
+    the model goes on in the text that `template` makes, and an inline protocol's output is put into
+    its own turn, exactly as in training.
+
+    Args:
+        endpoint: The model.
+        sandbox: A started sandbox.
+        messages: The chat that asks.
+        settings: What the episode may use. The budget counts generated tokens; the tool's are the
+            server's to count.
+        temperature: Divides the logits; 0 takes the likeliest token.
+        seed: Sent along; each turn's differs.
+        template: Needed for completions.
+
+    Raises:
+        EndpointError: The server cannot be used.
+        Interrupted: `endpoint.stopped` was set.
+        ValueError: Completions without a template, or a template without completions.
+    """
+    if (endpoint.api == "completions") != (template is not None):
+        raise ValueError("the completions API, and it alone, needs a chat template of one's own")
+    protocol = settings.protocol
+    chat = [dict(message) for message in messages]
+    answer, said = Transcript(), ""
+
+    def call_end(text: str) -> int | None:
+        call = protocol.find_call(text)
+        return None if call is None else call.end
+
+    while True:
+        context: list[Message] | str = chat
+        if template is not None:
+            context = template(chat) + said
+        try:
+            turn = endpoint.generate(
+                context,
+                temperature=temperature,
+                seed=seed + len(answer.tool_results),
+                max_tokens=settings.max_response_tokens - answer.tokens,
+                call_end=call_end,
+                trigger=protocol.trigger,
+            )
+        except ContextOverflow:
+            answer.finish_reason = "context"
+            return answer
+        answer.tokens += turn.tokens
+        if turn.reasoning:
+            answer.turns.append(("reasoning", turn.reasoning))
+        answer.turns.append(("assistant", turn.text))
+        if turn.reason != "call":
+            answer.finish_reason = "answered" if turn.reason == "stop" else "length"
+            return answer
+        if len(answer.tool_results) == settings.max_calls:
+            answer.finish_reason = "calls"
+            return answer
+        call = protocol.find_call(turn.text)
+        assert call is not None, "the turn was cut behind a call"
+        ((status, shown, failure),) = run_programs([call], sandbox)
+        output = protocol.answer(shown, after=turn.text, limit=settings.max_output_chars)
+        answer.tool_results.append(ToolResult(call.code, status, output, failure))
+        answer.turns.append(("tool", output))
+        if answer.tokens >= settings.max_response_tokens:
+            answer.finish_reason = "length"
+            return answer
+        if template is not None and protocol.inline:
+            said += turn.text + output
+        else:
+            chat += [
+                {"role": "assistant", "content": turn.text},
+                {"role": "user", "content": output.strip()},
+            ]

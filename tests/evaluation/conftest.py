@@ -1,0 +1,147 @@
+"""A model that has learned a few conversations by heart, and a real server that serves it."""
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from ctpo.tasks import Problem
+from ctpo.tir.protocols import FENCE
+from ctpo.training import tiny
+from ctpo.training.recipe import TinyModel
+
+# question, program, its output, the answer given, the right answer
+LESSONS = (
+    ("Find the gcd.", "print(6*7)", "42", "42", "42"),
+    ("Find the lcm.", "print(9-4)", "5", "5", "6"),
+    ("Find the sum.", "1/0", "ZeroDivisionError: division by zero", "7", "7"),
+)
+
+
+def problems():
+    return [
+        Problem(
+            id=f"lesson-{number}",
+            messages=(
+                {"role": "system", "content": FENCE.instructions},
+                {"role": "user", "content": question},
+            ),
+            answer=gold,
+            source="lessons",
+            split="test",
+        )
+        for number, (question, _, _, _, gold) in enumerate(LESSONS)
+    ]
+
+
+@pytest.fixture(scope="session")
+def parrot(tokenizer, tmp_path_factory):
+    """The directory of a model that calls the tool and then answers, under both APIs."""
+    texts = []
+    for question, code, output, said, _ in LESSONS:
+        chat = [
+            {"role": "system", "content": FENCE.instructions},
+            {"role": "user", "content": question},
+        ]
+        call, box = f"I compute.\n```python\n{code}\n```", f"So \\boxed{{{said}}}"
+        shown = f"```output\n{output}\n```"
+        answered = [
+            {"role": "assistant", "content": call},
+            {"role": "user", "content": shown},
+            {"role": "assistant", "content": box},
+        ]
+        inline = [{"role": "assistant", "content": f"{call}\n{shown}\n{box}"}]
+        for turns in (answered, inline):
+            texts.append(tokenizer.apply_chat_template([*chat, *turns], tokenize=False))
+    settings = TinyModel(
+        hidden_size=64, layers=2, heads=2, key_value_heads=1, head_size=32, intermediate_size=128
+    )
+    model = tiny.build_model(settings, tokenizer, seed=0)
+    batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    start = len(tokenizer(FENCE.instructions)["input_ids"])
+    labels[:, :start] = -100
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0)
+    for _ in range(150):
+        loss = model(**batch, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        max_length=None,
+        max_new_tokens=1024,
+    )
+    directory = tmp_path_factory.mktemp("parrot") / "model"
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class ServerProcess:
+    """A server in a process of its own, which a test may kill and start again."""
+
+    def __init__(self, command, log, url, ready):
+        self.command, self.log, self.url, self._ready = command, log, url, url + ready
+        self.process: subprocess.Popen | None = None
+
+    def start(self):
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=environment)
+        while True:
+            assert self.process.poll() is None, Path(self.log).read_text()[-3000:]
+            try:
+                with urllib.request.urlopen(self._ready, timeout=5) as reply:
+                    if reply.status == 200:
+                        return self
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+
+    def kill(self):
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
+def transformers_serve(model, tmp_path):
+    for needed in ("fastapi", "uvicorn", "openai", "requests"):
+        if importlib.util.find_spec(needed) is None:
+            pytest.skip(f"`transformers serve` needs {needed}: pip install 'transformers[serving]'")
+    port = free_port()
+    command = [
+        Path(sys.executable).parent / "transformers",
+        "serve",
+        str(model),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+    ]
+    return ServerProcess(command, tmp_path / "log", f"http://127.0.0.1:{port}", "/health")
+
+
+@pytest.fixture(scope="session")
+def served(parrot, tmp_path_factory):
+    server = transformers_serve(parrot, tmp_path_factory.mktemp("server")).start()
+    yield server
+    server.kill()

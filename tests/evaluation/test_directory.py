@@ -1,0 +1,124 @@
+"""An evaluation on disk: whole lines, its own settings, one process at a time."""
+
+import dataclasses
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from ctpo.evaluation.answers import Answer, Question, Reply, graded
+from ctpo.evaluation.directory import EvaluationDirectory, read_answers
+from ctpo.tir.conversation import Transcript
+from ctpo.tir.trajectory import ToolResult
+from tests.evaluation.conftest import problems
+
+
+def answer(number=0, sample=0, text=r"It is \boxed{42}", **fields):
+    question = Question.of("lessons", problems()[number], sample, 0)
+    transcript = Transcript(turns=[("assistant", text)], tokens=5, **fields)
+    return graded(question, Reply(transcript, 0.5, question.seed))
+
+
+def test_answers_come_back_as_they_were_given(tmp_path):
+    given = [answer(0), answer(1), answer(2, text="Hm.")]
+    with EvaluationDirectory(tmp_path / "out", {"a": 1}) as directory:
+        directory.add(given[:2])
+        directory.add(given[2:])
+        directory.write_parquet()
+    assert list(read_answers(tmp_path / "out")) == given
+    table = pq.read_table(tmp_path / "out/answers.parquet").to_pylist()
+    assert [Answer.from_dict(row) for row in table] == given
+    with EvaluationDirectory(tmp_path / "out", {"a": 1}) as directory:
+        assert list(directory.answers.values()) == [one.slim() for one in given]
+        with pytest.raises(ValueError, match="has an answer already"):
+            directory.add([given[0]])
+
+
+@pytest.mark.parametrize("keep", range(0, 400, 57))
+def test_whatever_is_torn_off_the_end_the_whole_lines_stay(tmp_path, keep):
+    with EvaluationDirectory(tmp_path / "out", {}) as directory:
+        directory.add([answer(0), answer(1)])
+    file = tmp_path / "out/answers.jsonl"
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) - keep])
+    with EvaluationDirectory(tmp_path / "out", {}) as directory:
+        kept = list(directory.answers.values())
+        assert kept == [answer(0).slim(), answer(1).slim()][: len(kept)]
+        directory.add([a for a in (answer(0), answer(1)) if a.key not in directory.answers])
+    assert file.read_bytes() == data
+
+
+def test_other_settings_name_what_differs(tmp_path):
+    with EvaluationDirectory(tmp_path / "out", {"seed": 0, "model": "a"}):
+        pass
+    with (
+        pytest.raises(ValueError, match="begun with seed = 0; now it is 1"),
+        EvaluationDirectory(tmp_path / "out", {"seed": 1, "model": "a"}),
+    ):
+        pass
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.tex").write_text("")
+    with (
+        pytest.raises(ValueError, match="holds something else"),
+        EvaluationDirectory(tmp_path / "other", {}),
+    ):
+        pass
+
+
+def test_two_processes_do_not_work_in_one_directory(tmp_path):
+    with EvaluationDirectory(tmp_path / "out", {}):
+        with (
+            pytest.raises(ValueError, match="another process"),
+            EvaluationDirectory(tmp_path / "out", {}),
+        ):
+            pass
+    with EvaluationDirectory(tmp_path / "out", {}):
+        pass
+
+
+def test_a_damaged_line_is_named_and_not_skipped(tmp_path):
+    with EvaluationDirectory(tmp_path / "out", {}) as directory:
+        directory.add([answer(0)])
+    file = tmp_path / "out/answers.jsonl"
+    line = file.read_text()
+    for damaged, message in (
+        ("{}\n" + line, "line 1: not an answer"),
+        (line + line, "line 2: .* is there twice"),
+        (line + "nonsense\n", "line 2: not an answer"),
+    ):
+        file.write_text(damaged)
+        with pytest.raises(ValueError, match=message):
+            list(read_answers(tmp_path / "out"))
+    with pytest.raises(FileNotFoundError, match="no answers.jsonl"):
+        list(read_answers(tmp_path))
+
+
+def test_what_cannot_be_held_against_the_model_is_could_not_tell():
+    failed = ToolResult("print(1)", "sandbox-failure", "", "the server died")
+    assert (answer(tool_results=[failed]).outcome, answer(tool_results=[failed]).path) == (
+        "could-not-tell",
+        "sandbox",
+    )
+    never_began = answer(text="", finish_reason="context")
+    assert never_began.outcome == "could-not-tell"
+    assert "does not fit" in never_began.reason
+    cut = answer(text="So far", finish_reason="context")
+    assert (cut.outcome, cut.score) == ("wrong", 0)
+    assert answer().score == 1
+
+
+def test_a_question_has_its_seed_for_itself():
+    a, b = problems()[:2]
+    seeds = {
+        Question.of(x, p, s, r).seed for x in "xy" for p in (a, b) for s in (0, 1) for r in (0, 1)
+    }
+    assert len(seeds) == 16
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert Question.of("x", a, 0, 0) == Question.of("x", a, 0, 0)
+
+
+def test_a_line_is_plain_json(tmp_path):
+    with EvaluationDirectory(tmp_path / "out", {}) as directory:
+        directory.add([dataclasses.replace(answer(0), text="é\u2028\n\x00")])
+    (line,) = (tmp_path / "out/answers.jsonl").read_bytes().splitlines()
+    assert json.loads(line)["text"] == "é\u2028\n\x00"

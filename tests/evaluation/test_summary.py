@@ -1,0 +1,102 @@
+"""The figures and what stands beside them."""
+
+import json
+
+import pytest
+
+from ctpo.evaluation import avg_at_k, pass_at_k
+from ctpo.evaluation.summary import (
+    beside,
+    check_ks,
+    compare_answers,
+    comparison_markdown,
+    default_ks,
+    figures,
+    markdown,
+    summarize,
+)
+from ctpo.tir.trajectory import ToolResult
+from tests.evaluation.test_directory import answer
+
+R, W, N = r"\boxed{42}", r"\boxed{41}", "no idea"
+UNKNOWN = r"\boxed{42\ldots}"
+
+
+def answers(table):
+    return [
+        answer(number, sample, text)
+        for number, row in enumerate(table)
+        for sample, text in enumerate(row)
+    ]
+
+
+def test_figures_are_those_of_the_scores():
+    given = answers([[R, W, N, R], [W, W, W, N]])
+    found = figures(given, [1, 2, 4])
+    scores = [[1, 0, 0, 1], [0, 0, 0, 0]]
+    assert found["avg@4"] == avg_at_k(scores)
+    assert found["pass@2"] == pass_at_k(scores, 2)
+    assert set(found) == {"avg@4", "pass@1", "pass@2", "pass@4", "maj@2", "maj@4"}
+    # Two of three votes are for 42 in the first problem.
+    assert found["maj@4"].mean == 0.5
+
+
+def test_equal_answers_written_differently_vote_together():
+    given = answers([[r"\boxed{0.5}", r"\boxed{\frac12}", R]])
+    assert figures(given, [3])["maj@3"].mean == 0
+
+
+def test_what_could_not_be_told_is_counted_and_enters_nothing():
+    found = figures(answers([[R, UNKNOWN], [UNKNOWN, UNKNOWN]]), [1])
+    assert (found["avg@2"].mean, found["avg@2"].unknown, found["avg@2"].problems) == (1, 3, 1)
+
+
+def test_beside_the_figures():
+    ok = ToolResult("1", "success", "1", None)
+    given = [
+        answer(0, 0, R, tool_results=[ok, ToolResult("1/0", "error", "", None)]),
+        answer(0, 1, R, tool_results=[ToolResult("1", "sandbox-failure", "", "x")]),
+        answer(1, 0, N, finish_reason="length"),
+        answer(1, 1, N, finish_reason="context"),
+    ]
+    one = beside(given)
+    assert (one.truncated, one.no_answer, one.could_not_tell) == (0.5, 0.5, 0.25)
+    assert (one.calls_per_answer, one.failed_programs, one.sandbox_failures) == (0.75, 1 / 3, 1)
+    assert (one.mean_tokens, one.tokens_per_second) == (5, 10)
+    assert one.distinct == 0
+    assert beside(answers([[R, W, N]])).distinct == 1
+
+
+def test_k_is_checked_before_any_work():
+    assert default_ks(1) == [1]
+    assert default_ks(32) == [1, 2, 4, 8, 16, 32]
+    assert default_ks(6) == [1, 2, 4, 6]
+    check_ks([1, 6], 6)
+    for k in (0, 7):
+        with pytest.raises(ValueError, match="from 1 to 6"):
+            check_ks([1, k], 6)
+
+
+def test_a_summary_is_json_and_a_table():
+    given = answers([[R, W], [UNKNOWN, W]])
+    summary = summarize(given, {"lessons": {"source": "here", "revision": None}}, [1, 2])
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    lessons = summary["benchmarks"]["lessons"]
+    assert (lessons["problems"], lessons["answers"], lessons["source"]) == (2, 4, "here")
+    assert summary["average"]["avg@2"]["mean"] == lessons["figures"]["avg@2"]["mean"]
+    text = markdown(summary)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(row.count("|") == rows[0].count("|") for row in rows[:3])
+    assert "| lessons | 2 | 25.0 ± 35.4 / 25.0 |" in text
+
+
+def test_two_evaluations_are_compared_by_benchmark():
+    first, second = answers([[R, W], [W, W]]), answers([[R, R], [W, W]])
+    found = compare_answers(first, second)
+    assert found["lessons"].difference.mean == pytest.approx(0.25)
+    text = comparison_markdown(found["lessons"], "lessons")
+    assert "25.0% → 50.0%, difference +25.0 points" in text
+    assert "| lesson-0 | 50.0% | 100.0% | +50.0% |" in text
+    assert "lesson-1" not in text
+    with pytest.raises(ValueError, match="no benchmark in common"):
+        compare_answers(first, [])
