@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from ctpo.tir.storage import read_trajectories, write_trajectories
 from ctpo.cli.app import app
+from ctpo.tir.storage import read_trajectories, write_trajectories
 from tests.training.test_run import SMALL
 
 CTPO = Path(sys.executable).parent / "ctpo"

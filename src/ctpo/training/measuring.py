@@ -220,7 +220,7 @@ class _Lab:
                 reward = (
                     None
                     if trajectory.sandbox_failed
-                    else SCORES[grade(trajectory.assistant_text, self._problems[i].answer).verdict]
+                    else SCORES[grade(trajectory.assistant_text, self._problems[i].answer).outcome]
                 )
                 if reward is not None and any(trajectory.mask):
                     kept.append(dataclasses.replace(trajectory, reward=reward))
