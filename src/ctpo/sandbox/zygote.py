@@ -58,8 +58,10 @@ def main(control: int, parent: int, preload: str) -> None:
 
 
 # Of the standard library, what programs that compute like to import; together five megabytes.
-_USUAL = ("bisect", "cmath", "collections", "datetime", "decimal", "fractions", "functools")
-_USUAL += ("heapq", "itertools", "json", "math", "operator", "random", "re", "statistics", "string")
+_USUAL = (
+    *("bisect", "cmath", "collections", "datetime", "decimal", "fractions", "functools", "heapq"),
+    *("itertools", "json", "math", "operator", "random", "re", "statistics", "string"),
+)
 
 
 def _warm() -> None:
