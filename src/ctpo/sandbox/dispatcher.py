@@ -211,18 +211,19 @@ class Dispatcher:
         assert place.connection is not None
         header, descriptors = job.message(self._output_bytes)
         job.sent = time.monotonic()
+        sent_away = [d for d in descriptors if d not in job.outputs]
         try:
             wire.send(place.connection, header, descriptors)
         except OSError:
             job.close()
             # Its reader will find out; until then it gets no more.
-            place.connection.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                place.connection.shutdown(socket.SHUT_RDWR)
             place.usable = False
             return False
         finally:
-            for descriptor in descriptors:
-                if descriptor not in job.outputs:
-                    os.close(descriptor)
+            for descriptor in sent_away:
+                os.close(descriptor)
         place.jobs[job.number] = job
         self._in_flight += 1
         return True

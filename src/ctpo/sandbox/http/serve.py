@@ -24,6 +24,7 @@ from ctpo.sandbox.pool import Sandbox
 
 _BACKLOG = 4096
 _RESTART_SECONDS = 0.5
+_SWITCH_SECONDS = 0.0002
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ def _exit(number: int, frame: object) -> NoReturn:
 
 
 def _run(app: FastAPI, server: socket.socket, grace_seconds: float) -> None:
+    # The thread that reads the sandbox's answers must not wait 5 ms for the one that speaks HTTP.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     config = uvicorn.Config(
         app,
         log_level="warning",
