@@ -11,9 +11,11 @@ out.mean("seq-mean-token-mean").backward()
 
 from ctpo.objective.advantages import group_centered, group_normalized, leave_one_out
 from ctpo.objective.calibration import Calibration, calibrate
+from ctpo.objective.combinations import RATIOS, SURROGATES
 from ctpo.objective.mismatch import Mismatch, icepop
-from ctpo.objective.objective import RATIOS, SURROGATES, Objective, ObjectiveOutput, Sequences
+from ctpo.objective.objective import Objective
 from ctpo.objective.on_policy import OnPolicyReport
+from ctpo.objective.output import ObjectiveOutput, Sequences
 from ctpo.objective.presets import METHODS, PRESETS, Preset, parameters, preset
 from ctpo.objective.ratios import (
     CumulativeGeometricMeanRatio,

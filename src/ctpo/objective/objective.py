@@ -4,41 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from ctpo.objective import fused
+from ctpo.objective.combinations import RATIOS, SURROGATES, named, refuse_senseless
 from ctpo.objective.inputs import Batch, prepare
 from ctpo.objective.layout import Packed
 from ctpo.objective.mismatch import Mismatch
+from ctpo.objective.output import ObjectiveOutput, TokensT, in_pieces
 from ctpo.objective.parameters import unknown_name
-from ctpo.objective.ratios import (
-    CumulativeGeometricMeanRatio,
-    CumulativeRatio,
-    FullSequenceRatio,
-    MinimumPrefixRatio,
-    Ratio,
-    SequenceGeometricMeanRatio,
-    TokenRatio,
-)
-from ctpo.objective.reductions import reduce
-from ctpo.objective.soft_surrogates import (
-    CISPOSurrogate,
-    CPPOSurrogate,
-    GMPOSurrogate,
-    SAPOSurrogate,
-    TOPRSurrogate,
-    VESPOSurrogate,
-)
+from ctpo.objective.ratios import CumulativeRatio, Ratio
 from ctpo.objective.statistics import PositionStatistics
-from ctpo.objective.surrogates import (
-    ClippedSurrogate,
-    PlainSurrogate,
-    Surrogate,
-    Tokens,
-    weight_of,
-)
+from ctpo.objective.surrogates import ClippedSurrogate, Surrogate, Tokens
 from ctpo.objective.windows import Window
 
 if TYPE_CHECKING:
@@ -48,113 +27,6 @@ if TYPE_CHECKING:
 
     from ctpo.objective.inputs import Ragged
     from ctpo.objective.layout import Layout
-
-RATIOS: dict[str, type[Ratio]] = {
-    "token": TokenRatio,
-    "cumulative": CumulativeRatio,
-    "cumulative-geometric-mean": CumulativeGeometricMeanRatio,
-    "full-sequence": FullSequenceRatio,
-    "sequence-geometric-mean": SequenceGeometricMeanRatio,
-    "minimum-prefix": MinimumPrefixRatio,
-}
-"""The ratios by name."""
-
-SURROGATES: dict[str, type[Surrogate]] = {
-    "clip": ClippedSurrogate,
-    "plain": PlainSurrogate,
-    "cispo": CISPOSurrogate,
-    "sapo": SAPOSurrogate,
-    "topr": TOPRSurrogate,
-    "vespo": VESPOSurrogate,
-    "gmpo": GMPOSurrogate,
-    "cppo": CPPOSurrogate,
-}
-"""The surrogates by name."""
-
-
-TokensT = TypeVar("TokensT", torch.Tensor, list[torch.Tensor])
-"""Tokens as the caller lays them out: [B, T] or [N], or a list of [T_i]."""
-
-
-class Sequences(NamedTuple):
-    """What the batch says about each sequence, [S] each.
-
-    Attributes:
-        lengths: Policy tokens H.
-        log_ratio: Σ_t log r_t in nats.
-        k1: Estimate of KL(π_old‖π_θ) from this one sequence, -Σ_t log r_t: unbiased, of either
-            sign.
-        k3: The same by Σ_t (r_t - 1 - log r_t): unbiased and never negative.
-    """
-
-    lengths: Int[Tensor, " S"]
-    log_ratio: Float[Tensor, " S"]
-    k1: Float[Tensor, " S"]
-    k3: Float[Tensor, " S"]
-
-
-@dataclass(frozen=True, eq=False)
-class ObjectiveOutput(Generic[TokensT]):
-    """What an objective says about a batch.
-
-    Attributes:
-        per_token: Loss per token in the caller's layout, 0 where masked, differentiable in
-            `logprobs`.
-    """
-
-    per_token: TokensT
-    _loss: Float[Tensor, "*tokens"]
-    _log_ratio: Float[Tensor, "*tokens"]
-    _log_weight: Float[Tensor, "*tokens"]
-    _layout: Layout
-    _pieces: list[int] | None
-    _statistics: PositionStatistics | None
-
-    @property
-    def mask(self) -> TokensT:
-        """True on policy tokens, in the caller's layout."""
-        mask: TokensT = _in_pieces(self._layout.mask, self._pieces)
-        return mask
-
-    @property
-    def weights(self) -> TokensT:
-        """Importance weight w_t before clipping, 0 where masked, in the caller's layout."""
-        every = weight_of(self._log_weight.expand_as(self._loss))
-        weights: TokensT = _in_pieces(torch.where(self._layout.mask, every, 0.0), self._pieces)
-        return weights
-
-    @property
-    def statistics(self) -> PositionStatistics:
-        """Sums by position; on the device until they are read.
-
-        Raises:
-            RuntimeError: If the call said `statistics=False`.
-        """
-        if self._statistics is None:
-            raise RuntimeError("no statistics: the objective was called with statistics=False")
-        return self._statistics
-
-    def sequences(self) -> Sequences:
-        """Return log ratio and KL estimates per sequence; of shards, over all ranks."""
-        layout, log_ratio = self._layout, self._log_ratio
-        totals = layout.totals(log_ratio).flatten()
-        k3 = layout.totals(torch.expm1(log_ratio) - log_ratio).flatten()
-        return Sequences(layout.lengths.flatten(), totals, -totals, k3)
-
-    def mean(self, reduction: str) -> Float[Tensor, ""]:
-        """Return the loss of the batch, differentiable in `logprobs`.
-
-        Of shards cut over ranks it is this rank's part: the parts of all ranks add up to the loss,
-        and each has the gradient of its own tokens.
-
-        Args:
-            reduction: A key of `REDUCTIONS`, e.g. `"seq-mean-token-mean"`.
-
-        Raises:
-            ValueError: If there is no such reduction; names the nearest one.
-        """
-        sums = self._layout.per_sequence(self._loss)
-        return reduce(sums, self._layout.lengths.flatten(), reduction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +81,7 @@ class Objective:
             ("ratio", Ratio, RATIOS),
             ("surrogate", Surrogate, SURROGATES),
         ):
-            object.__setattr__(self, name, _named(name, getattr(self, name), kind, known))
+            object.__setattr__(self, name, named(name, getattr(self, name), kind, known))
         for name, optional in (("window", Window), ("mismatch", Mismatch)):
             value = getattr(self, name)
             if value is not None and not isinstance(value, optional):
@@ -218,7 +90,7 @@ class Objective:
                 )
         if self.gradient not in ("token-local", "literal"):
             raise unknown_name("gradient", str(self.gradient), ("token-local", "literal"))
-        _refuse_senseless(self)
+        refuse_senseless(self)
 
     def __call__(
         self,
@@ -303,7 +175,7 @@ class Objective:
             batch.logprobs, value, slope, literal, layout
         )
         return ObjectiveOutput(
-            _in_pieces(loss, batch.pieces),
+            in_pieces(loss, batch.pieces),
             loss,
             log_ratio,
             log_weight,
@@ -378,74 +250,3 @@ def _zero(fresh: Tensor, outside: Tensor) -> Tensor:
     if fresh.shape == outside.shape:
         return fresh.masked_fill_(outside, 0.0)
     return fresh.expand_as(outside).masked_fill(outside, 0.0)
-
-
-def _in_pieces(tensor: Tensor, pieces: list[int] | None) -> Any:  # noqa: ANN401 - as handed over
-    return tensor if pieces is None else list(torch.split(tensor, pieces))
-
-
-def _named(name: str, value: object, kind: type, known: dict[str, type[Any]]) -> object:
-    if isinstance(value, str):
-        if value not in known:
-            raise unknown_name(name, value, known)
-        return known[value]()
-    if not isinstance(value, kind):
-        raise TypeError(
-            f"{name} must be an instance of {kind.__name__} or one of {', '.join(known)}, got "
-            f"{value!r}"
-        )
-    return value
-
-
-def _refuse_senseless(objective: Objective) -> None:
-    """Raise if choices contradict each other, or one would have no effect."""
-    ratio, window, surrogate = objective.ratio, objective.window, objective.surrogate
-    if window is None and surrogate.takes_window:
-        raise ValueError(
-            f"{surrogate!r} needs a window, e.g. sqrt(0.025, 0.05); without a trust region the "
-            "surrogate is 'plain'"
-        )
-    if window is not None and not surrogate.takes_window:
-        raise ValueError(f"{window!r} would have no effect on {surrogate!r}; leave it out")
-    if window is not None and window.follows_position and not ratio.accumulates:
-        raise ValueError(
-            f"{window!r} follows the number of factors in the weight, but {ratio!r} is of the "
-            "scale of one factor at every token, so power would have no effect; set power=0"
-        )
-    if window is not None and not window.bounds_log_weight:
-        if not isinstance(surrogate, ClippedSurrogate):
-            raise ValueError(
-                f"{window!r} decides which tokens are clipped and has no bound of the weight for "
-                f"{surrogate!r} to clip to; it goes with surrogate='clip'"
-            )
-        if not isinstance(ratio, CumulativeRatio):
-            raise ValueError(f"{window!r} is about the cumulative ratio, not {ratio!r}")
-    if isinstance(surrogate, GMPOSurrogate):
-        if not isinstance(ratio, SequenceGeometricMeanRatio):
-            raise ValueError(
-                f"{surrogate!r} is a geometric mean over the sequence; set "
-                f"ratio='sequence-geometric-mean', not {ratio!r}"
-            )
-        if getattr(window, "dual_clip", None) is not None:
-            raise ValueError("dual_clip would have no effect on GMPO; set dual_clip=None")
-    if isinstance(surrogate, CISPOSurrogate) and getattr(window, "dual_clip", None) is not None:
-        raise ValueError(
-            "dual_clip would have no effect on CISPO, whose upper bound holds for both signs of "
-            "the advantage; set dual_clip=None"
-        )
-    if isinstance(surrogate, CPPOSurrogate) and not isinstance(ratio, TokenRatio):
-        raise ValueError(f"{surrogate!r} weighs tokens by their own ratio; set ratio='token'")
-    if objective.gradient == "literal":
-        if not surrogate.has_literal_gradient:
-            raise ValueError(
-                f"{surrogate!r} is printed with its weight under stop-gradient, so its literal "
-                "gradient is the token-local one; leave gradient out"
-            )
-        if isinstance(ratio, TokenRatio):
-            raise ValueError(
-                "the literal gradient of a token ratio is the token-local one; leave gradient out"
-            )
-        if isinstance(ratio, MinimumPrefixRatio):
-            raise ValueError(
-                "the minimum prefix ratio is used under stop-gradient and has no literal gradient"
-            )
