@@ -17,7 +17,7 @@ def share_of_digits(completions, **_):
 
 config = CTPOConfig(
     output_dir="runs/trl-example",
-    objective="ctpo",  # or ctpo-printed, grpo, gspo, full-sequence
+    objective="ctpo",  # or any other of ctpo.objective.PRESETS
     per_device_train_batch_size=8,
     steps_per_generation=4,  # four optimizer steps on each batch of 32 responses
     num_generations=8,

@@ -96,13 +96,26 @@ def test_an_integer_mask_other_than_0_and_1_raises():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_check_names_the_position_in_packed_tokens(value):
+def test_check_names_row_and_position_in_packed_tokens(value):
     inputs: Any = {name: torch.zeros(5) for name in ("logprobs", "old_logprobs")}
     inputs |= {"advantages": torch.ones(2), "mask": torch.ones(5)}
     edges = torch.tensor([0, 2, 5])
     inputs["old_logprobs"][3] = value
-    with pytest.raises(ValueError, match=f"^old_logprobs at position 3 is {value}"):
+    with pytest.raises(ValueError, match=f"^old_logprobs at row 1, position 1 is {value}"):
         CTPO(**inputs, cu_seqlens=edges, check=True)
+
+
+def test_check_names_row_and_position_in_a_list():
+    old = [torch.zeros(2), torch.zeros(3)]
+    old[1][2] = math.nan
+    with pytest.raises(ValueError, match="^old_logprobs at row 1, position 2 is nan"):
+        CTPO(
+            [torch.zeros(2), torch.zeros(3)],
+            old,
+            torch.ones(2),
+            [torch.ones(2), torch.ones(3)],
+            check=True,
+        )
 
 
 def test_check_reads_the_rollout_logprobs_too():

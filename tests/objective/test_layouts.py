@@ -214,6 +214,20 @@ def test_a_plain_running_sum_would_be_wrong_when_packed():
     assert out.weights.log().tolist() == pytest.approx([0.1, 0.3, 0.3, 0.7])
 
 
+def test_what_came_before_leaves_no_rounding_in_a_packed_sequence():
+    """A running sum of -1e4 would leave errors of 1e-3 in float32, a fiftieth of the window."""
+    log_r = torch.cat([torch.full((2000,), -5.0), torch.full((50,), 1e-3)])
+    out = Objective(ratio="cumulative", surrogate="plain")(
+        log_r,
+        torch.zeros(2050),
+        torch.ones(2),
+        torch.ones(2050),
+        cu_seqlens=torch.tensor([0, 2000, 2050]),
+    )
+    expected = (1e-3 * torch.arange(1, 51)).exp()
+    torch.testing.assert_close(out.weights[2000:], expected, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 def test_edges_may_be_of_any_integer_type(dtype):
     batch = packed(sequences_of([3, 4], seed=0, scale=0.1), [3, 4])

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ctpo.objective import preset
+from ctpo.objective import Calibration, preset
 from ctpo.report import ReportError, analyze
 
 CTPO = Path(sys.executable).parent / "ctpo"
@@ -47,13 +47,13 @@ def log(tmp_path_factory):
 
 def test_statistics_are_those_of_the_objective_on_all_rows_at_once(log):
     made = rows()
-    lists = [
+    new, old = (
         [torch.tensor(row[name], dtype=torch.float64) for row in made]
         for name in ("logprobs", "old_logprobs")
-    ]
+    )
     masks = [torch.tensor(row["mask"]) for row in made]
     advantages = torch.tensor([row["advantages"] for row in made], dtype=torch.float64)
-    expected = preset("ctpo")(*lists, advantages, masks).statistics.to_columns()
+    expected = preset("ctpo")(new, old, advantages, masks).statistics.to_columns()
     columns = analyze(log, preset("ctpo")).statistics.to_columns()
     assert len(made) > 256, "the file must be read in more than one piece"
     for name, values in expected.items():
@@ -78,6 +78,7 @@ def test_advantages_by_token_and_bools_and_other_names_are_read(tmp_path, log):
 
 def test_the_suggested_window_clips_what_was_asked_for(log):
     suggested = analyze(log, preset("ctpo"), clip_rate=0.1).calibration
+    assert isinstance(suggested, Calibration)
     window = suggested.window
     objective = preset(
         "ctpo",
@@ -98,6 +99,7 @@ def test_the_suggested_window_clips_what_was_asked_for(log):
 
 def test_the_fit_finds_the_spread_that_was_put_in(log):
     spread = analyze(log, preset("ctpo")).spread
+    assert spread is not None
     assert spread.sigma == pytest.approx(0.04, rel=0.1)
     assert spread.power == pytest.approx(0.5, abs=0.1)
 

@@ -65,9 +65,9 @@ def command(
         table.add_row(
             str(first) if first == last else f"{first}–{last}",
             str(int(row["tokens"])),
-            f"{row['mean']:+.3f}",
+            f"{row['mean']:.3f}",
             f"{row['std']:.3f}",
-            *(f"{row[name]:+.2f}" for name in ("min", "max")),
+            *(f"{row[name]:.2f}" for name in ("min", "max")),
             *(f"{row[name]:.1%}" for name in ("high", "low", "dual")),
             f"{row['ess']:.0%}",
         )

@@ -11,6 +11,7 @@ ranks hold of it: an exclusive scan over ranks for prefixes, a sum for totals.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
@@ -33,25 +34,46 @@ class Layout(ABC):
 
     Attributes:
         mask: True on policy tokens.
-        outside: True everywhere else.
-        lengths: Policy tokens H of each sequence, over all ranks.
-        positions: t of each policy token, from 1, over all ranks; a masked place carries any value
-            of at least 0. Broadcasts to `*tokens`.
-        in_columns: Whether the tokens are padded and position t stands in column t of every row.
+        process_group: The ranks over which each sequence is cut.
     """
 
     def __init__(
         self, mask: Bool[Tensor, "*tokens"], process_group: dist.ProcessGroup | None
     ) -> None:
         self.mask = mask
-        self.outside = ~mask
         self.process_group = process_group
-        local = self._totals(mask.to(torch.int64))
-        before, self.lengths = self._over_ranks(local, torch.sum)
-        self.in_columns = False
-        self.positions = self._local_positions()
-        if before is not None:
-            self.positions = self.positions + self.spread(before).to(self.positions.dtype)
+
+    # Computed when they are first asked for: the fused path needs none of them.
+
+    @functools.cached_property
+    def outside(self) -> Bool[Tensor, "*tokens"]:
+        """True where the mask is not."""
+        return ~self.mask
+
+    @functools.cached_property
+    def lengths(self) -> Int[Tensor, "*rows"]:
+        """Policy tokens H of each sequence, over all ranks."""
+        return self._lengths[1]
+
+    @functools.cached_property
+    def positions(self) -> Float[Tensor, "*tokens"]:
+        """T of each policy token, from 1, over all ranks; broadcasts to `*tokens`.
+
+        A masked place carries any whole number of at least 0.
+        """
+        local = self._local_positions()
+        before = self._lengths[0]
+        return local if before is None else local + self.spread(before).to(local.dtype)
+
+    @functools.cached_property
+    def in_columns(self) -> bool:
+        """Whether it is known that position t stands in column t of every row."""
+        return False
+
+    @functools.cached_property
+    def _lengths(self) -> tuple[Tensor | None, Tensor]:
+        """Policy tokens of each sequence on the ranks before this one, and on all."""
+        return self._over_ranks(self._totals(self.mask.to(torch.int64)), torch.sum)
 
     @property
     def first_rank(self) -> bool:
@@ -173,15 +195,19 @@ class Padded(Layout):
     def _minima(self, values: Tensor) -> Tensor:
         return values.amin(dim=1, keepdim=True)
 
+    @functools.cached_property
+    def in_columns(self) -> bool:
+        """Whether it is known that position t stands in column t of every row."""
+        # Reading the mask is free on a CPU and a host sync elsewhere.
+        if self.process_group is not None or self.mask.device.type != "cpu":
+            return False
+        return not bool((self.mask[:, 1:] & self.outside[:, :-1]).any())
+
     def _local_positions(self) -> Tensor:
-        mask = self.mask
-        # Reading the mask is free on a CPU and a host sync elsewhere. Without holes or padding on
-        # the left, one row of positions serves all.
-        if mask.device.type == "cpu" and not (mask[:, 1:] & ~mask[:, :-1]).any():
-            self.in_columns = self.process_group is None
-            return torch.arange(1, mask.shape[1] + 1, dtype=torch.float32)[None, :]
+        if self.in_columns:  # one row of positions serves all
+            return torch.arange(1, self.mask.shape[1] + 1, dtype=torch.float32)[None, :]
         # float32 counts exactly up to 2^24.
-        return mask.cumsum(dim=1, dtype=torch.float32)
+        return self.mask.cumsum(dim=1, dtype=torch.float32)
 
 
 class Packed(Layout):
@@ -192,6 +218,9 @@ class Packed(Layout):
         cu_seqlens: Where sequences begin and the last one ends, from 0 to the number of tokens (of
             all ranks together).
         process_group: As for `Layout`; rank r holds tokens r·N to (r+1)·N - 1.
+
+    Attributes:
+        edges: `cu_seqlens` as it is on this rank.
     """
 
     def __init__(
@@ -200,15 +229,20 @@ class Packed(Layout):
         cu_seqlens: Int[Tensor, " S+1"],
         process_group: dist.ProcessGroup | None,
     ) -> None:
-        tokens = len(mask)
-        first = 0 if process_group is None else dist.get_rank(process_group) * tokens
-        edges = (cu_seqlens.to(torch.int64) - first).clamp(0, tokens)
-        lengths = edges.diff()
-        self._starts = edges[:-1]
-        self._sequence = torch.arange(len(lengths), device=mask.device).repeat_interleave(
-            lengths, output_size=tokens
-        )
         super().__init__(mask, process_group)
+        first = 0 if process_group is None else dist.get_rank(process_group) * len(mask)
+        self.edges = (cu_seqlens.to(torch.int64) - first).clamp(0, len(mask))
+
+    @functools.cached_property
+    def _starts(self) -> Int[Tensor, " S"]:
+        return self.edges[:-1]
+
+    @functools.cached_property
+    def _sequence(self) -> Int[Tensor, " N"]:
+        """The sequence of each token."""
+        lengths = self.edges.diff()
+        each = torch.arange(len(lengths), device=lengths.device)
+        return each.repeat_interleave(lengths, output_size=len(self.mask))
 
     def spread(self, rows: Shaped[Tensor, " S"]) -> Shaped[Tensor, " N"]:
         """Return each sequence's value at its tokens; see `Layout.spread`."""

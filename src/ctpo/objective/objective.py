@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 
-from ctpo.objective.inputs import prepare
+from ctpo.objective import fused
+from ctpo.objective.inputs import Batch, prepare
+from ctpo.objective.layout import Packed
 from ctpo.objective.mismatch import Mismatch
 from ctpo.objective.parameters import unknown_name
 from ctpo.objective.ratios import (
@@ -282,32 +284,20 @@ class Objective:
             check=check,
         )
         layout = batch.layout
-        dtype = torch.float64 if batch.logprobs.dtype == torch.float64 else torch.float32
-        with torch.no_grad():
-            current, old = batch.logprobs.detach().to(dtype), batch.old_logprobs.to(dtype)
-            # Filled and not multiplied: NaN times 0 is NaN, in the value and in the gradient.
-            log_ratio = (current - old).masked_fill_(layout.outside, 0.0)
-            tokens = Tokens(
-                current,
-                log_ratio,
-                self.ratio.log_weight(log_ratio, layout),
-                batch.advantages.to(dtype),
-                self.ratio.factors(layout).to(dtype),
-                layout,
+        if fused.supports(self, batch):
+            edges = layout.edges if isinstance(layout, Packed) else None
+            value, slope, log_ratio, log_weight, collected = fused.forward(
+                self.ratio,
+                self.window,
+                batch.logprobs,
+                batch.old_logprobs,
+                batch.advantages,
+                layout.mask,
+                edges,
+                statistics=statistics,
             )
-            terms = self.surrogate.terms(tokens, self.window)
-            value, slope = terms.value, terms.slope
-            if batch.rollout_logprobs is not None:
-                assert self.mismatch is not None
-                factor = self.mismatch.weights(old, batch.rollout_logprobs.to(dtype), layout)
-                value, slope = value * factor, slope * factor
-            # A masked place has its row's weight and an advantage that can be NaN, yet no loss.
-            value, slope = _zero(value, layout.outside), _zero(slope, layout.outside)
-            collected = None
-            if statistics:
-                is_rho = isinstance(self.ratio, CumulativeRatio)
-                log_rho = tokens.log_weight if is_rho else layout.prefix_sums(log_ratio)
-                collected = PositionStatistics.collect(tokens, log_rho, terms)
+        else:
+            value, slope, log_ratio, log_weight, collected = self._forward(batch, statistics)
         literal = self.ratio if self.gradient == "literal" else None
         loss: Tensor = _WithSlope.apply(  # type: ignore[no-untyped-call]
             batch.logprobs, value, slope, literal, layout
@@ -316,11 +306,44 @@ class Objective:
             _in_pieces(loss, batch.pieces),
             loss,
             log_ratio,
-            tokens.log_weight,
+            log_weight,
             layout,
             batch.pieces,
             collected,
         )
+
+    @torch.no_grad()
+    def _forward(
+        self, batch: Batch, statistics: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, PositionStatistics | None]:
+        """Return loss, slope, log ratio, log weight and statistics: the reference."""
+        layout = batch.layout
+        dtype = torch.float64 if batch.logprobs.dtype == torch.float64 else torch.float32
+        current, old = batch.logprobs.detach().to(dtype), batch.old_logprobs.to(dtype)
+        # Filled and not multiplied: NaN times 0 is NaN, in the value and in the gradient.
+        log_ratio = (current - old).masked_fill_(layout.outside, 0.0)
+        tokens = Tokens(
+            current,
+            log_ratio,
+            self.ratio.log_weight(log_ratio, layout),
+            batch.advantages.to(dtype),
+            self.ratio.factors(layout).to(dtype),
+            layout,
+        )
+        terms = self.surrogate.terms(tokens, self.window)
+        value, slope = terms.value, terms.slope
+        if batch.rollout_logprobs is not None:
+            assert self.mismatch is not None
+            factor = self.mismatch.weights(old, batch.rollout_logprobs.to(dtype), layout)
+            value, slope = value * factor, slope * factor
+        # A masked place has its row's weight and an advantage that can be NaN, yet no loss.
+        value, slope = _zero(value, layout.outside), _zero(slope, layout.outside)
+        collected = None
+        if statistics:
+            is_rho = isinstance(self.ratio, CumulativeRatio)
+            log_rho = tokens.log_weight if is_rho else layout.prefix_sums(log_ratio)
+            collected = PositionStatistics.collect(tokens, log_rho, terms)
+        return value, slope, log_ratio, tokens.log_weight, collected
 
 
 class _WithSlope(torch.autograd.Function):

@@ -141,7 +141,7 @@ METHODS: Mapping[str, Preset] = MappingProxyType(
             "sg(min(r_t, 5)) A log π_θ",
             "CISPO in MiniMax-M1, arXiv 2506.13585",
             reduction="token-mean",
-            note="The source gives no number for the upper bound; 5 is TRL's recommendation.",
+            note="The source gives no number for the upper bound; 5 is that of arXiv 2510.13786.",
         ),
         "sapo": Preset(
             Objective(ratio="token", surrogate=SAPOSurrogate()),

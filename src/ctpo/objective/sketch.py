@@ -24,10 +24,10 @@ SMALLEST_EXPONENT, LARGEST_EXPONENT = -20, 8
 SIDE = (LARGEST_EXPONENT - SMALLEST_EXPONENT) * BINS_PER_OCTAVE
 BINS = 2 * SIDE + 1
 
-# A float32 shifted right by this many bits has sign, exponent and four bits of mantissa left:
-# sixteenths of octaves, of which there are 2^13.
-_SHIFT = 19
-_PATTERNS = 1 << (32 - _SHIFT)
+# The upper half of a float32, shifted right by this many bits, has sign, exponent and four bits of
+# mantissa left: sixteenths of octaves, of which there are 2^13.
+_SHIFT = 3
+_PATTERNS = 1 << (16 - _SHIFT)
 
 
 def sketch(
@@ -39,7 +39,9 @@ def sketch(
         values: Anything where not counted; NaN counts as the largest of its sign.
         outside: True on values that do not count.
     """
-    patterns = (values.to(torch.float32).view(torch.int32) >> _SHIFT).to(torch.int16)
+    # The upper half of a float32; all machines that torch runs on are little-endian.
+    halves = values.to(torch.float32).contiguous().view(torch.int16)[..., 1::2]
+    patterns = halves >> _SHIFT
     # The shift keeps the sign, so patterns of negative numbers are negative.
     cells = patterns.add_(_PATTERNS // 2).masked_fill_(outside, _PATTERNS).flatten()
     counted = count(cells, _PATTERNS + 1)[:_PATTERNS]

@@ -145,10 +145,12 @@ class ClippedSurrogate(Surrogate):
         upper = torch.where(advantages > 0, bounds.high, bounds.dual)
         lower = torch.where(advantages < 0, bounds.low, -torch.inf)
         above, below = statistic > upper, statistic < lower
-        effective = log_weight
         if window.bounds_log_weight:
-            effective = torch.clamp(log_weight, min=lower, max=upper)
-        del upper, lower  # as large as the batch
-        value = weight_of(effective) * -advantages
+            value = torch.clamp(log_weight, min=lower, max=upper)
+            del upper, lower  # as large as the batch
+            value = value.clamp_(max=LOG_WEIGHT_LIMIT).exp_()
+        else:
+            value = weight_of(log_weight)
+        value = value.mul_(-advantages)
         # Unclipped, the loss is -w A and so is its derivative in log w.
         return TokenTerms(value, value.masked_fill(above | below, 0.0), above, below, dual=True)

@@ -136,7 +136,9 @@ def analyze(
     tokens = 0
     for rows in _batches(Path(file), {name: name for name in COLUMNS} | dict(names or {})):
         try:
-            out = objective(**rows, check=True)
+            out = objective(
+                rows["logprobs"], rows["old_logprobs"], rows["advantages"], rows["mask"], check=True
+            )
         except (TypeError, ValueError) as error:
             raise ReportError(f"{file}: {error}") from error
         statistics = statistics + out.statistics
@@ -148,7 +150,14 @@ def analyze(
         raise ReportError(f"{file} has no policy tokens: every mask is 0")
     calibration: Calibration | str
     try:
-        calibration = calibrate(**kept, clip_rate=clip_rate, power=power)
+        calibration = calibrate(
+            kept["logprobs"],
+            kept["old_logprobs"],
+            kept["advantages"],
+            kept["mask"],
+            clip_rate=clip_rate,
+            power=power,
+        )
     except ValueError as error:
         calibration = str(error)
     pooled = _positions(statistics).pool()
