@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -28,6 +28,10 @@ class Numbers:
     kind: Kind
     brackets: str
     values: tuple[Fraction | int, ...]
+
+    def times(self, factor: Fraction) -> Numbers:
+        """The same with every number multiplied."""
+        return replace(self, values=tuple(value * factor for value in self.values))
 
 
 def read_numbers(text: str) -> Numbers | None:

@@ -25,10 +25,14 @@ _INVISIBLE = re.compile(r"(?<!\\)\\(?:[,!;:> ]|q?quad\b|displaystyle\b|left|righ
 _DOLLARS = re.compile(r"(?<!\\)\\[$()\[\]]|\$")
 _COMMA = re.compile(r"\{,\}")
 _FRACTION = re.compile(r"\\[dtc]frac\b")
-_DEGREES = re.compile(r"\s*(\^\s*(\\circ|\{\s*\\circ\s*\})|\\degree)\s*$")
+# Escaped it is money, bare it is the sign of mathematics.
+_MONEY = re.compile(r"\\\$\s*(?=[0-9.])")
+_DEGREE = re.compile(r"\s*(\^\s*(\\circ|\{\s*\\circ\s*\})|\\degree)\s*")
+_DEGREES = re.compile(_DEGREE.pattern + r"(?:\s*(?:[)\]]|\\\}))*$")
 # In tan 45° the degrees belong to the argument.
 _ANGLE_FUNCTION = re.compile(r"sin|cos|tan|cot|sec|csc")
-_PERCENT = re.compile(r"\s*(\\?%|\\text\{\s*(percent|\\?%)\s*\}|\bpercent)\s*$")
+_PERCENT = re.compile(r"\s*(\\?%|\\text\{\s*(percent|\\?%)\s*\}|\bpercent)\s*")
+_PERCENTS = re.compile(_PERCENT.pattern + "$")
 _NAME = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?(?:\([A-Za-z]\))?)\s*(?:=|\\in\b)\s*(?=\S)")
 _RELATION = re.compile(r"[=<>]|\\(?:[lg]eq?|neq?|in|approx)\b")
 _TEXT_COMMAND = r"\\(?:text|mathrm|mbox|textbf|textit|textrm|mathbf|operatorname|rm)\s*"
@@ -49,7 +53,8 @@ class Notation:
     Attributes:
         value: The LaTeX of the value alone.
         name: What the value was set equal to ("x" in "x = 5"), or "".
-        unit: The trailing unit, or "".
+        unit: The trailing unit in lower case and the singular, or "". Degrees and dollars have
+            signs, which may stand elsewhere.
         percent: Whether a percent sign followed.
         worded: Whether the value is text, as in `\text{Monday}`, and not a formula.
     """
@@ -75,6 +80,7 @@ def take_apart(raw: str) -> Notation:
         return Notation(text)
     # Long runs of white space, which a broken model does write, would cost the patterns below dear.
     text = " ".join(text.translate(_CHARACTERS).split())
+    money = bool(_MONEY.search(text))
     text = _DOLLARS.sub("", _INVISIBLE.sub("", text))
     text = _FRACTION.sub(r"\\frac", _COMMA.sub(",", text)).strip().removesuffix(".").strip()
     if _in_one_pair_of_braces(text):
@@ -91,18 +97,26 @@ def take_apart(raw: str) -> Notation:
     if letter := _CHOICE.fullmatch(text):
         return Notation(letter[1], name)
 
-    percent = bool(_PERCENT.search(text))
-    text = _PERCENT.sub("", text)
-    unit = ""
-    if _DEGREES.search(text) and not _ANGLE_FUNCTION.search(text):
-        unit, text = "degree", _DEGREES.sub("", text)
+    # What stands behind the last of several numbers stands behind all of them.
+    percent = bool(_PERCENTS.search(text))
+    if percent:
+        text = _PERCENT.sub(" ", text)
+    unit = "dollar" if money else ""
+    if _DEGREE.search(text) and not _ANGLE_FUNCTION.search(text):
+        unit = "degree"
+        if _DEGREES.search(text):
+            text = _DEGREE.sub(" ", text)
     elif found := _UNIT.search(text) or _PLAIN_UNIT.search(text):
-        word = found[1].strip()
+        word = found[1].replace("~", " ").strip()
         if word and word.lower().split()[0] not in _NOT_UNITS:
             text = text[: found.start()]
-            unit = re.sub(r"[{}\s]", "", word + (found[2] or "")).lower().removesuffix("s")
-            unit = "degree" if unit in ("deg", "degree") else unit
+            unit = _singular(re.sub(r"[{}\s]", "", word + (found[2] or "")).lower())
     return Notation(text.strip(), name, unit, percent)
+
+
+def _singular(unit: str) -> str:
+    parts = [part.removesuffix("s") if len(part) > 2 else part for part in unit.split("/")]
+    return {"deg": "degree", "inche": "inch"}.get(parts[0], "/".join(parts))
 
 
 def _in_one_pair_of_braces(text: str) -> bool:

@@ -12,8 +12,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Importing sympy takes half a second; a loaded machine gets two minutes.
 START_SECONDS = 120.0
@@ -81,10 +83,9 @@ class _Worker:
         """Whether it is time for another one."""
         return self._calls >= MAX_CALLS or self._bytes > MAX_BYTES
 
-    def compare(self, left: str, right: str, timeout: float, hard_timeout: float) -> Comparison:
+    def compare(self, request: Mapping[str, Any], hard_timeout: float) -> Comparison:
         """Asks the worker; raises `_Late` or `_Gone`, after which it must be killed."""
         assert self._process.stdin is not None
-        request = {"left": left, "right": right, "timeout": timeout, "hard_timeout": hard_timeout}
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
         except BrokenPipeError as error:
@@ -140,7 +141,14 @@ class Pool:
         self._failure: tuple[float, str] | None = None
 
     def compare(
-        self, left: str, right: str, timeout: float, hard_timeout: float = HARD_SECONDS
+        self,
+        left: str,
+        right: str,
+        timeout: float,
+        hard_timeout: float = HARD_SECONDS,
+        *,
+        hundredfold: str = "1",
+        factors: Sequence[str] = (),
     ) -> Comparison:
         """Compares two formulas in a worker.
 
@@ -149,10 +157,20 @@ class Pool:
             right: Same.
             timeout: Processor seconds the worker may take, its start not counted.
             hard_timeout: Seconds by the clock after which it is killed in any case.
+            hundredfold: `left` is equal if it is `right` times this, too.
+            factors: If it is `right` times one of these, it is undecided.
 
         Returns:
             The finding; undecided if the worker was late or died, or none could be started.
         """
+        request = {
+            "left": left,
+            "right": right,
+            "hundredfold": hundredfold,
+            "factors": list(factors),
+            "timeout": timeout,
+            "hard_timeout": hard_timeout,
+        }
         with self._slots:
             try:
                 worker = self._take()
@@ -160,7 +178,7 @@ class Pool:
                 return Comparison(None, str(error))
             keep = False
             try:
-                comparison = worker.compare(left, right, timeout, hard_timeout)
+                comparison = worker.compare(request, hard_timeout)
                 keep = not worker.worn
                 return comparison
             except _Late:

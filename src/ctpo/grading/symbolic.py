@@ -9,6 +9,7 @@ cannot be shown either way raises `Undecided`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import sympy
@@ -16,6 +17,7 @@ from math_verify import LatexExtractionConfig, parse
 from sympy.core.relational import Relational
 
 from ctpo.grading.numeric import difference
+from ctpo.grading.units import OTHER_UNIT
 
 _DECIMAL = re.compile(r"(?<![0-9])([0-9]*)\.([0-9]+)")
 _FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp min max gcd"
@@ -44,12 +46,16 @@ class Undecided(Exception):  # noqa: N818 - the third outcome, not a fault
     """Neither equality nor difference could be shown; the message says why."""
 
 
-def compare(left: str, right: str) -> tuple[bool, str]:
+def compare(
+    left: str, right: str, hundredfold: str = "1", factors: Sequence[str] = ()
+) -> tuple[bool, str]:
     """Whether two LaTeX formulas mean the same.
 
     Args:
         left: LaTeX without dollar signs, units and the like.
         right: Same.
+        hundredfold: `left` is equal if it is `right` times this, too: it has a percent sign.
+        factors: `left` may be equal if it is `right` times one of these: it has a unit.
 
     Returns:
         True or False, either shown to hold, and a word on how.
@@ -59,12 +65,27 @@ def compare(left: str, right: str) -> tuple[bool, str]:
     """
     one, other = _read(left), _read(right)
     # sympy has truth values of its own.
-    same = bool(_same(one, other))
+    same = bool(_same(one, other)) or (
+        hundredfold != "1" and bool(_same(one, _times(other, sympy.Rational(hundredfold))))
+    )
     if not same and (_LOGARITHM.search(left) or _LOGARITHM.search(right)):
         natural = (_read(_LOGARITHM.sub(r"\\ln ", text)) for text in (left, right))
         if _same(*natural):
             raise Undecided("equal if the logarithm without a base is the natural one")
+    for factor in () if same else factors:
+        if _same(one, _times(other, sympy.sympify(factor))):
+            raise Undecided(OTHER_UNIT.format(factor))
     return same, f"compared as {_kind(one)} and {_kind(other)}"
+
+
+def _times(value: Any, factor: sympy.Expr) -> Any:  # noqa: ANN401
+    """Multiplies every number of an answer; what has none stays as it is."""
+    if isinstance(value, sympy.FiniteSet | sympy.Tuple):
+        return value.func(*(_times(part, factor) for part in value.args))
+    if isinstance(value, sympy.Interval):
+        ends = (_times(end, factor) for end in (value.start, value.end))
+        return sympy.Interval(*ends, value.left_open, value.right_open)
+    return value * factor if isinstance(value, sympy.Expr) else value
 
 
 def _kind(value: Any) -> str:  # noqa: ANN401

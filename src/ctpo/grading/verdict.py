@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -12,6 +13,7 @@ from ctpo.grading.box import LongBoxError, UnclosedBoxError, last_box
 from ctpo.grading.lists import read_numbers, same_numbers
 from ctpo.grading.notation import Notation, take_apart
 from ctpo.grading.numbers import read_number
+from ctpo.grading.units import OTHER_UNIT, conversions
 
 Outcome = Literal["right", "wrong", "could-not-tell"]
 Path = Literal[
@@ -139,33 +141,32 @@ def _judge(box: Notation, gold: Notation, timeout: float) -> _Found:
         if given and wanted and given != wanted:
             reason = f"another {kind}: {given!r} instead of {wanted!r}"
             return "could-not-tell", path, reason
-    if outcome == "wrong" and (box.unit == "degree") != (gold.unit == "degree"):
-        radians = gold if box.unit == "degree" else box
-        if "pi" in radians.value:
-            reason = "degrees on one side, perhaps radians on the other"
-            return "could-not-tell", path, reason
+    if outcome == "wrong" and box.unit != gold.unit and "\\circ" in box.value + gold.value:
+        return "could-not-tell", path, "degrees in one part of it and perhaps in another"
     return outcome, path, reason
 
 
 def _same_values(box: Notation, gold: Notation, timeout: float) -> _Found:
-    """Whether the values are equal, leaving units and names aside."""
+    """Whether the values are equal, or may be under another unit, names left aside."""
     if not box.value or not gold.value:
         return "could-not-tell", "none", "nothing left to compare"
     if _SPACE.sub("", box.value) == _SPACE.sub("", gold.value):
-        if box.percent == gold.percent or read_number(gold.value) is not None:
-            return "right", "text", "same text"
+        return "right", "text", "same text"
+    # A unit on both sides is compared afterwards; one on one side may be another than was meant.
+    factors = conversions(box.unit, gold.unit)
+    hundredfold = _hundredfold(box, gold)
     numbers = read_number(box.value), read_number(gold.value)
     if numbers[0] is not None and numbers[1] is not None:
-        equal = _equal_numbers(numbers[0], numbers[1], box.percent, gold.percent)
-        whole = isinstance(numbers[0], int) and isinstance(numbers[1], int)
-        return _outcome(equal), "integer" if whole else "rational", "exact numbers"
+        one, other = numbers[0], numbers[1]
+        whole = isinstance(one, int) and isinstance(other, int)
+        path: Path = "integer" if whole else "rational"
+        return _exactly(lambda factor: one == factor * other, path, hundredfold, factors)
     lists = read_numbers(box.value), read_numbers(gold.value)
     if lists[0] is not None and lists[1] is not None:
-        same = same_numbers(lists[0], lists[1])
-        reason = "exact numbers"
-        if same is None:
-            reason = "the same numbers, ordered in one and unordered in the other"
-        return _outcome(same), "list", reason
+        several, others = lists[0], lists[1]
+        return _exactly(
+            lambda factor: same_numbers(several, others.times(factor)), "list", hundredfold, factors
+        )
     if max(len(box.value), len(gold.value)) > MAX_LENGTH:
         return "could-not-tell", "none", f"longer than {MAX_LENGTH} characters"
     based = _BASED.fullmatch(box.value), _BASED.fullmatch(gold.value)
@@ -176,21 +177,40 @@ def _same_values(box: Notation, gold: Notation, timeout: float) -> _Found:
         return _same_words(box.value, gold.value)
     from ctpo.grading.pool import shared_pool
 
-    comparison = shared_pool().compare(box.value, gold.value, timeout)
+    comparison = shared_pool().compare(
+        box.value, gold.value, timeout, hundredfold=str(hundredfold), factors=factors
+    )
     return _outcome(comparison.equal), "latex", comparison.reason
+
+
+def _hundredfold(box: Notation, gold: Notation) -> Fraction:
+    """Where one side alone has a percent sign, it is a unit or a hundredth: this times the gold."""
+    if box.percent == gold.percent:
+        return Fraction(1)
+    return Fraction(100) if box.percent else Fraction(1, 100)
+
+
+def _exactly(
+    same: Callable[[Fraction], bool | None],
+    path: Path,
+    hundredfold: Fraction,
+    factors: Sequence[str],
+) -> _Found:
+    """Judges numbers by `same`: whether the box's are the gold's times a factor."""
+    found = same(Fraction(1))
+    if found is None:
+        reason = "the same numbers, ordered in one and unordered in the other"
+        return "could-not-tell", path, reason
+    if found or same(hundredfold):
+        return "right", path, "exact numbers"
+    for factor in factors:
+        if "pi" not in factor and same(Fraction(factor)) is not False:
+            return "could-not-tell", path, OTHER_UNIT.format(factor)
+    return "wrong", path, "exact numbers"
 
 
 def _outcome(equal: bool | None) -> Outcome:
     return "could-not-tell" if equal is None else "right" if equal else "wrong"
-
-
-def _equal_numbers(
-    box: Fraction | int, gold: Fraction | int, box_percent: bool, gold_percent: bool
-) -> bool:
-    """Compares exactly. Where one side alone has a percent sign, it is a unit or a hundredth."""
-    if box_percent == gold_percent or box == gold:
-        return box == gold
-    return box == 100 * gold if box_percent else 100 * box == gold
 
 
 def _same_words(box: str, gold: str) -> _Found:

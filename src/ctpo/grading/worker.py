@@ -43,7 +43,9 @@ def main() -> None:
         signal.alarm(math.ceil(request["hard_timeout"]) + 5)
         reply: dict[str, bool | str | int | None]
         try:
-            same, reason = compare(request["left"], request["right"])
+            same, reason = compare(
+                request["left"], request["right"], request["hundredfold"], request["factors"]
+            )
             reply = {"equal": same, "reason": reason}
         except Undecided as undecided:
             reply = {"equal": None, "reason": str(undecided)}
