@@ -88,6 +88,32 @@ def test_a_summary_is_json_and_a_table():
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert all(row.count("|") == rows[0].count("|") for row in rows[:3])
     assert "| lessons | 2 | 25.0 ± 35.4 / 25.0 |" in text
+    assert "- lessons: here" in text
+
+
+def test_the_table_says_where_problems_drop_out_of_a_figure():
+    def table(rows):
+        summary = summarize(answers(rows), {"lessons": {"source": "x", "revision": "1f"}}, [1, 2])
+        return markdown(summary)
+
+    whole = table([[R, W], [W, W], [R, R]])
+    assert " of 3)" not in whole
+    assert "left out" not in whole
+    # One problem has one graded answer, too few for pass@2, and one has none.
+    part = table([[R, W], [UNKNOWN, W], [UNKNOWN, UNKNOWN]])
+    cells = [cell.strip() for cell in part.splitlines()[2].split("|")[1:-1]]
+    assert cells[0:2] == ["lessons", "3"]
+    assert [cell.partition(" (")[2] for cell in cells[2:]] == ["2 of 3)"] * 2 + ["1 of 3)"] * 2
+    assert "they are left out of it" in part
+    none = table([[UNKNOWN, W], [UNKNOWN, UNKNOWN]])
+    assert "| – (0 of 2) |" in none
+    assert "- lessons: x, revision 1f" in none
+
+
+def test_gold_answers_that_are_not_the_known_ones_are_told_beside_the_figures():
+    source = {"source": "x", "revision": None, "golds": "other"}
+    text = markdown(summarize(answers([[R, W]]), {"lessons": source}, [1]))
+    assert "not those known of it" in text
 
 
 def test_two_evaluations_are_compared_by_benchmark():

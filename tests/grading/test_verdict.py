@@ -48,6 +48,9 @@ RIGHT = [
     ("(1, 2)", "(1,2)"), (r"\left(\frac{1}{2},3\right)", "(0.5, 3)"),
     (r"[1,2]\cup(3,4)", r"(3,4)\cup[1,2]"),
     (r"\begin{pmatrix}1\\4/2\end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+    (r"-\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}-1\\-2\end{pmatrix}"),
+    (r"\lfloor n/2 \rfloor + 1", r"1+\left\lfloor \frac{n}{2} \right\rfloor"),
+    (r"5\text{ inches}^2", r"5\text{ inch}^2"),
     # Angles, repeating decimals, braces and names that take a little more
     (r"\tan 45^\circ", "1"), (r"\sin 30^{\circ}", r"\frac12"),
     (r"\cos 36^\circ", r"\frac{1+\sqrt5}{4}"), (r"{\frac{1}{2}}", "0.5"),
@@ -87,6 +90,8 @@ WRONG = [
     ("2,3", "2,3,4"), ("5", "5,6"), ("5,6", "5"), ("(1,2)", "(2,1)"), ("[1,2]", "(2,1)"),
     ("(1,3)", "(1,2)"), ("[0,1)", "(0,1)"), ("(1,2,3)", "(1,3,2)"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}"),
+    (r"-\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+    (r"\lfloor n/2 \rfloor + 1", r"\lfloor n/2 \rfloor"),
     ("x<5", r"x \le 5"), ("x<5", "x>5"), ("2x+2y=5", "x+y=2"), ("x>2", "-x>-2"),
     (r"\text{Tuesday}", "Monday"), ("(B)", "A"), ("110_2", "101_2"), (r"\text{No}", "Yes"),
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Benchmarks: read with their own columns, and refused where they are not what they should be."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -10,12 +11,33 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctpo.tasks import BENCHMARKS, load_benchmark
+from ctpo.tasks.benchmark_checks import digest
+from ctpo.tasks.benchmark_loading import _resolved
+
+
+@pytest.fixture(autouse=True)
+def made_up_golds_are_known(monkeypatch):
+    """Real gold answers are not part of the project, so those made up here are the known ones."""
+    for name, benchmark in BENCHMARKS.items():
+        golds = [str(_gold(row, benchmark)) for row in _rows(name)]
+        known = digest(golds) if benchmark.golds else None
+        monkeypatch.setitem(BENCHMARKS, name, dataclasses.replace(benchmark, golds=known))
+
+
+def _gold(row, benchmark):
+    return str(row[benchmark.answer]).rpartition("####")[2].replace(",", "")
 
 
 def _rows(name, count=None):
-    """Rows with the columns of the data set on the Hub, and made-up content."""
+    """Rows with the columns of the data set on the Hub, and content made up for each benchmark."""
     benchmark = BENCHMARKS[name]
-    gold = {"integer": "{}", "number": "{}.5", "latex": r"\frac{{{}}}{{7}}", "choice": "right {}"}
+    own = 10 + list(BENCHMARKS).index(name)
+    gold = {
+        "integer": f"{own}{{}}",
+        "number": "{}.5",
+        "latex": rf"\frac{{{{{{}}}}}}{{{{{own}}}}}",
+        "choice": "right {}",
+    }
     rows: list[dict[str, Any]] = []
     for number in range(1, (count or benchmark.count) + 1):
         answer = gold[benchmark.gold].format(number)
@@ -60,7 +82,7 @@ def test_golds_are_taken_out_of_what_stands_around_them(tmp_path):
 
     assert first("gsm8k") == "1319"
     assert first("olympiadbench") == "674"
-    assert first("math500") == r"\frac{500}{7}"
+    assert first("math500") == r"\frac{500}{18}"
 
 
 def test_choices_are_shuffled_by_the_question_and_the_gold_is_the_letter(tmp_path):
@@ -76,17 +98,69 @@ def test_choices_are_shuffled_by_the_question_and_the_gold_is_the_letter(tmp_pat
 
 
 def test_verls_schema_is_read_too(tmp_path):
-    rows = [
+    loaded = load_benchmark(f"aime25={_file(tmp_path, _verl_rows('aime25'), 'parquet')}", limit=3)
+    assert [problem.answer for problem in loaded.problems] == ["0111", "0112", "0113"]
+    assert loaded.golds == "known"
+
+
+def _verl_rows(name, data_source=None):
+    return [
         {
-            "data_source": "math-ai/aime25",
-            "prompt": [{"role": "user", "content": f"What is {n}?"}],
-            "reward_model": {"ground_truth": f"{n:03d}", "style": "rule"},
-            "extra_info": {"index": n, "split": "test"},
+            "data_source": data_source or f"math-ai/{name}",
+            "prompt": [{"role": "user", "content": row["problem"]}],
+            "reward_model": {"ground_truth": f"0{row['answer']}", "style": "rule"},
+            "extra_info": {"index": number, "split": "test"},
         }
-        for n in range(30)
+        for number, row in enumerate(_rows(name))
     ]
-    loaded = load_benchmark(f"aime25={_file(tmp_path, rows, 'parquet')}", limit=3)
-    assert [problem.answer for problem in loaded.problems] == ["000", "001", "002"]
+
+
+def test_a_file_of_another_benchmark_is_refused_by_what_it_says_and_by_its_golds(tmp_path):
+    def load(name, rows):
+        return load_benchmark(f"{name}={_file(tmp_path, rows)}")
+
+    with pytest.raises(ValueError, match="row 1: data_source is 'math-ai/aime24', which is AIME 2"):
+        load("aime25", _verl_rows("aime24"))
+    with pytest.raises(ValueError, match="gold answers are those of AIME 2024, not of AIME 2025"):
+        load("aime25", _verl_rows("aime24", "competition"))
+    with pytest.raises(ValueError, match="gold answers are those of BRUMO 2025, not of HMMT Feb"):
+        load("hmmt25", _rows("brumo25"))
+    with pytest.raises(ValueError, match="year is 2024; AIME 2025 is of 2025"):
+        load("aime25", [row | {"year": 2024} for row in _rows("aime25")])
+    assert load("aime25", [row | {"year": "2025"} for row in _rows("aime25")]).golds == "known"
+    assert load("aime26", _verl_rows("aime26", "MathArena/aime_2026")).golds == "not compared"
+    assert load("hmmt25nov", [row | {"source": "hmmt_nov_2025"} for row in _rows("hmmt25nov")])
+    with pytest.raises(ValueError, match="which is HMMT November 2025"):
+        load("hmmt25", [row | {"source": "hmmt_nov_2025"} for row in _rows("hmmt25")])
+
+
+def test_a_single_wrong_gold_is_noticed(tmp_path, caplog):
+    rows = _rows("aime25")
+    rows[7]["answer"] += "0"
+    with pytest.raises(ValueError, match="not those of AIME 2025; pass a file of your own"):
+        load_benchmark(f"aime25={_file(tmp_path, rows)}")
+    rows = _rows("brumo25")
+    rows[7]["answer"] += "0"  # which another way to write it might be, too
+    assert load_benchmark(f"brumo25={_file(tmp_path, rows)}").golds == "other"
+    assert "not those of BRUMO 2025" in caplog.text
+
+
+def test_a_digest_does_not_depend_on_order_padding_or_spacing():
+    first = digest(["073", "5", r"\frac{1}{2}", "27.0"])
+    assert first == digest([r"\dfrac{ 1}{2}", "27", "73", "$5$"])
+    assert first != digest(["073", "5", r"\frac{1}{3}", "27.0"])
+    assert re.fullmatch("[0-9a-f]{16}", first)
+
+
+def test_a_revision_that_may_move_is_told_and_the_commit_behind_it_recorded(caplog):
+    benchmark, commit = BENCHMARKS["aime25"], "0123456789abcdef" * 2 + "01234567"
+    assert _resolved(benchmark, commit, None) == commit
+    assert not caplog.records
+    files: dict[str, dict] = {f"hf://datasets/MathArena/aime_2025@{commit}/data/train.parquet": {}}
+    assert _resolved(benchmark, "main", files) == commit
+    assert f"main may move; the commit {commit} was loaded" in caplog.text
+    assert _resolved(benchmark, "main", None) is None
+    assert "cannot be repeated" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -124,10 +198,10 @@ def test_offline_a_missing_data_set_says_what_to_download_where(name, monkeypatc
         load_benchmark(name)
     message = str(caught.value)
     assert f"hf download --repo-type dataset {benchmark.repository}" in message
-    assert (benchmark.revision or "--local-dir") in message
+    assert f"--revision {benchmark.revision} --local-dir {name}" in message
     assert ("terms" in message) == benchmark.gated
 
 
 def test_pins_are_commits():
     for benchmark in BENCHMARKS.values():
-        assert benchmark.revision is None or re.fullmatch("[0-9a-f]{40}", benchmark.revision)
+        assert re.fullmatch("[0-9a-f]{40}", benchmark.revision)

@@ -175,12 +175,20 @@ def markdown(summary: Mapping[str, Any]) -> str:
     if len(rows) > 1:
         rows.append(("average", "", summary["average"]))
     for name, problems, table in rows:
-        cells = [_cell(table.get(figure)) for figure in figure_names]
+        cells = [_cell(table.get(figure), problems) for figure in figure_names]
         lines.append(f"| {name} | {problems} | " + " | ".join(cells) + " |")
     lines += [
         "",
         "In percent: value ± standard error over samples with the problems fixed / standard error "
         "clustered over problems.",
+    ]
+    if any(_left_out(cell, n) for _, n, table in rows for cell in table.values()):
+        lines += [
+            "",
+            "**(n of N)**: the figure is over n problems; of the others fewer than its k answers "
+            "could be graded, and they are left out of it.",
+        ]
+    lines += [
         "",
         "| benchmark | truncated | no answer | could not tell | calls per answer | failed programs "
         "| sandbox failures | mean tokens | tokens/s | distinct |",
@@ -195,7 +203,15 @@ def markdown(summary: Mapping[str, Any]) -> str:
             f"| {one['mean_tokens']:.0f} | {_number(one['tokens_per_second'])} "
             f"| {one['distinct']:.0%} |"
         )
+    lines += ["", *(_origin(name, one) for name, one in summary["benchmarks"].items())]
     return "\n".join(lines) + "\n"
+
+
+def _origin(name: str, benchmark: Mapping[str, Any]) -> str:
+    revision, golds = benchmark["revision"], benchmark.get("golds")
+    at = f", revision {revision}" if revision else ""
+    warning = "; **its gold answers are not those known of it**" if golds == "other" else ""
+    return f"- {name}: {benchmark['source']}{at}{warning}"
 
 
 def compare_answers(
@@ -261,12 +277,20 @@ def _vote(answer: Answer) -> Vote | None:
     return Vote(canonical(answer.extracted) if answer.extracted else None, answer.score == 1)
 
 
-def _cell(estimate: Mapping[str, float | None] | None) -> str:
-    if estimate is None or estimate["mean"] is None:
+def _left_out(estimate: Mapping[str, Any], problems: int | str) -> bool:
+    """Whether a figure is over fewer problems than the benchmark has."""
+    return bool(problems) and estimate["problems"] < problems
+
+
+def _cell(estimate: Mapping[str, Any] | None, problems: int | str) -> str:
+    if estimate is None:
         return "–"
+    over = f" ({estimate['problems']} of {problems})" if _left_out(estimate, problems) else ""
+    if estimate["mean"] is None:
+        return f"–{over}"
     errors = [estimate["sampling_error"], estimate["clustered_error"]]
     shown = " / ".join("–" if error is None else f"{100 * error:.1f}" for error in errors)
-    return f"{100 * estimate['mean']:.1f} ± {shown}"
+    return f"{100 * estimate['mean']:.1f} ± {shown}{over}"
 
 
 def _percent(value: float | None) -> str:

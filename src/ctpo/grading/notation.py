@@ -115,8 +115,8 @@ def take_apart(raw: str) -> Notation:
 
 
 def _singular(unit: str) -> str:
-    parts = [part.removesuffix("s") if len(part) > 2 else part for part in unit.split("/")]
-    return {"deg": "degree", "inche": "inch"}.get(parts[0], "/".join(parts))
+    singular = re.sub(r"(?<=[a-z]{2})s(?=$|[/^])", "", unit)
+    return "degree" if singular == "deg" else singular.replace("inche", "inch")
 
 
 def _in_one_pair_of_braces(text: str) -> bool:

@@ -26,6 +26,8 @@ _CONSTANTS: dict[Any, Callable[[], Any]] = {
 }
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     sympy.Abs: abs,
+    sympy.floor: mpmath.floor,
+    sympy.ceiling: mpmath.ceil,
     sympy.factorial: mpmath.factorial,
     sympy.binomial: mpmath.binomial,
     sympy.gamma: mpmath.gamma,

@@ -117,7 +117,9 @@ def _read(text: str) -> Any:  # noqa: ANN401 - sympy's classes have no common ba
     )
     if not found:
         raise Undecided(f"{text!r} could not be read")
-    return _imaginary(found[0])
+    value = _imaginary(found[0])
+    # A matrix with a factor in front of it.
+    return value.doit() if isinstance(value, sympy.MatrixExpr) else value
 
 
 def _braced_roots(text: str) -> str:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctpo.tasks.benchmark_checks import Golds, check_golds, check_row
 from ctpo.tasks.benchmarks import BENCHMARKS, Benchmark
 from ctpo.tasks.problem import Problem
 from ctpo.tasks.readers import SUFFIXES, problems_from_rows, read_rows
 from ctpo.tasks.rows import Row
 
-_GOLD = {
-    "integer": (re.compile(r"-?[0-9]+"), "a whole number"),
-    "number": (re.compile(r"-?[0-9]+(\.[0-9]+)?(/[0-9]+)?"), "a number"),
-    "latex": (re.compile(r".*\S.*", re.DOTALL), "not empty"),
-    "choice": (re.compile(r"[A-D]"), "a letter from A to D"),
-}
 _COMMIT = re.compile(r"@([0-9a-f]{40})")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,15 @@ class LoadedBenchmark:
         problems: All of it, or the first so many.
         source: The data set or the file.
         revision: The commit that was loaded, or the file's SHA-256; None if the Hub's cache did not
-            say.
+            say, which is warned of.
+        golds: Whether the gold answers are those known of it, see `check_golds`.
     """
 
     name: str
     problems: tuple[Problem, ...]
     source: str
     revision: str | None
+    golds: Golds
 
 
 def load_benchmark(
@@ -57,8 +57,8 @@ def load_benchmark(
     Raises:
         FileNotFoundError: The file is not there, or the Hub cannot be reached; the message says
             what to download where.
-        ValueError: The name is unknown, a row cannot be read, an identifier occurs twice, the
-            number of problems is not the benchmark's, or a gold answer is not of its kind.
+        ValueError: The name is unknown, a row cannot be read, an identifier occurs twice, or the
+            problems are not the benchmark's (`check_row`, `check_golds`).
     """
     name, _, path = name.partition("=")
     if name not in BENCHMARKS:
@@ -84,8 +84,8 @@ def load_benchmark(
         place = benchmark.repository
     mapped = ((number, _plain(benchmark, row, number, place)) for number, row in rows)
     problems = problems_from_rows(mapped, place, name)
-    _check(benchmark, problems, place)
-    return LoadedBenchmark(name, tuple(problems[:limit]), place, loaded)
+    golds = check_golds(benchmark, problems, place)
+    return LoadedBenchmark(name, tuple(problems[:limit]), place, loaded, golds)
 
 
 def _hub_rows(
@@ -104,26 +104,40 @@ def _hub_rows(
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). "
             f"{_how_to_get(benchmark, revision)}"
         ) from error
-    files = " ".join(data.info.download_checksums or {})
-    found = _COMMIT.search(files)
-    return enumerate(data, start=1), found[1] if found else None
+    return enumerate(data, start=1), _resolved(benchmark, wanted, data.info.download_checksums)
+
+
+def _resolved(benchmark: Benchmark, wanted: str, files: Mapping[str, Any] | None) -> str | None:
+    """The commit that was loaded. A branch or a tag is warned of: tomorrow it may be another."""
+    if _COMMIT.fullmatch(f"@{wanted}"):
+        return wanted
+    found = _COMMIT.search(" ".join(files or {}))
+    logger.warning(
+        "%s: the revision %s may move; %s",
+        benchmark.name,
+        wanted,
+        f"the commit {found[1]} was loaded and is recorded"
+        if found
+        else "which commit was loaded cannot be told, so this evaluation cannot be repeated",
+    )
+    return found[1] if found else None
 
 
 def _how_to_get(benchmark: Benchmark, revision: str | None = None) -> str:
     wanted = revision or benchmark.revision
-    pin = f" --revision {wanted}" if wanted else ""
     terms = " after accepting its terms on the Hub," if benchmark.gated else ""
     part = f" (configuration {benchmark.config})" if benchmark.config else ""
     return (
         f"Where there is a network,{terms} run: hf download --repo-type dataset "
-        f"{benchmark.repository}{pin} --local-dir {benchmark.name}; then pass --benchmark "
-        f"{benchmark.name}={benchmark.name}/FILE with its Parquet or JSONL file of the split "
-        f"{benchmark.split}{part}"
+        f"{benchmark.repository} --revision {wanted} --local-dir {benchmark.name}; then pass "
+        f"--benchmark {benchmark.name}={benchmark.name}/FILE with its Parquet or JSONL file of the "
+        f"split {benchmark.split}{part}"
     )
 
 
 def _plain(benchmark: Benchmark, row: Row, number: int, place: str) -> Row:
     """Map a row of the benchmark's columns to `prompt`, `answer` and `id`."""
+    check_row(benchmark, row, f"{place}, row {number}")
     if "reward_model" in row:  # verl's schema, which says it all itself
         return row
     for column in (benchmark.question, benchmark.answer, *benchmark.wrong_choices):
@@ -164,18 +178,3 @@ def _choices(benchmark: Benchmark, row: Row) -> tuple[str, str]:
     lines = [f"({letter}) {choice}" for letter, choice in zip("ABCD", choices, strict=True)]
     asked = f"{question}\n\n" + "\n".join(lines) + "\n\nAnswer with the letter of the choice."
     return asked, "ABCD"[choices.index(right)]
-
-
-def _check(benchmark: Benchmark, problems: list[Problem], place: str) -> None:
-    if len(problems) != benchmark.count:
-        raise ValueError(
-            f"{place}: {len(problems)} problems; {benchmark.title} has {benchmark.count}. "
-            "Another revision, a part of it, or another set: pass a file of your own with --data"
-        )
-    pattern, wanted = _GOLD[benchmark.gold]
-    for problem in problems:
-        if not pattern.fullmatch(problem.answer):
-            raise ValueError(
-                f"{place}, {problem.id}: the gold answer is {problem.answer!r}; in "
-                f"{benchmark.title} it must be {wanted}"
-            )

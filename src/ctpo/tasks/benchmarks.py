@@ -18,8 +18,10 @@ class Benchmark:
         repository: The data set on the Hub.
         count: How many problems it has.
         gold: What its gold answers are: whole numbers, numbers, LaTeX, or the letter of a choice.
-        revision: The commit to load, as public evaluation code pins it. None where no such pin is
-            known: then the newest is loaded. Whichever it was is recorded in the results.
+        revision: The commit to load, as public evaluation code pins it. Whichever was loaded is
+            recorded in the results.
+        golds: What `benchmark_checks.digest` makes of its gold answers; None where we have not had
+            them.
         config: The data set's configuration, if it has several.
         split: The split to read.
         question: Column of the question.
@@ -34,7 +36,8 @@ class Benchmark:
     repository: str
     count: int
     gold: GoldKind
-    revision: str | None = None
+    revision: str
+    golds: str | None = None
     config: str | None = None
     split: str = "train"
     question: str = "problem"
@@ -45,10 +48,16 @@ class Benchmark:
 
 
 def _math_arena(
-    name: str, title: str, repository: str, count: int, gold: GoldKind, revision: str | None
+    name: str,
+    title: str,
+    repository: str,
+    count: int,
+    gold: GoldKind,
+    revision: str,
+    golds: str | None = None,
 ) -> Benchmark:
     place = f"MathArena/{repository}"
-    return Benchmark(name, title, place, count, gold, revision, id="problem_idx")
+    return Benchmark(name, title, place, count, gold, revision, golds, id="problem_idx")
 
 
 _ALL = (
@@ -59,6 +68,7 @@ _ALL = (
         30,
         "integer",
         "2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
+        "26b2e319e14bdec5",
         id="id",
     ),
     _math_arena(
@@ -68,6 +78,7 @@ _ALL = (
         30,
         "integer",
         "c94da77eb22bbd6439e62a323bec18493a421302",
+        "a0239316151158f3",
     ),
     _math_arena(
         "aime26",
@@ -100,8 +111,16 @@ _ALL = (
         30,
         "latex",
         "6de9bc0987f5710c6376ee980e1483dbeb55cfda",
+        "b9bc51269ff16a78",
     ),
-    _math_arena("cmimc25", "CMIMC 2025", "cmimc_2025", 40, "latex", None),
+    _math_arena(
+        "cmimc25",
+        "CMIMC 2025",
+        "cmimc_2025",
+        40,
+        "latex",
+        "8f27517ce4ad1d05e023c0e7eca4344754ba2a04",
+    ),
     _math_arena(
         "smt25",
         "SMT 2025",
@@ -127,6 +146,7 @@ _ALL = (
         40,
         "number",
         "80815d37005feb82cd7f8fbc6901d5d3eff43057",
+        "395f5c1282d3240d",
         split="test",
         question="question",
         id="id",
@@ -138,6 +158,7 @@ _ALL = (
         1319,
         "integer",
         "740312add88f781978c0658806c59bc2815b9866",
+        "a7866b369c33070b",
         config="main",
         split="test",
         question="question",
@@ -170,6 +191,7 @@ _ALL = (
         "Idavidrein/gpqa",
         198,
         "choice",
+        "633f5ee89ab8ad4522a9f850766b73f62147ffdd",
         config="gpqa_diamond",
         question="Question",
         answer="Correct Answer",

@@ -256,7 +256,10 @@ def _problems(
             raise ValueError(f"a benchmark is named twice in {', '.join(request.benchmarks)}")
         return (
             {one.name: one.problems for one in loaded},
-            {one.name: {"source": one.source, "revision": one.revision} for one in loaded},
+            {
+                one.name: {"source": one.source, "revision": one.revision, "golds": one.golds}
+                for one in loaded
+            },
         )
     data = chosen["data"]
     if data == "builtin":
