@@ -1,5 +1,6 @@
 """The commands as a user types them, on the real thing."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,21 +12,33 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from ctpo.cli.app import app
+from ctpo.cli.console import console
 from ctpo.tir.storage import read_trajectories, write_trajectories
 from tests.training.test_run import SMALL
 
 CTPO = Path(sys.executable).parent / "ctpo"
 
 
-def ctpo(*arguments, home, expect=0):
+def ctpo_process(*arguments, home):
+    """Run a command as a shell does."""
     environment = os.environ | {"XDG_CACHE_HOME": str(home / "cache"), "COLUMNS": "200"}
-    shown = subprocess.run(
+    return subprocess.run(
         [CTPO, *map(str, arguments)], cwd=home, env=environment, capture_output=True, text=True
     )
-    assert shown.returncode == expect, shown.stdout + shown.stderr
+
+
+def ctpo(*arguments, home, expect=0):
+    """Run a command here, which saves the seconds of a new process and is the same otherwise."""
+    with contextlib.chdir(home), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+        patch.setattr(console, "width", 200)
+        shown = CliRunner().invoke(app, list(map(str, arguments)))
+    assert shown.exception is None or isinstance(shown.exception, SystemExit), shown.exc_info
+    assert shown.exit_code == expect, shown.output
     return shown
 
 
@@ -37,7 +50,8 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(home):
     changes = [argument for change in SMALL for argument in ("--set", change)]
-    shown = ctpo("train", "tiny", *changes, "--output", "out/run", home=home)
+    shown = ctpo_process("train", "tiny", *changes, "--output", "out/run", home=home)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
     return shown.stdout
 
 
@@ -69,7 +83,8 @@ def test_the_large_recipe_can_be_dry_run_without_its_model(tmp_path):
 
 
 def test_mistakes_get_one_sentence_and_no_traceback(tmp_path):
-    shown = ctpo("train", "tiny", "--set", "objective.presett=gspo", home=tmp_path, expect=1)
+    shown = ctpo_process("train", "tiny", "--set", "objective.presett=gspo", home=tmp_path)
+    assert shown.returncode == 1
     assert "objective.presett is unknown (did you mean 'preset'?)" in shown.stderr
     assert "Traceback" not in shown.stderr
     shown = ctpo("train", home=tmp_path, expect=2)
@@ -104,22 +119,13 @@ def test_a_run_and_its_model_are_evaluated_alike(trained, home):
     assert set(of_run["figures"]) == {"avg@2", "pass@1", "pass@2", "maj@2"}
     page = (home / "of-run/trajectories.html").read_text()
     assert page.count('class="answer ') == 14
-    places = [str(home / name) for name in ("of-run", "of-model", "both.json")]
-    shown = CliRunner().invoke(app, ["compare", *places[:2], "--output", places[2]])
+    shown = ctpo("compare", "of-run", "of-model", "--output", "both.json", home=home)
     assert "difference +0.0 points" in shown.stdout
+    assert "- model: 'out/run' → 'out/run/model'" in shown.stdout
     assert json.loads((home / "both.json").read_text())["builtin"]["difference"]["mean"] == 0
-    again = [
-        "eval",
-        str(home / "out/run"),
-        "--problems",
-        "7",
-        "--samples",
-        "2",
-        "--output",
-        places[0],
-    ]
-    shown = CliRunner().invoke(app, [*again, "--seed", "1"])
-    assert "was begun with model = 'out/run'" in shown.stderr
+    again = ("eval", "out/run", "--problems", 7, "--samples", 2, "--output", "of-run")
+    shown = ctpo(*again, "--seed", "1", home=home, expect=1)
+    assert "was begun with seed = 0; now it is 1" in shown.stderr
 
 
 def test_a_file_in_verls_schema_is_evaluated(trained, home):
@@ -163,6 +169,9 @@ def test_a_run_is_evaluated_on_its_own_problems_unless_told_otherwise(trained, h
         (["--endpoint", "http://127.0.0.1:9"], "no server answers"),
         (["--endpoint", "http://127.0.0.1:9", "--request-fields", "[]"], "a JSON object"),
         (["--chat-template-kwargs", "{"], "not JSON"),
+        (["--concurrency", "3"], "--concurrency has an effect with --endpoint only"),
+        (["--endpoint", "http://x", "--batch-size", "3"], "without --endpoint only"),
+        (["--protocol", "plain", "--max-calls", "3"], "no effect under the protocol plain"),
         ([], "cannot be loaded"),
     ],
 )
@@ -175,6 +184,19 @@ def test_mistakes_in_an_evaluation_are_told_before_any_work(
     assert message in shown.stderr
     if options:
         assert not list(tmp_path.iterdir())
+
+
+def test_no_help_text_holds_brackets_which_would_vanish():
+    commands = [typer.main.get_command(app)]
+    seen = 0
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        for parameter in command.params:
+            text = getattr(parameter, "help", None) or ""
+            assert "[" not in text, (command.name, parameter.name, text)
+            seen += bool(text)
+    assert seen > 50
 
 
 def test_a_report_is_drawn_again(trained, home):
@@ -192,7 +214,8 @@ def test_a_finished_run_can_be_resumed_without_harm(trained, home):
 
 
 def test_the_doctor_says_what_protects_and_what_is_missing(tmp_path):
-    shown = ctpo("doctor", home=tmp_path)
+    shown = ctpo_process("doctor", home=tmp_path)
+    assert shown.returncode == 0, shown.stderr
     for topic in ("sandbox", "gpu", "trl", "vllm", "verl"):
         assert topic in shown.stdout
     assert "programs run isolated" in shown.stdout

@@ -14,33 +14,10 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from ctpo.tasks import Problem
 from ctpo.tir.protocols import FENCE
 from ctpo.training import tiny
 from ctpo.training.recipe import TinyModel
-
-# question, program, its output, the answer given, the right answer
-LESSONS = (
-    ("Find the gcd.", "print(6*7)", "42", "42", "42"),
-    ("Find the lcm.", "print(9-4)", "5", "5", "6"),
-    ("Find the sum.", "1/0", "ZeroDivisionError: division by zero", "7", "7"),
-)
-
-
-def problems():
-    return [
-        Problem(
-            id=f"lesson-{number}",
-            messages=(
-                {"role": "system", "content": FENCE.instructions},
-                {"role": "user", "content": question},
-            ),
-            answer=gold,
-            source="lessons",
-            split="test",
-        )
-        for number, (question, _, _, _, gold) in enumerate(LESSONS)
-    ]
+from tests.evaluation.lessons import LESSONS
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from ctpo.evaluation.answers import Answer, Question, Reply, graded
 from ctpo.evaluation.directory import EvaluationDirectory, read_answers
 from ctpo.tir.conversation import Transcript
 from ctpo.tir.trajectory import ToolResult
-from tests.evaluation.conftest import problems
+from tests.evaluation.lessons import problems
 
 
 def answer(number=0, sample=0, text=r"It is \boxed{42}", **fields):

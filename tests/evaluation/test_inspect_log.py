@@ -7,7 +7,7 @@ import pytest
 from ctpo.evaluation.answers import Question
 from ctpo.evaluation.directory import EvaluationDirectory
 from ctpo.evaluation.inspect_log import write_inspect_log
-from tests.evaluation.conftest import problems
+from tests.evaluation.lessons import problems
 from tests.evaluation.test_directory import answer
 
 

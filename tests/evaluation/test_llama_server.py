@@ -8,9 +8,10 @@ import pytest
 
 from ctpo.evaluation.directory import read_answers
 from ctpo.tir.endpoint import Endpoint, EndpointError
-from tests.evaluation.conftest import LESSONS, ServerProcess, free_port, problems
+from tests.evaluation.conftest import ServerProcess, free_port
 from tests.evaluation.gguf_file import write_gguf
-from tests.evaluation.test_server import ask, questions
+from tests.evaluation.lessons import LESSONS, problems, questions
+from tests.evaluation.test_server import ask
 
 pytestmark = pytest.mark.slow
 

@@ -10,26 +10,15 @@ import sys
 import pytest
 from transformers import AutoTokenizer
 
-from ctpo.evaluation.answers import Question
 from ctpo.evaluation.asking import BatchModel, ServerModel, answer_all
 from ctpo.evaluation.directory import EvaluationDirectory, read_answers
 from ctpo.evaluation.summary import beside
-from ctpo.tir import EpisodeSettings
 from ctpo.tir.endpoint import Endpoint, EndpointError
 from ctpo.tir.transformers_generator import TransformersGenerator
 from ctpo.training.models import load_model
 from ctpo.training.policy import EpisodePolicy
-from tests.evaluation.conftest import LESSONS, problems, transformers_serve
-
-SETTINGS = EpisodeSettings(max_response_tokens=120, max_calls=2)
-
-
-def questions(samples=1, seed=0):
-    return [
-        Question.of("lessons", problem, sample, seed)
-        for problem in problems()
-        for sample in range(samples)
-    ]
+from tests.evaluation.conftest import transformers_serve
+from tests.evaluation.lessons import LESSONS, SETTINGS, questions
 
 
 def template(model):
@@ -136,7 +125,7 @@ from ctpo.evaluation.asking import ServerModel, answer_all
 from ctpo.evaluation.directory import EvaluationDirectory
 from ctpo.sandbox import Sandbox
 from ctpo.tir.endpoint import Endpoint
-from tests.evaluation.test_server import SETTINGS, questions
+from tests.evaluation.lessons import SETTINGS, questions
 url, model, path = sys.argv[1:]
 with Sandbox(workers=2) as sandbox, EvaluationDirectory(Path(path), {"seed": 0}) as directory:
     endpoint = Endpoint(url, model, retries=2)
@@ -178,7 +167,7 @@ def test_killed_at_any_moment_no_answer_is_lost_or_given_twice(served, parrot, t
     assert seeds == {q.key: q.seed for q in questions(samples=5)}
 
 
-def test_a_server_that_dies_is_an_error_that_loses_nothing(parrot, sandbox, tmp_path):
+def test_a_server_that_dies_is_an_error_that_loses_nothing(served, parrot, sandbox, tmp_path):
     server = transformers_serve(parrot, tmp_path).start()
     asked = questions(samples=3)
 
@@ -188,21 +177,17 @@ def test_a_server_that_dies_is_an_error_that_loses_nothing(parrot, sandbox, tmp_
             if len(self.answers) == 3:
                 server.kill()
 
-    def run(kind):
-        endpoint = Endpoint(server.url, str(parrot), retries=1)
+    def run(kind, url):
+        endpoint = Endpoint(url, str(parrot), retries=1)
         model = ServerModel(endpoint, sandbox, SETTINGS, temperature=0.0, concurrency=2)
         with kind(tmp_path / "out", {}) as directory:
             answer_all(asked, model, directory)
 
     with pytest.raises(EndpointError, match="times in a row"):
-        run(Fatal)
+        run(Fatal, server.url)
     kept = list(read_answers(tmp_path / "out"))
     assert 3 <= len(kept) < 9
-    server.start()
-    try:
-        run(EvaluationDirectory)
-    finally:
-        server.kill()
+    run(EvaluationDirectory, served.url)  # another server goes on
     answers = list(read_answers(tmp_path / "out"))
     assert answers[: len(kept)] == kept
     assert sorted(a.key for a in answers) == sorted(q.key for q in asked)

@@ -8,8 +8,6 @@ from ctpo.evaluation import avg_at_k, pass_at_k
 from ctpo.evaluation.summary import (
     beside,
     check_ks,
-    compare_answers,
-    comparison_markdown,
     default_ks,
     figures,
     markdown,
@@ -65,6 +63,7 @@ def test_beside_the_figures():
     assert (one.mean_tokens, one.tokens_per_second) == (5, 10)
     assert one.distinct == 0
     assert beside(answers([[R, W, N]])).distinct == 1
+    assert beside(answers([[R], [R]])).distinct is None
 
 
 def test_k_is_checked_before_any_work():
@@ -114,15 +113,3 @@ def test_gold_answers_that_are_not_the_known_ones_are_told_beside_the_figures():
     source = {"source": "x", "revision": None, "golds": "other"}
     text = markdown(summarize(answers([[R, W]]), {"lessons": source}, [1]))
     assert "not those known of it" in text
-
-
-def test_two_evaluations_are_compared_by_benchmark():
-    first, second = answers([[R, W], [W, W]]), answers([[R, R], [W, W]])
-    found = compare_answers(first, second)
-    assert found["lessons"].difference.mean == pytest.approx(0.25)
-    text = comparison_markdown(found["lessons"], "lessons")
-    assert "25.0% → 50.0%, difference +25.0 points" in text
-    assert "| lesson-0 | 50.0% | 100.0% | +50.0% |" in text
-    assert "lesson-1" not in text
-    with pytest.raises(ValueError, match="no benchmark in common"):
-        compare_answers(first, [])

@@ -100,7 +100,7 @@ def test_pieces_are_put_together_and_the_request_says_everything(server):
     assert path == "/v1/chat/completions"
     assert body == {
         "model": "good", "messages": [{"role": "user", "content": "hello"}], "temperature": 0.5,
-        "seed": 7, "max_tokens": 100, "stream": True, "top_k": -1,
+        "top_p": 1.0, "seed": 7, "max_tokens": 100, "stream": True, "top_k": -1,
     }  # fmt: skip
     assert headers["Authorization"] == "Bearer secret"
 

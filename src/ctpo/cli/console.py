@@ -53,7 +53,6 @@ class Bars:
         self._task: TaskID | None = None
 
     def __enter__(self) -> Bars:
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,6 +60,7 @@ class Bars:
 
     def phase(self, name: str, total: int | None) -> None:
         """Show the bar of `name`; a phase taken up again goes on in its own bar."""
+        self._progress.start()  # not before: without a bar it prints an empty line
         if name.startswith("evaluation") and name in self._tasks:
             self._progress.remove_task(self._tasks.pop(name))
         if name not in self._tasks:

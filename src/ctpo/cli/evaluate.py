@@ -11,8 +11,20 @@ import typer
 
 from ctpo.cli.console import Bars, console, usable
 
+_OF_SERVERS = (
+    "api",
+    "tokenizer",
+    "concurrency",
+    "retries",
+    "timeout",
+    "request_fields",
+    "key_variable",
+)
+_OF_MODELS_HERE = ("batch_size",)
+
 
 def command(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -30,7 +42,7 @@ def command(
         str | None,
         typer.Option(
             help="Instead of benchmarks: builtin, a Parquet or JSONL file in verl's schema, or a "
-            "Hub name. [default: the run's, or builtin]"
+            "Hub name. (default: the run's, or builtin)"
         ),
     ] = None,
     revision: Annotated[
@@ -40,44 +52,43 @@ def command(
         int | None,
         typer.Option(
             min=1,
-            help="Most problems of each. [default: all of a benchmark; of other data the run's, or "
-            "128]",
+            help="Most problems of each. (default: all; of built-in ones the run's, or 128)",
         ),
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help="Answers per problem. [default: the run's, or 4]"),
+        typer.Option(min=1, help="Answers per problem. (default: the run's, or 4)"),
     ] = None,
     k: Annotated[
         str | None,
-        typer.Option(help="Of pass@k and maj@k, such as 1,8. [default: powers of two]"),
+        typer.Option(help="Of pass@k and maj@k, such as 1,8. (default: powers of two)"),
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(min=0, help="Of the sampling; 0 is greedy. [default: the run's, or 1]"),
+        typer.Option(min=0, help="Of the sampling; 0 is greedy. (default: the run's, or 1)"),
     ] = None,
     hard_fraction: Annotated[
         float | None,
         typer.Option(
-            help="Share of built-in problems with three-digit operands. [default: the run's, or 0]"
+            help="Share of built-in problems with three-digit operands. (default: the run's, or 0)"
         ),
     ] = None,
     protocol: Annotated[
         Literal["fence", "hermes", "plain"] | None,
-        typer.Option(help="How the tool is called. [default: as the run was trained, or fence]"),
+        typer.Option(help="How the tool is called. (default: as the run was trained, or fence)"),
     ] = None,
     instructions: Annotated[
         bool | None,
         typer.Option(
-            help="Whether the protocol is explained in a system message. [default: yes, but for "
-            "runs, which say it themselves, and for built-in problems put to a model loaded here]"
+            help="Whether the protocol is explained in a system message. (default: yes, but for "
+            "runs, which say it themselves, and for built-in problems put to a model loaded here)"
         ),
     ] = None,
     max_response_tokens: Annotated[
-        int | None, typer.Option(min=1, help="[default: the run's, or 2048]")
+        int | None, typer.Option(min=1, help="Of a response. (default: the run's, or 2048)")
     ] = None,
     max_calls: Annotated[
-        int | None, typer.Option(min=0, help="Programs per answer. [default: the run's, or 4]")
+        int | None, typer.Option(min=0, help="Programs per answer. (default: the run's, or 4)")
     ] = None,
     chat_template_kwargs: Annotated[
         str | None,
@@ -113,7 +124,7 @@ def command(
     ] = "OPENAI_API_KEY",
     output: Annotated[
         Path | None,
-        typer.Option(help="The evaluation's directory. [default: evals/MODEL-PROBLEMS]"),
+        typer.Option(help="The evaluation's directory. (default: evals/MODEL-PROBLEMS)"),
     ] = None,
 ) -> None:
     """Measure a model: avg@k, pass@k and maj@k with their errors, and every answer.
@@ -125,7 +136,8 @@ def command(
     from ctpo.sandbox import SandboxUnavailable
     from ctpo.tir import SandboxFailure
     from ctpo.tir.endpoint import EndpointError
-    from ctpo.training.evaluating import EvaluationRequest, Server, evaluate_request
+    from ctpo.training.evaluating import evaluate_request
+    from ctpo.training.evaluation_request import EvaluationRequest, Server
 
     names = [name.strip() for name in (benchmark or "").split(",") if name.strip()]
     place = output or Path("evals") / _place_name(model, names, data)
@@ -138,6 +150,7 @@ def command(
         SandboxUnavailable,
         ValueError,
     ):
+        _refuse_idle(context, endpoint)
         if endpoint is not None:
             server = Server(
                 endpoint,
@@ -189,14 +202,18 @@ def compare(
     """Compare two evaluations problem by problem: the difference and its interval."""
     from dataclasses import asdict
 
-    from ctpo.evaluation.directory import read_answers
-    from ctpo.evaluation.summary import compare_answers, comparison_markdown
+    from ctpo.evaluation.compared import compare_answers, comparison_markdown, differing_settings
+    from ctpo.evaluation.directory import read_answers, read_settings
 
     with usable(FileNotFoundError, ValueError):
         before, after = (
             [answer.slim() for answer in read_answers(path)] for path in (first, second)
         )
         found = compare_answers(before, after, seed=seed)
+        changes = differing_settings(read_settings(first), read_settings(second))
+    for change in changes:
+        console.print(f"- {change}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
     for name, comparison in found.items():
         console.print(
             comparison_markdown(comparison, name), markup=False, highlight=False, soft_wrap=True
@@ -212,7 +229,7 @@ def compare(
 def inspect_log(
     evaluation: Annotated[Path, typer.Argument(help="An evaluation's directory.")],
     output: Annotated[
-        Path | None, typer.Option(help="The log. [default: inspect.json in that directory]")
+        Path | None, typer.Option(help="The log. (default: inspect.json in that directory)")
     ] = None,
 ) -> None:
     """Write an evaluation as a log that Inspect AI can read and show."""
@@ -227,6 +244,15 @@ def inspect_log(
 def _place_name(model: str, benchmarks: list[str], data: str | None) -> str:
     asked = [name.partition("=")[0] for name in benchmarks] or [Path(data or "held-out").stem]
     return re.sub(r"[^\w.+-]+", "-", "-".join([model.rstrip("/"), *asked])).strip("-")
+
+
+def _refuse_idle(context: typer.Context, endpoint: str | None) -> None:
+    for name in _OF_SERVERS if endpoint is None else _OF_MODELS_HERE:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            where = "with" if endpoint is None else "without"
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} has an effect {where} --endpoint only")
 
 
 def _json(option: str, text: str | None) -> dict[str, Any] | None:

@@ -44,12 +44,12 @@ def exact(
 def measure(
     run: Annotated[Path, typer.Argument(help="A run directory with checkpoints.")],
     out: Annotated[
-        Path | None, typer.Option(help="Directory for tables and figures. [default: RUN/theory]")
+        Path | None, typer.Option(help="Directory for tables and figures. (default: RUN/theory)")
     ] = None,
     old: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Batch after which the old policy was saved. [default: a third of the run]"
+            min=1, help="Batch after which the old policy was saved. (default: a third of the run)"
         ),
     ] = None,
     after: Annotated[

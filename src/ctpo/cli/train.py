@@ -31,7 +31,7 @@ def command(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="The run directory. [default: runs/NAME-SEED-TIME]")
+        Path | None, typer.Option(help="The run directory. (default: runs/NAME-SEED-TIME)")
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run directory instead of a new run.")

@@ -168,6 +168,20 @@ class EvaluationDirectory:
         aside.replace(self.path / "answers.parquet")
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read what an evaluation was asked for.
+
+    Raises:
+        FileNotFoundError: It has no `settings.json`.
+        ValueError: That is not JSON.
+    """
+    file = path / "settings.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} is not an evaluation's directory: it has no {file.name}")
+    settings: dict[str, Any] = json.loads(file.read_text())
+    return settings
+
+
 def read_answers(path: Path) -> Iterator[Answer]:
     """Read the answers of an evaluation's directory, one at a time, in the order they came.
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ctpo.evaluation.answers import Answer
-from ctpo.evaluation.comparison import Comparison, compare
 from ctpo.evaluation.estimate import Estimate
 from ctpo.evaluation.majority import Vote
 from ctpo.evaluation.statistics import avg_at_k, maj_at_k, pass_at_k
@@ -31,7 +30,7 @@ class Beside:
         tokens_per_second: Generated tokens over the seconds the answers took; of a server, per
             stream.
         distinct: How much the samples of a problem differ, averaged: 1 if all do, 0 if they are one
-            and the same.
+            and the same; None if no problem has two.
     """
 
     truncated: float
@@ -42,7 +41,7 @@ class Beside:
     sandbox_failures: int
     mean_tokens: float
     tokens_per_second: float | None
-    distinct: float
+    distinct: float | None
 
 
 def default_ks(samples: int) -> list[int]:
@@ -89,7 +88,6 @@ def beside(answers: Sequence[Answer]) -> Beside:
     wrong = sum(call["status"] not in ("success", "sandbox-failure") for call in calls)
     seconds = sum(answer.seconds for answer in answers)
     tokens = sum(answer.tokens for answer in answers)
-    rows = _by_problem(answers).values()
     return Beside(
         truncated=sum(a.finish_reason in ("length", "context") for a in answers) / count,
         no_answer=sum(not a.extracted for a in answers) / count,
@@ -99,11 +97,13 @@ def beside(answers: Sequence[Answer]) -> Beside:
         sandbox_failures=failed,
         mean_tokens=tokens / count,
         tokens_per_second=tokens / seconds if seconds else None,
-        distinct=sum(
-            (len({str(a.turns) for a in row}) - 1) / (len(row) - 1) if len(row) > 1 else 1.0
-            for row in rows
-        )
-        / len(rows),
+        distinct=_mean_or_none(
+            [
+                (len({str(a.turns) for a in row}) - 1) / (len(row) - 1)
+                for row in _by_problem(answers).values()
+                if len(row) > 1
+            ]
+        ),
     )
 
 
@@ -152,7 +152,7 @@ def _average(benchmarks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str,
 
 def _mean_or_none(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _combined(errors: Sequence[float | None]) -> float | None:
@@ -201,7 +201,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
             f"| {one['could_not_tell']:.1%} | {one['calls_per_answer']:.2f} "
             f"| {_percent(one['failed_programs'])} | {one['sandbox_failures']} "
             f"| {one['mean_tokens']:.0f} | {_number(one['tokens_per_second'])} "
-            f"| {one['distinct']:.0%} |"
+            f"| {_percent(one['distinct'])} |"
         )
     lines += ["", *(_origin(name, one) for name, one in summary["benchmarks"].items())]
     return "\n".join(lines) + "\n"
@@ -212,56 +212,6 @@ def _origin(name: str, benchmark: Mapping[str, Any]) -> str:
     at = f", revision {revision}" if revision else ""
     warning = "; **its gold answers are not those known of it**" if golds == "other" else ""
     return f"- {name}: {benchmark['source']}{at}{warning}"
-
-
-def compare_answers(
-    first: Sequence[Answer], second: Sequence[Answer], seed: int = 0
-) -> dict[str, Comparison]:
-    """Compare two evaluations, benchmark by benchmark.
-
-    Args:
-        first: Answers of one.
-        second: Answers of the other.
-        seed: Of the bootstrap.
-
-    Raises:
-        ValueError: They have no benchmark, or in one of them no problem, in common.
-    """
-    runs = []
-    for answers in (first, second):
-        run: dict[str, dict[str, list[float | None]]] = {}
-        for a in answers:
-            run.setdefault(a.benchmark, {}).setdefault(a.problem_id, []).append(a.score)
-        runs.append(run)
-    common = [name for name in runs[0] if name in runs[1]]
-    if not common:
-        raise ValueError(
-            f"the evaluations have no benchmark in common: {', '.join(runs[0]) or 'none'} and "
-            f"{', '.join(runs[1]) or 'none'}"
-        )
-    return {name: compare(runs[0][name], runs[1][name], seed=seed) for name in common}
-
-
-def comparison_markdown(comparison: Comparison, name: str) -> str:
-    """Return a paired comparison as text: the difference, then every problem that changed."""
-    found = comparison.difference
-    lines = [
-        f"**{name}**: {comparison.first:.1%} → {comparison.second:.1%}, "
-        f"difference {100 * found.mean:+.1f} points, "
-        f"95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}; "
-        f"± {100 * found.sampling_error:.1f} over samples / ± {100 * found.clustered_error:.1f} "
-        f"clustered over {found.problems} problems. Better on {comparison.better}, worse on "
-        f"{comparison.worse}; {len(comparison.left_out)} problems in one run only.",
-        "",
-        "| problem | first | second | difference |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {pair.problem_id} | {pair.first:.1%} | {pair.second:.1%} | {pair.difference:+.1%} |"
-        for pair in comparison.pairs
-        if pair.difference
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def _by_problem(answers: Sequence[Answer]) -> dict[str, list[Answer]]:

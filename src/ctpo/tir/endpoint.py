@@ -11,6 +11,7 @@ import logging
 import random
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,6 +30,7 @@ _OVERFLOW = re.compile(
 )
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 _FEWEST_TOKENS = 16
+_QUIET = 10.0  # seconds in which the same failure is told once
 
 
 class EndpointError(RuntimeError):
@@ -81,7 +83,8 @@ class Endpoint:
         retries: How often a failed request is repeated, waiting twice as long each time: half a
             second first, a minute at most, and what the server asks for in `Retry-After`.
         timeout: Seconds without a single byte after which a request counts as failed.
-        extra: More fields for every request, such as `{"top_k": -1}`.
+        extra: More fields for every request, such as `{"top_k": -1}`. `top_p` is 1 unless it is
+            among them.
         stopped: Set it to end all requests.
     """
 
@@ -111,6 +114,8 @@ class Endpoint:
             trust_env=False if re.search(r"//(localhost|127\.)", self.url) else True,
         )
         self._random = random.Random()
+        self._lock = threading.Lock()
+        self._told = (0.0, "")
 
     def close(self) -> None:
         """Close the connections."""
@@ -163,6 +168,7 @@ class Endpoint:
             "model": self.model,
             "messages" if self.api == "chat" else "prompt": context,
             "temperature": temperature,
+            "top_p": 1.0,  # or many a server takes the 0.95 of the model's own configuration
             "seed": seed % 2**31,
             "max_tokens": max_tokens,
             "stream": True,
@@ -188,9 +194,18 @@ class Endpoint:
                 wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (failures - 1))
                 wait *= 0.75 + 0.5 * self._random.random()  # so that not all come back at once
                 wait = max(wait, getattr(error, "wait", None) or 0)
-                logger.warning("%s: %s; again in %.1f s", self.url, reason, wait)
+                self._tell(reason, wait)
                 if self.stopped.wait(wait):
                     raise Interrupted from None
+
+    def _tell(self, reason: str, wait: float) -> None:
+        """Log a failure; the same one of the other requests side by side is not told again."""
+        with self._lock:
+            now = time.monotonic()
+            if reason == self._told[1] and now < self._told[0] + _QUIET:
+                return
+            self._told = (now, reason)
+        logger.warning("%s: %s; again in %.1f s", self.url, reason, wait)
 
     def _attempt(
         self,

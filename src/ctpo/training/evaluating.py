@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,19 @@ from ctpo.evaluation.asking import BatchModel, Model, ServerModel, answer_all
 from ctpo.evaluation.directory import EvaluationDirectory
 from ctpo.evaluation.summary import check_ks, default_ks, markdown, summarize
 from ctpo.sandbox import Sandbox
-from ctpo.tasks import Problem, generate, load_benchmark, read_problems
 from ctpo.tir import EpisodeSettings
 from ctpo.tir.conversation import Template
-from ctpo.tir.endpoint import Api, Endpoint
+from ctpo.tir.endpoint import Endpoint
 from ctpo.tir.protocols import FENCE, protocol
 from ctpo.tir.transformers_generator import TransformersGenerator
+from ctpo.training.evaluation_request import (
+    EvaluationRequest,
+    Server,
+    choose,
+    find_run,
+    instructions,
+    load_problems,
+)
 from ctpo.training.libraries import quiet_libraries
 from ctpo.training.listening import Listener
 from ctpo.training.models import load_model
@@ -39,89 +46,6 @@ from ctpo.training.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
-
-# Of a model without a run.
-_USUAL: dict[str, Any] = {
-    "data": "builtin",
-    "problems": 128,
-    "samples": 4,
-    "temperature": 1.0,
-    "hard_fraction": 0.0,
-    "max_response_tokens": 2048,
-    "max_calls": 4,
-    "chat_template_kwargs": {},
-}
-
-
-@dataclass(frozen=True)
-class Server:
-    """An OpenAI-compatible server.
-
-    Attributes:
-        url: Its address.
-        api: `chat` or `completions`.
-        tokenizer: Whose chat template makes the prompts of the completions API: a directory or a
-            Hub name.
-        key_variable: Environment variable that holds the key, if the server wants one.
-        concurrency: Episodes side by side.
-        retries: How often a failed request is repeated.
-        timeout: Seconds of silence after which a request counts as failed.
-        extra: More fields for every request.
-    """
-
-    url: str
-    api: Api = "chat"
-    tokenizer: str | None = None
-    key_variable: str = "OPENAI_API_KEY"
-    concurrency: int = 16
-    retries: int = 8
-    timeout: float = 600.0
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class EvaluationRequest:
-    """What to evaluate. What is None is as in the run, or as said here where there is no run.
-
-    Attributes:
-        model: A run directory, a model directory, a Hub name, or the model's name on a server.
-        benchmarks: Names of registered benchmarks, each perhaps `name=path`.
-        data: Instead of benchmarks, `builtin`, a file in verl's schema, or a Hub name; `builtin`.
-        revision: Of the benchmarks on the Hub, instead of the pinned ones.
-        problems: Most problems to ask of each; all of a benchmark, 128 of other data.
-        samples: Answers per problem; 4.
-        ks: The k of pass@k and maj@k; powers of two up to `samples`.
-        temperature: Of the sampling, 0 for greedy; 1.
-        hard_fraction: Share of built-in problems with three-digit operands; 0.
-        protocol: How the tool is called; a run's own instructions, or `fence`.
-        instructions: Whether the protocol is explained in a system message. If None it is, except
-            for a run, whose recipe says what its model was told, and for built-in problems put to a
-            model loaded here.
-        max_response_tokens: Most tokens of a response; 2048.
-        max_calls: Most programs in a response; 4.
-        chat_template_kwargs: Given to the chat template; nothing.
-        seed: Of the sampling.
-        batch_size: Episodes side by side, of a model loaded here.
-        server: Where the model is, unless it is loaded here.
-    """
-
-    model: str
-    benchmarks: Sequence[str] = ()
-    data: str | None = None
-    revision: str | None = None
-    problems: int | None = None
-    samples: int | None = None
-    ks: Sequence[int] = ()
-    temperature: float | None = None
-    hard_fraction: float | None = None
-    protocol: str | None = None
-    instructions: bool | None = None
-    max_response_tokens: int | None = None
-    max_calls: int | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    seed: int = 0
-    batch_size: int = 64
-    server: Server | None = None
 
 
 def evaluate_request(request: EvaluationRequest, output: Path, listener: Listener) -> str:
@@ -143,13 +67,13 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
         EndpointError: The server cannot be used. What it answered before is kept.
         SandboxUnavailable: Programs cannot be isolated on this machine.
     """
-    run = None if request.server else _run(request.model)
+    run = None if request.server else find_run(request.model)
     recipe = None if run is None else run.recipe
-    chosen = _choose(request, recipe)
+    chosen = choose(request, recipe)
     ks = list(request.ks) or default_ks(chosen["samples"])
     check_ks(ks, chosen["samples"])
-    by_name, sources = _problems(request, chosen)
-    told = _instructions(request, recipe)
+    by_name, sources = load_problems(request, chosen)
+    told = instructions(request, recipe)
     questions = [
         Question.of(name, instruct(problem, told), sample, request.seed)
         for name, problems in by_name.items()
@@ -164,12 +88,15 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
         settings = replace(episode_settings(recipe), **episode)
     settings = replace(settings, protocol=protocol(request.protocol or FENCE.name))
     endpoint = None if request.server is None else _endpoint(request.model, request.server)
-    if endpoint is not None and not (output / "settings.json").is_file():
-        endpoint.models()  # whether anybody is there, before a directory is made
+    begun = (output / "settings.json").is_file()
+    if endpoint is not None and not begun:
+        _find(endpoint)  # before a directory is made
     template = None if request.server is None else _template(request.server, settings)
     with EvaluationDirectory(output, _settings(request, chosen, settings, sources, told)) as kept:
         listener.phase("evaluation", len(questions))
         if any(question.key not in kept.answers for question in questions):
+            if endpoint is not None and begun:
+                _find(endpoint)
             with _sandbox(recipe) as sandbox:
                 model: Model
                 if endpoint is None or request.server is None:
@@ -193,97 +120,6 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
         kept.write("summary.json", json.dumps(summary, indent=2) + "\n")
         kept.write("summary.md", text)
     return text
-
-
-def _choose(request: EvaluationRequest, recipe: Recipe | None) -> dict[str, Any]:
-    asked = {name: value for name, value in asdict(request).items() if value is not None}
-    chosen = _USUAL | _of_run(recipe) | {name: asked[name] for name in _USUAL if name in asked}
-    if request.benchmarks and request.data is not None:
-        raise ValueError("give either benchmarks or data, not both")
-    if request.benchmarks:
-        chosen["problems"] = request.problems
-    if chosen["temperature"] < 0:
-        raise ValueError(f"temperature is {chosen['temperature']}; it must be 0 (greedy) or more")
-    if chosen["temperature"] == 0 and request.samples is None:
-        chosen["samples"] = 1
-    if chosen["temperature"] == 0 and chosen["samples"] > 1:
-        raise ValueError(
-            f"samples is {chosen['samples']} at temperature 0; greedy answers to a problem are all "
-            "the same, so it must be 1"
-        )
-    if request.hard_fraction is not None and (request.benchmarks or chosen["data"] != "builtin"):
-        raise ValueError("hard_fraction has an effect on built-in problems only")
-    if request.revision is not None and not request.benchmarks:
-        raise ValueError("revision has an effect on benchmarks only")
-    return chosen
-
-
-def _run(model: str) -> RunDirectory | None:
-    if not (Path(model) / "recipe.toml").is_file():
-        return None
-    run = RunDirectory.open(Path(model))
-    if not run.model.is_dir():
-        raise ValueError(f"{model} holds no trained model yet; evaluate one of its checkpoints")
-    return run
-
-
-def _of_run(recipe: Recipe | None) -> dict[str, Any]:
-    """Return what the run's own recipe says of evaluation."""
-    if recipe is None:
-        return {}
-    return {
-        "data": recipe.data.held_out,
-        "problems": recipe.data.held_out_problems,
-        "samples": recipe.evaluation.samples_per_problem,
-        "temperature": recipe.evaluation.temperature,
-        "hard_fraction": recipe.data.hard_fraction,
-        "max_response_tokens": recipe.rollout.max_response_tokens,
-        "max_calls": recipe.rollout.max_calls,
-        "chat_template_kwargs": recipe.model.chat_template_kwargs,
-    }
-
-
-def _problems(
-    request: EvaluationRequest, chosen: Mapping[str, Any]
-) -> tuple[dict[str, Sequence[Problem]], dict[str, dict[str, Any]]]:
-    """Return problems by benchmark, and where each benchmark is from."""
-    if request.benchmarks:
-        loaded = [
-            load_benchmark(name, revision=request.revision, limit=chosen["problems"])
-            for name in dict.fromkeys(request.benchmarks)
-        ]
-        if len({one.name for one in loaded}) < len(loaded):
-            raise ValueError(f"a benchmark is named twice in {', '.join(request.benchmarks)}")
-        return (
-            {one.name: one.problems for one in loaded},
-            {
-                one.name: {"source": one.source, "revision": one.revision, "golds": one.golds}
-                for one in loaded
-            },
-        )
-    data = chosen["data"]
-    if data == "builtin":
-        problems = generate(
-            chosen["problems"], seed=0, hard_fraction=chosen["hard_fraction"], split="held-out"
-        )
-    else:
-        problems = read_problems(data, limit=chosen["problems"])
-    groups: dict[str, Sequence[Problem]] = {
-        "builtin" if data == "builtin" else Path(data).stem: problems
-    }
-    return groups, {name: {"source": data, "revision": None} for name in groups}
-
-
-def _instructions(request: EvaluationRequest, recipe: Recipe | None) -> str | None:
-    """Return the system message: the protocol's, or what the run's model was trained under."""
-    if request.instructions is False:
-        return None
-    if request.instructions is None and request.protocol is None:
-        if recipe is not None:
-            return recipe.data.instructions
-        if request.server is None and not request.benchmarks and request.data in (None, "builtin"):
-            return None
-    return protocol(request.protocol or FENCE.name).instructions
 
 
 def _settings(
@@ -352,6 +188,18 @@ def _endpoint(model: str, server: Server) -> Endpoint:
         timeout=server.timeout,
         extra=server.extra,
     )
+
+
+def _find(endpoint: Endpoint) -> None:
+    """See whether the server is there and has the model; not all of those that have it say so."""
+    there = endpoint.models()
+    if there and endpoint.model not in there:
+        logger.warning(
+            "%s names its models %s, not %s; some servers answer for any name",
+            endpoint.url,
+            ", ".join(there[:5]) + (" and more" if len(there) > 5 else ""),
+            endpoint.model,
+        )
 
 
 def _template(server: Server, settings: EpisodeSettings) -> Template | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from ctpo.training.recipe import Recipe
@@ -29,6 +29,7 @@ def load_model(
         ModelNotFound: There is no such model, or it has no chat template.
     """
     try:
+        AutoConfig.from_pretrained(path)  # without a network a wrong name fails soonest here
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(path)
     except OSError as error:

@@ -1,0 +1,87 @@
+"""Two evaluations beside each other: what changed in the settings, and problem by problem."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ctpo.evaluation.answers import Answer
+from ctpo.evaluation.comparison import Comparison, compare
+
+
+def compare_answers(
+    first: Sequence[Answer], second: Sequence[Answer], seed: int = 0
+) -> dict[str, Comparison]:
+    """Compare two evaluations, benchmark by benchmark.
+
+    Args:
+        first: Answers of one.
+        second: Answers of the other.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: They have no benchmark, or in one of them no problem, in common; or a problem
+            of the same name has another gold answer.
+    """
+    runs = []
+    golds: dict[tuple[str, str], str] = {}
+    for answers in (first, second):
+        run: dict[str, dict[str, list[float | None]]] = {}
+        for a in answers:
+            run.setdefault(a.benchmark, {}).setdefault(a.problem_id, []).append(a.score)
+            gold = golds.setdefault((a.benchmark, a.problem_id), a.gold)
+            if gold != a.gold:
+                raise ValueError(
+                    f"{a.benchmark}: {a.problem_id} is not the same problem in both: its answer is "
+                    f"{gold!r} in one and {a.gold!r} in the other"
+                )
+        runs.append(run)
+    common = [name for name in runs[0] if name in runs[1]]
+    if not common:
+        raise ValueError(
+            f"the evaluations have no benchmark in common: {', '.join(runs[0]) or 'none'} and "
+            f"{', '.join(runs[1]) or 'none'}"
+        )
+    return {name: compare(runs[0][name], runs[1][name], seed=seed) for name in common}
+
+
+def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Say what else changed between two evaluations, beside the model.
+
+    Args:
+        first: The `settings.json` of one.
+        second: That of the other.
+    """
+    return [
+        f"{name}: {first.get(name)!r} → {second.get(name)!r}"
+        for name in {**first, **second}
+        if first.get(name) != second.get(name)
+    ]
+
+
+def comparison_markdown(comparison: Comparison, name: str) -> str:
+    """Return a paired comparison as text: the difference, then every problem that changed."""
+    found = comparison.difference
+    lines = [
+        f"**{name}**: {comparison.first:.1%} → {comparison.second:.1%}, "
+        f"difference {100 * found.mean:+.1f} points, "
+        f"95 % interval {_points(found.low, '+')} to {_points(found.high, '+')}; "
+        f"± {_points(found.sampling_error)} over samples / ± {_points(found.clustered_error)} "
+        f"clustered over {found.problems} problems. Better on {comparison.better}, worse on "
+        f"{comparison.worse}; {len(comparison.left_out)} problems in one run only.",
+        "",
+        "| problem | first | second | difference |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {pair.problem_id} | {pair.first:.1%} | {pair.second:.1%} | {pair.difference:+.1%} |"
+        for pair in comparison.pairs
+        if pair.difference
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _points(value: float, sign: str = "") -> str:
+    """A number of percentage points, or a dash where the data do not tell."""
+    return "–" if math.isnan(value) else f"{100 * value:{sign}.1f}"
