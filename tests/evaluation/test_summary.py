@@ -109,7 +109,8 @@ def test_the_table_says_where_problems_drop_out_of_a_figure():
     assert "- lessons: x, revision 1f" in none
 
 
-def test_gold_answers_that_are_not_the_known_ones_are_told_beside_the_figures():
-    source = {"source": "x", "revision": None, "golds": "other"}
+def test_other_gold_answers_and_a_part_of_a_benchmark_are_told_beside_the_figures():
+    source = {"source": "x", "revision": None, "golds": "other", "of": 30}
     text = markdown(summarize(answers([[R, W]]), {"lessons": source}, [1]))
     assert "not those known of it" in text
+    assert "the first 1 of its 30 problems" in text

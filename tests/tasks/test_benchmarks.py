@@ -1,5 +1,6 @@
 """Benchmarks: read with their own columns, and refused where they are not what they should be."""
 
+import csv
 import dataclasses
 import hashlib
 import json
@@ -83,6 +84,17 @@ def test_golds_are_taken_out_of_what_stands_around_them(tmp_path):
     assert first("gsm8k") == "1319"
     assert first("olympiadbench") == "674"
     assert first("math500") == r"\frac{500}{18}"
+
+
+def test_gpqa_is_read_from_the_csv_file_that_the_hub_has(tmp_path):
+    path = tmp_path / "gpqa_diamond.csv"
+    rows = [row | {"Explanation": 'Two lines,\n"quoted".'} for row in _rows("gpqa")]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    same = load_benchmark(f"gpqa={_file(tmp_path, _rows('gpqa'))}")
+    assert load_benchmark(f"gpqa={path}").problems == same.problems
 
 
 def test_choices_are_shuffled_by_the_question_and_the_gold_is_the_letter(tmp_path):

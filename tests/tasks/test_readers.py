@@ -144,9 +144,9 @@ def test_a_file_that_is_not_what_its_name_says_is_refused_by_name(tmp_path):
     (tmp_path / "b.jsonl").write_text("[1, 2]\n")
     with pytest.raises(ValueError, match=r"row 1: is \[1, 2\]; it must be a JSON object"):
         read_problems(tmp_path / "b.jsonl")
-    (tmp_path / "a.csv").write_text("a,b\n")
+    (tmp_path / "a.txt").write_text("a,b\n")
     with pytest.raises(ValueError, match="must end in one of .parquet, .jsonl"):
-        read_problems(tmp_path / "a.csv")
+        read_problems(tmp_path / "a.txt")
 
 
 def test_nothing_there_is_an_error_and_not_an_empty_list(tmp_path):
@@ -194,3 +194,27 @@ def test_a_data_set_of_several_splits_needs_a_name(data_set):
     with pytest.raises(ValueError, match="has no split 'dev'; it has train, test"):
         read_problems(folder, split="dev")
     assert [(p.id, p.split) for p in read_problems(folder, split="test")] == [("made/up-0", "test")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prompt,answer\nHow many?\n", "row 1: has another number of fields than the first line"),
+        ("prompt,answer\nHow many?,1\na,b,c\n", "row 2: has another number of fields"),
+        ('prompt,answer\n"How many?,1\n', "row 1: not CSV"),
+        ("prompt,answer\n", "no problems"),
+        ("question,gold\nHow many?,1\n", "row 1: answer is None"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_read_says_where(tmp_path, text, message):
+    path = tmp_path / "some.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_problems(path)
+
+
+def test_a_csv_file_is_read_with_what_spreadsheets_write(tmp_path):
+    path = tmp_path / "some.csv"
+    path.write_bytes('\ufeffprompt,answer\r\n"How many, π?",3\r\n'.encode())
+    (found,) = read_problems(path)
+    assert (found.messages[0]["content"], found.answer) == ("How many, π?", "3")

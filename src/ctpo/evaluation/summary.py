@@ -211,7 +211,9 @@ def _origin(name: str, benchmark: Mapping[str, Any]) -> str:
     revision, golds = benchmark["revision"], benchmark.get("golds")
     at = f", revision {revision}" if revision else ""
     warning = "; **its gold answers are not those known of it**" if golds == "other" else ""
-    return f"- {name}: {benchmark['source']}{at}{warning}"
+    asked, whole = benchmark["problems"], benchmark.get("of")
+    part = f"; **the first {asked} of its {whole} problems**" if whole and asked < whole else ""
+    return f"- {name}: {benchmark['source']}{at}{part}{warning}"
 
 
 def _by_problem(answers: Sequence[Answer]) -> dict[str, list[Answer]]:

@@ -34,6 +34,7 @@ class LoadedBenchmark:
         revision: The commit that was loaded, or the file's SHA-256; None if the Hub's cache did not
             say, which is warned of.
         golds: Whether the gold answers are those known of it, see `check_golds`.
+        count: How many problems all of it has.
     """
 
     name: str
@@ -41,6 +42,7 @@ class LoadedBenchmark:
     source: str
     revision: str | None
     golds: Golds
+    count: int
 
 
 def load_benchmark(
@@ -49,8 +51,8 @@ def load_benchmark(
     """Load a registered benchmark.
 
     Args:
-        name: A name of `BENCHMARKS`, or `name=path` to read it from a Parquet or JSONL file, with
-            the columns of the Hub's data set or in verl's schema.
+        name: A name of `BENCHMARKS`, or `name=path` to read it from a Parquet, JSONL or CSV file,
+            with the columns of the Hub's data set or in verl's schema.
         revision: A commit, branch or tag instead of the pinned one.
         limit: Most problems to return, from the start. All of it is loaded and checked anyway.
 
@@ -85,7 +87,7 @@ def load_benchmark(
     mapped = ((number, _plain(benchmark, row, number, place)) for number, row in rows)
     problems = problems_from_rows(mapped, place, name)
     golds = check_golds(benchmark, problems, place)
-    return LoadedBenchmark(name, tuple(problems[:limit]), place, loaded, golds)
+    return LoadedBenchmark(name, tuple(problems[:limit]), place, loaded, golds, len(problems))
 
 
 def _hub_rows(
@@ -130,8 +132,8 @@ def _how_to_get(benchmark: Benchmark, revision: str | None = None) -> str:
     return (
         f"Where there is a network,{terms} run: hf download --repo-type dataset "
         f"{benchmark.repository} --revision {wanted} --local-dir {benchmark.name}; then pass "
-        f"--benchmark {benchmark.name}={benchmark.name}/FILE with its Parquet or JSONL file of the "
-        f"split {benchmark.split}{part}"
+        f"--benchmark {benchmark.name}={benchmark.name}/FILE with its Parquet, JSONL or CSV file "
+        f"of the split {benchmark.split}{part}"
     )
 
 

@@ -1,7 +1,8 @@
-"""Read problems from Parquet and JSONL files, and from data sets on the Hub."""
+"""Read problems from Parquet, JSONL and CSV files, and from data sets on the Hub."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from ctpo.tasks.problem import Problem, Split
 from ctpo.tasks.rows import SPLITS, Row, problem_from_row, stated_split
 
-SUFFIXES = (".parquet", ".jsonl")
+SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 
 def read_problems(
@@ -18,8 +19,8 @@ def read_problems(
     """Reads problems from a file, a directory or the Hub.
 
     Args:
-        source: A `.parquet` or `.jsonl` file, a directory that `datasets.load_dataset` understands,
-            or the name of a data set on the Hub, such as `math-ai/aime24`.
+        source: A `.parquet`, `.jsonl` or `.csv` file, a directory that `datasets.load_dataset`
+            understands, or the name of a data set on the Hub, such as `math-ai/aime24`.
         split: Which part to read. Of a directory or a Hub data set, the split of that name, needed
             where there are several. Of a file, the rows whose `extra_info.split` is this one, and
             those that state none.
@@ -54,12 +55,13 @@ def read_problems(
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Yields the rows of a `.parquet` or `.jsonl` file with their numbers, counted from 1.
+    """Yields the rows of a `.parquet`, `.jsonl` or `.csv` file with their numbers, counted from 1.
 
     Raises:
         ValueError: If the file or a line of it cannot be read.
     """
-    return _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
+    readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}
+    return readers[path.suffix](path)
 
 
 def problems_from_rows(
@@ -135,6 +137,23 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
                     f"{path}, row {number}: is {line.strip()[:100]}; it must be a JSON object"
                 )
             yield number, row
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yields rows with their numbers, counted from 1 behind the line of names; all is text."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file, strict=True)
+        number = 0
+        try:
+            for number, row in enumerate(rows, start=1):
+                if None in row or None in row.values():
+                    raise ValueError(
+                        f"{path}, row {number}: has another number of fields than the first line, "
+                        f"which names {len(rows.fieldnames or ())}"
+                    )
+                yield number, row
+        except csv.Error as error:
+            raise ValueError(f"{path}, row {number + 1}: not CSV: {error}") from error
 
 
 def _data_set_rows(name: str, split: str | None) -> tuple[Iterator[tuple[int, Row]], str]:

@@ -185,7 +185,12 @@ def load_problems(
         return (
             {one.name: one.problems for one in loaded},
             {
-                one.name: {"source": one.source, "revision": one.revision, "golds": one.golds}
+                one.name: {
+                    "source": one.source,
+                    "revision": one.revision,
+                    "golds": one.golds,
+                    "of": one.count,
+                }
                 for one in loaded
             },
         )
