@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 from ctpo.evaluation import Estimate, avg_at_k, maj_at_k, pass_at_k
+from ctpo.evaluation import majority as majority_module
 from ctpo.evaluation.majority import Vote
 
 
@@ -157,6 +158,34 @@ def test_a_tie_counts_for_its_share_and_an_ungraded_answer_does_not_vote():
     assert (one.problems, one.unknown) == (2, 1)
     # In the first, one of three choices has no r, and in two it is tied.
     assert one.mean == pytest.approx((1 / 3 + 1) / 2)
+
+
+def test_of_many_answers_choices_are_drawn_and_come_out_as_counted(monkeypatch):
+    rows = [
+        [_vote(x) for x in row] for row in ("r" * 20 + "a" * 25 + "bcdefgh--", "r" * 9 + "a" * 8)
+    ]
+    for k in (4, 12):
+        exact = maj_at_k(rows, k)
+        with monkeypatch.context() as patch:
+            patch.setattr(majority_module, "MOST_EXACT", 8)
+            drawn = maj_at_k(rows, k)
+            assert drawn == maj_at_k(rows, k)  # the seed is fixed
+        # 10,000 choices of two problems: a standard error of 0.0035.
+        assert drawn.mean == pytest.approx(exact.mean, abs=0.015)
+        assert drawn.mean != exact.mean
+        assert drawn.sampling_error == pytest.approx(exact.sampling_error, rel=0.35)
+
+
+def test_thousands_of_answers_are_no_overflow():
+    scores = [[float(i < right) for i in range(3000)] for right in (0, 1, 1500, 3000)]
+    votes = [[_vote("r" if score else "a") for score in row] for row in scores]
+    for k in (1, 700, 3000):
+        passed, voted = pass_at_k(scores, k), maj_at_k(votes, k)
+        assert 0 <= voted.mean <= passed.mean <= 1
+        assert math.isfinite(passed.sampling_error) and math.isfinite(voted.sampling_error)
+    # With one answer drawn the variance is that of a share, p (1 - p) / (n - 1).
+    variance = (1 / 3000 * 2999 / 3000 + 0.25) / 2999 / 16
+    assert pass_at_k(scores, 1).sampling_error == pytest.approx(variance**0.5)
 
 
 @pytest.mark.parametrize("k", [0, 4])

@@ -75,14 +75,15 @@ def maj_at_k(
 ) -> Estimate:
     """Estimates maj@k: the chance that the most frequent of k answers is right.
 
-    Averaged over all choices of k of a problem's answers, exactly. A tie counts for the share of
-    the tied answers that are right. Who has no answer does not vote; where nobody votes, nothing is
-    right. Of problems with fewer than k answers that could be graded none enters.
+    Averaged over all choices of k of a problem's answers, exactly up to 64 of them (`majority`). A
+    tie counts for the share of the tied answers that are right. Who has no answer does not vote;
+    where nobody votes, nothing is right. Of problems with fewer than k answers that could be graded
+    none enters.
 
     Args:
         votes: One sequence per problem; None is an answer that could not be graded.
         k: Answers drawn.
-        seed: Of both bootstraps, over problems and over the answers to one.
+        seed: Of both bootstraps, over problems and over the answers to one, and of the draws.
         resamples: Of the bootstrap over problems.
 
     Raises:
@@ -95,7 +96,7 @@ def maj_at_k(
     return _estimate(
         votes,
         graded,
-        [majority(row, k) for row in rows],
+        [majority(row, k, seed) for row in rows],
         [majority_variance(row, k, seed) for row in rows],
         seed,
         resamples,
@@ -147,9 +148,20 @@ def _any_right(n: int, c: int, k: int) -> float:
 def _pass_variance(n: int, c: int, k: int) -> float:
     if n == 1:
         return math.nan
-    p = c / n
-    chances = [math.comb(n, x) * p**x * (1 - p) ** (n - x) for x in range(n + 1)]
+    chances = _binomial(n, c / n)
     values = [_any_right(n, x, k) for x in range(n + 1)]
     mean = sum(w * v for w, v in zip(chances, values, strict=True))
     spread = sum(w * (v - mean) ** 2 for w, v in zip(chances, values, strict=True))
     return spread * n / (n - 1)
+
+
+def _binomial(n: int, p: float) -> list[float]:
+    """The chances of 0 to n successes, by logarithms: of n = 2000 the binomials are no floats."""
+    if p in (0.0, 1.0):
+        return [float(x == n * p) for x in range(n + 1)]
+    logs = [
+        math.lgamma(n + 1) - math.lgamma(x + 1) - math.lgamma(n - x + 1)
+        + x * math.log(p) + (n - x) * math.log1p(-p)
+        for x in range(n + 1)
+    ]  # fmt: skip
+    return [math.exp(log) for log in logs]
