@@ -152,15 +152,11 @@ def _same_values(box: Notation, gold: Notation, timeout: float) -> _Found:
         return "could-not-tell", "none", "nothing left to compare"
     if _SPACE.sub("", box.value) == _SPACE.sub("", gold.value):
         return "right", "text", "same text"
-    # A unit on both sides is compared afterwards; one on one side may be another than was meant.
-    factors = conversions(box.unit, gold.unit)
-    hundredfold = _hundredfold(box, gold)
     numbers = read_number(box.value), read_number(gold.value)
     if numbers[0] is not None and numbers[1] is not None:
-        one, other = numbers[0], numbers[1]
-        whole = isinstance(one, int) and isinstance(other, int)
-        path: Path = "integer" if whole else "rational"
-        return _exactly(lambda factor: one == factor * other, path, hundredfold, factors)
+        return _same_number(numbers[0], numbers[1], box, gold)
+    # A unit on both sides is compared afterwards; one on one side may be another than was meant.
+    factors, hundredfold = conversions(box.unit, gold.unit), _hundredfold(box, gold)
     lists = read_numbers(box.value), read_numbers(gold.value)
     if lists[0] is not None and lists[1] is not None:
         several, others = lists[0], lists[1]
@@ -181,6 +177,18 @@ def _same_values(box: Notation, gold: Notation, timeout: float) -> _Found:
         box.value, gold.value, timeout, hundredfold=str(hundredfold), factors=factors
     )
     return _outcome(comparison.equal), "latex", comparison.reason
+
+
+def _same_number(
+    one: Fraction | int, other: Fraction | int, box: Notation, gold: Notation
+) -> _Found:
+    whole = isinstance(one, int) and isinstance(other, int)
+    path: Path = "integer" if whole else "rational"
+    # What nearly every answer is: no unit, and many thousands of them a second.
+    if one == other or (box.percent == gold.percent and bool(box.unit) == bool(gold.unit)):
+        return _outcome(one == other), path, "exact numbers"
+    factors = conversions(box.unit, gold.unit)
+    return _exactly(lambda factor: one == factor * other, path, _hundredfold(box, gold), factors)
 
 
 def _hundredfold(box: Notation, gold: Notation) -> Fraction:
