@@ -11,5 +11,6 @@ _CONFIG = Path(__file__).parent / "config"
 
 PATHS: dict[str, Path] = {
     "policy_loss": _CONFIG / "policy_loss" / "ctpo.yaml",
+    "agent_loop": Path(__file__).parent / "agent_loop.yaml",
 }
 """The files by what they configure."""
