@@ -5,20 +5,20 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from ctpo.sandbox import Sandbox
-from ctpo.tasks import Problem, generate, read_problems
+from ctpo.tasks import Problem
 from ctpo.tir import Generator
 from ctpo.training import warm_start
 from ctpo.training.libraries import quiet_libraries
 from ctpo.training.listening import Listener, Quiet, Stopwatch
 from ctpo.training.models import frozen_in_bfloat16, load_model
-from ctpo.training.policy import episode_settings, instruct, measure, start_sandbox
+from ctpo.training.policy import episode_settings, measure, start_sandbox
+from ctpo.training.problems import problems
 from ctpo.training.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
 
@@ -82,34 +82,6 @@ def preflight(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
     if recipe.vllm is not None and importlib.util.find_spec("vllm") is None:
         raise ValueError("the recipe has a [vllm] section and vllm is not installed: ctpo[vllm]")
     return problems(recipe)
-
-
-def problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
-    """Return the problems to train on and those held out.
-
-    Raises:
-        FileNotFoundError: A file is not there.
-        ValueError: A file cannot be read, or has too few problems for one batch.
-    """
-    data = recipe.data
-
-    def read(source: str, count: int, split: Literal["train", "held-out"]) -> list[Problem]:
-        if source == "builtin":
-            # Held-out problems do not depend on the run's seed, so that runs can be compared.
-            seed = recipe.seed if split == "train" else 0
-            return generate(count, seed=seed, hard_fraction=data.hard_fraction, split=split)
-        return read_problems(source, limit=count)
-
-    train = read(data.train, data.train_problems, "train")
-    if len(train) < recipe.rollout.prompts_per_batch:
-        raise ValueError(
-            f"{data.train} has {len(train)} problems; rollout.prompts_per_batch is "
-            f"{recipe.rollout.prompts_per_batch}"
-        )
-    held_out = read(data.held_out, data.held_out_problems, "held-out")
-    return [instruct(p, data.instructions) for p in train], [
-        instruct(p, data.instructions) for p in held_out
-    ]
 
 
 def load_policy(

@@ -6,16 +6,14 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
+from ctpo.engines.batch_files import batch_file, files_after, write_positions, write_whole
 from ctpo.evaluation import Evaluation
 from ctpo.objective import PositionStatistics
 from ctpo.tir import Trajectory
@@ -24,14 +22,6 @@ from ctpo.training.loading import dump_recipe, load_recipe
 from ctpo.training.recipe import Recipe
 
 _PACKAGES = ("accelerate", "ctpo", "datasets", "numpy", "peft", "torch", "transformers", "trl")
-_BATCH_FILE = re.compile(r"batch-(\d+)\.parquet")
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file aside and move it in at once, so that a killed run leaves no half of it."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    write(unfinished)
-    unfinished.replace(path)
 
 
 class RunDirectory:
@@ -111,12 +101,10 @@ class RunDirectory:
             # A line without its end was being written when the run was killed.
             lines = [x for x in metrics.read_text().splitlines(keepends=True) if x.endswith("\n")]
             text = "".join(x for x in lines if json.loads(x)["batch"] <= batch)
-            _write_whole(metrics, lambda path: path.write_text(text))
+            write_whole(metrics, lambda path: path.write_text(text))
         for table in ("positions.parquet", "trajectories.parquet"):
-            for file in (self.path / table).iterdir():
-                match = _BATCH_FILE.fullmatch(file.name)
-                if match and int(match.group(1)) > batch:
-                    file.unlink()
+            for file in files_after(self.path / table, batch):
+                file.unlink()
 
     def add_metrics(self, metrics: dict[str, float | int | None]) -> None:
         """Append a line to `metrics.jsonl`."""
@@ -125,15 +113,12 @@ class RunDirectory:
 
     def add_positions(self, positions: PositionStatistics, batch: int) -> None:
         """Write the statistics by position of one batch."""
-        columns: dict[str, list[Any]] = dict(positions.to_columns())
-        table = pa.table({"batch": [batch] * len(columns["tokens"])} | columns)
-        path = self.path / "positions.parquet" / _batch_file(batch)
-        _write_whole(path, lambda aside: pq.write_table(table, aside))
+        write_positions(self.path / "positions.parquet", positions, batch)
 
     def add_trajectories(self, trajectories: Sequence[Trajectory], batch: int) -> None:
         """Write the trajectories of one batch."""
-        path = self.path / "trajectories.parquet" / _batch_file(batch)
-        _write_whole(path, lambda aside: write_trajectories(aside, trajectories, batch))
+        path = self.path / "trajectories.parquet" / batch_file(batch)
+        write_whole(path, lambda aside: write_trajectories(aside, trajectories, batch))
 
     def has_evaluation(self, name: str) -> bool:
         """Return whether an evaluation was written."""
@@ -156,7 +141,7 @@ class RunDirectory:
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=2) + "\n"
-        _write_whole(self.path / name, lambda path: path.write_text(text))
+        write_whole(self.path / name, lambda path: path.write_text(text))
 
 
 def environment() -> dict[str, Any]:
@@ -171,7 +156,3 @@ def environment() -> dict[str, Any]:
         "memory_gib": round(pages * page_size / 2**30, 1),
         "gpus": gpus,
     }
-
-
-def _batch_file(batch: int) -> str:
-    return f"batch-{batch:04d}.parquet"

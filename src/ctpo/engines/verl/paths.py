@@ -1,0 +1,16 @@
+"""Where the files lie that a configuration of verl's names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SEARCH_PATH = "pkg://ctpo.engines.verl.config"
+"""What `hydra.searchpath` must hold for `+policy_loss=ctpo`."""
+
+_CONFIG = Path(__file__).parent / "config"
+
+PATHS: dict[str, Path] = {
+    "policy_loss": _CONFIG / "policy_loss" / "ctpo.yaml",
+    "agent_loop": Path(__file__).parent / "agent_loop.yaml",
+}
+"""The files by what they configure."""

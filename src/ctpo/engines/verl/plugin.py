@@ -1,0 +1,14 @@
+"""The plug-in: importing this module makes verl know all that is ours.
+
+verl imports it by itself (entry point `verl.plugins`), by `VERL_USE_EXTERNAL_MODULES`, or because
+a part of its configuration names a class of ours as `_target_`.
+"""
+
+from __future__ import annotations
+
+from ctpo.engines.verl import advantages, hooks, loss  # noqa: F401 - registers the estimator
+from ctpo.engines.verl.beside_trl import hide_trl_from_verl
+
+hide_trl_from_verl()
+loss.register()
+hooks.install()

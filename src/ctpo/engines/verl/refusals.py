@@ -1,0 +1,116 @@
+"""Settings of verl that would do nothing, or harm, with a loss of ours: refused by name."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from ctpo.engines.verl.names import PRESET_OF
+from ctpo.objective import METHODS
+
+_OF_OTHER_LOSSES: dict[str, object] = {
+    "clip_ratio": 0.2,
+    "clip_ratio_low": 0.2,
+    "clip_ratio_high": 0.2,
+    "clip_ratio_c": 3.0,
+    "tau_pos": 1.0,
+    "tau_neg": 1.05,
+}
+"""Parameters of verl's own losses in the actor's section, with verl's defaults."""
+
+_INSTEAD = {
+    "clip_ratio": "eps_low and eps_high, or clip_low and clip_high",
+    "clip_ratio_low": "eps_low or clip_low",
+    "clip_ratio_high": "eps_high or clip_high",
+    "clip_ratio_c": "dual_clip",
+    "tau_pos": "parameters.tau_pos",
+    "tau_neg": "parameters.tau_neg",
+}
+
+_UNTRUNCATED: dict[str, tuple[object, ...]] = {"top_p": (1, None), "top_k": (-1, 0, None)}
+
+
+def refuse_actor_settings(actor: Any) -> None:  # noqa: ANN401 - a dataclass or a DictConfig
+    """Raise if a setting of the actor has no effect on our losses.
+
+    Args:
+        actor: verl's section `actor_rollout_ref.actor`, with a loss of ours.
+
+    Raises:
+        ValueError: Names the setting, its value and what to set instead.
+    """
+    for name, default in _OF_OTHER_LOSSES.items():
+        value = actor.get(name, default)
+        if value is not None and value != default:
+            raise ValueError(
+                f"actor_rollout_ref.actor.{name} is {value!r}: it is a parameter of verl's own "
+                f"losses and has no effect on {actor.policy_loss.loss_mode!r}. Leave it out; for "
+                f"ours set actor_rollout_ref.actor.policy_loss.{_INSTEAD[name]}"
+            )
+
+
+def refuse_rollout_correction(correction: Any) -> None:  # noqa: ANN401 - as above
+    """Raise if verl's correction of the rollouts would change the ratio itself.
+
+    Args:
+        correction: verl's section `algorithm.rollout_correction`, or None.
+
+    Raises:
+        ValueError: Names the setting, its value and what to set instead.
+    """
+    rejection = (correction and correction.get("rollout_rs")) or ""
+    by_token = [mode for mode in rejection.split(",") if mode.strip().startswith("token_")]
+    if by_token:
+        raise ValueError(
+            f"algorithm.rollout_correction.rollout_rs is {rejection!r}: rejecting single tokens "
+            "punches holes in the mask, and what stands behind a hole gets another position t and "
+            "another product rho_t than it was generated with. Reject whole responses (seq_sum_k1, "
+            "seq_mean_k1, ...), or weigh tokens with rollout_is=prefix"
+        )
+
+
+def refuse_and_warn(config: Any) -> None:  # noqa: ANN401 - a DictConfig
+    """Look at verl's whole configuration, if it asks for a loss of ours.
+
+    Args:
+        config: The root of verl's configuration.
+
+    Raises:
+        ValueError: A setting would do nothing, or change the ratio; names it, its value and what
+            would be right.
+    """
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    loss_mode = actor.policy_loss.get("loss_mode", "vanilla")
+    if loss_mode not in PRESET_OF:
+        return
+    refuse_actor_settings(actor)
+    correction = config.algorithm.get("rollout_correction")
+    refuse_rollout_correction(correction)
+    for name, allowed in _UNTRUNCATED.items():
+        value = rollout.get(name)
+        if value not in allowed:
+            raise ValueError(
+                f"actor_rollout_ref.rollout.{name} is {value!r}: truncated sampling generates from "
+                "another distribution than the log-probs are of, which a product of ratios raises "
+                f"to the power t; it must be {allowed[0]!r}"
+            )
+    if correction and correction.get("bypass_mode"):
+        if not config.trainer.get("use_v1", True):
+            raise ValueError(
+                "algorithm.rollout_correction.bypass_mode is true: the legacy trainer replaces "
+                f"the loss {loss_mode!r} by 'bypass_mode' then; set bypass_mode=false, or "
+                "trainer.use_v1=true"
+            )
+        warnings.warn(
+            "algorithm.rollout_correction.bypass_mode takes the generator's log-probs for the old "
+            "ones: whatever the generator computes differently becomes part of every ratio, and of "
+            "a product to the power t",
+            stacklevel=2,
+        )
+    wanted = METHODS[PRESET_OF[loss_mode]].reduction
+    if actor.loss_agg_mode != wanted:
+        warnings.warn(
+            f"actor_rollout_ref.actor.loss_agg_mode is {actor.loss_agg_mode!r}; the source of "
+            f"{loss_mode!r} takes {wanted!r}",
+            stacklevel=2,
+        )
