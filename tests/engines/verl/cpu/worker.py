@@ -1,4 +1,4 @@
-"""verl's own training worker inside the test's process: one rank, FSDP2, fp32."""
+"""verl's own training worker inside the test's process: FSDP2, fp32."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def training_worker(
-    model: Path, actor: dict[str, Any] | None = None, *, packed: bool = True
+    model: Path,
+    actor: dict[str, Any] | None = None,
+    *,
+    packed: bool = True,
+    rank: int = 0,
+    ranks: int = 1,
+    port: int = 0,
 ) -> Iterator[Any]:
     """Start a `TrainingWorker` whose loss is verl's `ppo_loss`; tear it down at the end.
 
@@ -26,6 +32,9 @@ def training_worker(
         model: Directory of a model and its tokenizer.
         actor: Overrides of verl's `actor_rollout_ref.actor`, as `{"policy_loss.loss_mode": ...}`.
         packed: Whether the model reads one row without padding (`use_remove_padding`).
+        rank: Of this process among `ranks`.
+        ranks: Number of processes; all start a worker.
+        port: Where the ranks meet; a free one for a single rank.
     """
     import torch
     from hydra import compose, initialize_config_module
@@ -50,10 +59,12 @@ def training_worker(
         config = compose("ppo_trainer", [f"{key}={value}" for key, value in overrides.items()])
     actor_config = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     model_config = omega_conf_to_dataclass(config.actor_rollout_ref.model)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    world = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    world = {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port or free_port()),
+    }
     with mock.patch.dict(os.environ, world):
         worker = TrainingWorker(
             TrainingWorkerConfig(
@@ -75,3 +86,11 @@ def training_worker(
             yield worker
         finally:
             torch.distributed.destroy_process_group()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
