@@ -24,6 +24,7 @@ _ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 _ADDED = (
     f"{_ACTOR}.fsdp_config.mixed_precision",
     f"{_ROLLOUT}.custom",
+    "actor_rollout_ref.model.override_config",
     "data.apply_chat_template_kwargs",
     "ray_kwargs.ray_init.runtime_env.env_vars",
 )
@@ -58,7 +59,11 @@ def compose(recipe: Recipe, decided: Mapping[str, Any]) -> DictConfig:
     assert recipe.verl is not None, "the recipe has been checked"
     _refuse_decided(recipe.verl.overrides, decided)
     try:
-        with initialize_config_module("verl.trainer.config", version_base=None):
+        with (
+            warnings.catch_warnings(),
+            initialize_config_module("verl.trainer.config", version_base=None),
+        ):
+            warnings.simplefilter("ignore")  # verl's, of engines that are not installed
             config = compose(
                 "ppo_trainer",
                 ["hydra.searchpath=[pkg://ctpo.engines.verl.config]", "+policy_loss=ctpo"]
@@ -96,15 +101,17 @@ def validate(config: DictConfig) -> None:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import omega_conf_to_dataclass, validate_config
-
-    from ctpo.engines.verl.refusals import refuse_and_warn
 
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            # That there is no critic, which the recipe has decided.
+            # That there is no critic, which the recipe has decided, and which other engines verl
+            # could have.
             warnings.simplefilter("ignore")
+            from verl.trainer.ppo.utils import need_critic, need_reference_policy
+            from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+            from ctpo.engines.verl.refusals import refuse_and_warn
+
             validate_config(config, need_reference_policy(config), need_critic(config))
             for section in _LOADED:
                 omega_conf_to_dataclass(OmegaConf.select(config, section))
