@@ -27,7 +27,9 @@ def command(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Which part; needed of a Hub name that has several. [default: train, of builtin]"),
+        typer.Option(
+            help="Which part; needed of a Hub name that has several. [default: train, of builtin]"
+        ),
     ] = None,
     problems: Annotated[
         int | None, typer.Option(min=1, help="Most problems. [default: all; 2000 built-in ones]")

@@ -145,8 +145,10 @@ class Rollout(Section):
     """How the policy calls the tool: a block of Python, a JSON call, or not at all."""
     max_calls: int = Field(2, ge=0)
     """Most programs run in one response."""
-    max_output_chars: int = Field(512, ge=2)
+    max_output_chars: int | None = Field(512, ge=2)
     """Most characters of a program's output that go back into the context."""
+    max_output_tokens: int | None = Field(None, ge=2)
+    """The same in tokens, in place of `max_output_chars`."""
     keep_every: int = Field(1, ge=0)
     """Every how many batches the trajectories are written to the run directory; 0 writes none."""
     mismatch_cap: float | None = Field(None, gt=1)
@@ -155,8 +157,20 @@ class Rollout(Section):
     mismatch_level: Literal["sequence", "prefix"] = "sequence"
     """What that weight is a product over: the response, or the tokens up to the one weighted."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_limit_of_output(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was given
+        if isinstance(values, dict) and values.get("max_output_tokens") is not None:
+            return {"max_output_chars": None} | values
+        return values
+
     @model_validator(mode="after")
     def _effective(self) -> Self:
+        if (self.max_output_chars is None) == (self.max_output_tokens is None):
+            raise ValueError(
+                f"max_output_chars is {self.max_output_chars} and max_output_tokens is "
+                f"{self.max_output_tokens}; give one of them"
+            )
         if self.protocol == "plain" and self.max_calls:
             raise ValueError(
                 f"max_calls is {self.max_calls}; the protocol plain calls no tool, so it must be 0"

@@ -46,6 +46,7 @@ def run(
         WarmStartFailed: The tiny model did not learn to use the tool.
         ModelNotFound: The recipe's model cannot be loaded.
         ValueError: A problem file cannot be read.
+        VerlFailed: verl ended before it was done; says why.
     """
     if directory.finished:
         return
@@ -56,6 +57,14 @@ def run(
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     try:
+        if recipe.engine == "verl":
+            from ctpo.training.verl_run import train_with_verl
+
+            # The sandbox is gone before verl starts its own.
+            with start_sandbox(recipe) as sandbox:
+                path = policy_path(recipe, sandbox, cache, listener, watch)
+            train_with_verl(recipe, directory, train, held_out, path, listener, watch)
+            return
         with start_sandbox(recipe) as sandbox:
             model, tokenizer = load_policy(recipe, sandbox, cache, listener, watch)
             evaluator = Evaluator(recipe, held_out, tokenizer, sandbox, directory, listener, watch)
@@ -77,27 +86,39 @@ def preflight(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
 
     Raises:
         FileNotFoundError: A file of problems is not there.
-        ValueError: It cannot be read or has too few problems, or vLLM is not installed.
+        ValueError: It cannot be read or has too few problems, vLLM or verl is not installed, or
+            the engine cannot do what the recipe asks for.
     """
-    if recipe.vllm is not None and importlib.util.find_spec("vllm") is None:
+    if recipe.engine == "verl":
+        from ctpo.training.verl_run import preflight as preflight_verl
+
+        preflight_verl(recipe)
+    elif recipe.vllm is not None and importlib.util.find_spec("vllm") is None:
         raise ValueError("the recipe has a [vllm] section and vllm is not installed: ctpo[vllm]")
     return problems(recipe)
+
+
+def policy_path(
+    recipe: Recipe, sandbox: Sandbox, cache: Path, listener: Listener, watch: Stopwatch
+) -> str:
+    """Return where the policy to train is, after warm-starting a tiny one if need be."""
+    if recipe.model.path is not None:
+        return recipe.model.path
+    assert recipe.warm_start is not None, "the recipe has been checked"
+    listener.phase("warm start", None)
+
+    def show(now: warm_start.Progress) -> None:
+        listener.progress(now.step, now.steps, loss=now.loss, accuracy=now.accuracy)
+
+    with watch.time("warm start"):
+        return str(warm_start.warm_start(recipe, sandbox, cache, show))
 
 
 def load_policy(
     recipe: Recipe, sandbox: Sandbox, cache: Path, listener: Listener, watch: Stopwatch
 ) -> tuple[PreTrainedModel, Tokenizer]:
     """Return the policy to train and its tokenizer, warm-starting a tiny one if need be."""
-    path: str | Path | None = recipe.model.path
-    if path is None:
-        assert recipe.warm_start is not None, "the recipe has been checked"
-        listener.phase("warm start", None)
-
-        def show(now: warm_start.Progress) -> None:
-            listener.progress(now.step, now.steps, loss=now.loss, accuracy=now.accuracy)
-
-        with watch.time("warm start"):
-            path = warm_start.warm_start(recipe, sandbox, cache, show)
+    path = policy_path(recipe, sandbox, cache, listener, watch)
     return load_model(path, torch.bfloat16 if frozen_in_bfloat16(recipe) else torch.float32)
 
 

@@ -1,5 +1,4 @@
-"""verl's configuration, made of a recipe: composed by Hydra, checked by verl's own loaders, written.
-"""
+"""verl's configuration, made of a recipe: composed by Hydra, checked by verl's loaders, written."""
 
 from __future__ import annotations
 
@@ -9,13 +8,12 @@ import json
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ctpo.training.recipe import Recipe
-from ctpo.training.verl_settings import VerlFiles, agent_loop
+from ctpo.training.verl_fields import FIELDS, Mapped
+from ctpo.training.verl_settings import VerlFiles
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,7 +21,12 @@ if TYPE_CHECKING:
 _ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 
 # What verl's configuration does not have until somebody sets it.
-_ADDED = (f"{_ACTOR}.fsdp_config.mixed_precision", "ray_kwargs.ray_init.runtime_env.env_vars", "data.apply_chat_template_kwargs")
+_ADDED = (
+    f"{_ACTOR}.fsdp_config.mixed_precision",
+    f"{_ROLLOUT}.custom",
+    "data.apply_chat_template_kwargs",
+    "ray_kwargs.ray_init.runtime_env.env_vars",
+)
 
 # What verl's workers load as dataclasses. The model is not among them: its files are read; nor is
 # the reward, whose class of verl 0.9.1 cannot be made.
@@ -53,6 +56,7 @@ def compose(recipe: Recipe, decided: Mapping[str, Any]) -> DictConfig:
     from omegaconf.errors import OmegaConfBaseException
 
     assert recipe.verl is not None, "the recipe has been checked"
+    _refuse_decided(recipe.verl.overrides, decided)
     try:
         with initialize_config_module("verl.trainer.config", version_base=None):
             config = compose(
@@ -65,6 +69,22 @@ def compose(recipe: Recipe, decided: Mapping[str, Any]) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"verl's configuration cannot be made: {error}") from error
     return config
+
+
+def _refuse_decided(overrides: Sequence[str], decided: Mapping[str, Any]) -> None:
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        key = key.lstrip("+~")
+        if not key or not (equals or override.startswith("~")):
+            raise ValueError(f"verl.overrides has {override!r}; it must be of the form key=value")
+        for own in decided:
+            if f"{key}.".startswith(f"{own}.") or f"{own}.".startswith(f"{key}."):
+                fields = [
+                    f"{name}" for name, fate in FIELDS.items()
+                    if isinstance(fate, Mapped) and own in fate.keys
+                ]  # fmt: skip
+                by = f"the recipe's {' and '.join(fields)}" if fields else "ctpo"
+                raise ValueError(f"verl.overrides has {override!r}, but {own} is for {by} to say")
 
 
 def validate(config: DictConfig) -> None:
@@ -94,20 +114,13 @@ def validate(config: DictConfig) -> None:
         raise ValueError(f"verl refuses its configuration: {cause}") from error
 
 
-def write(config: DictConfig, recipe: Recipe, files: VerlFiles) -> None:
-    """Write what `command` reads: verl's configuration and the agent loop's."""
-    files.folder.mkdir(parents=True, exist_ok=True)
-    files.config.write_text(as_yaml(config, files))
-    files.agent_loop.write_text(yaml.safe_dump([agent_loop(recipe)], sort_keys=False))
-
-
 def as_yaml(config: DictConfig, files: VerlFiles) -> str:
     """Return verl's configuration as the file it is started from."""
     from omegaconf import OmegaConf
 
     # Hydra writes beside the run, not into the directory it was called in.
     hydra = {"hydra": {"run": {"dir": str(files.folder)}, "output_subdir": None}}
-    return yaml.safe_dump(hydra) + OmegaConf.to_yaml(config)
+    return OmegaConf.to_yaml(hydra) + OmegaConf.to_yaml(config)
 
 
 def command(files: VerlFiles) -> list[str]:
@@ -116,13 +129,18 @@ def command(files: VerlFiles) -> list[str]:
     return [sys.executable, "-m", "verl.trainer.main_ppo", *place]
 
 
-def describe(config: DictConfig, decided: Mapping[str, Any], recipe: Recipe, files: VerlFiles) -> str:
+def environment(decided: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables that verl's driver needs; its workers get them through Ray."""
+    prefix = "ray_kwargs.ray_init.runtime_env.env_vars."
+    own = {k.removeprefix(prefix): v for k, v in decided.items() if k.startswith(prefix)}
+    return own | {"PYTHONUNBUFFERED": "1", "RAY_DEDUP_LOGS": "0"}
+
+
+def describe(config: DictConfig, decided: Mapping[str, Any], files: VerlFiles) -> str:
     """Return what a dry run prints: verl's settings by the recipe, all of them, the command."""
     changed = "".join(f"{key}={json.dumps(value)}\n" for key, value in decided.items())
-    loop = yaml.safe_dump([agent_loop(recipe)], sort_keys=False)
     return (
         f"\n# What the recipe decides of verl's settings\n{changed}"
-        f"\n# {files.agent_loop}\n{loop}"
         f"\n# {files.config}\n{as_yaml(config, files)}"
         f"\n# The command\n{shlex.join(command(files))}\n"
     )

@@ -17,12 +17,13 @@ _ROLLOUT = "actor_rollout_ref.rollout"
 _MODEL = "actor_rollout_ref.model"
 _LOSS = f"{_ACTOR}.policy_loss"
 _FSDP = f"{_ACTOR}.fsdp_config"
+_EPISODES = f"{_ROLLOUT}.custom.episodes"
 _ENVIRONMENT = "ray_kwargs.ray_init.runtime_env.env_vars"
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """The field decides these settings: of verl, or (`agent.`) of our agent loop."""
+    """The field decides these settings of verl's."""
 
     keys: tuple[str, ...]
 
@@ -148,10 +149,13 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         "rollout.max_response_tokens": _mapped(
             "data.max_response_length", f"{_ROLLOUT}.max_model_len"
         ),
-        "rollout.protocol": _mapped("agent.protocol"),
-        "rollout.max_calls": _mapped("agent.max_calls"),
-        "rollout.max_output_chars": _mapped("agent.max_output_chars"),
-        "rollout.keep_every": _mapped("trainer.rollout_data_dir"),
+        "rollout.protocol": _mapped(f"{_EPISODES}.protocol"),
+        "rollout.max_calls": _mapped(f"{_EPISODES}.max_calls"),
+        "rollout.max_output_chars": _mapped(f"{_EPISODES}.max_output_chars"),
+        "rollout.max_output_tokens": _mapped(
+            f"{_EPISODES}.max_output_tokens", f"{_EPISODES}.max_output_chars"
+        ),
+        "rollout.keep_every": Prepared("of verl's rollouts, the files that stay"),
         "rollout.mismatch_cap": _mapped(
             "algorithm.rollout_correction.rollout_is",
             "algorithm.rollout_correction.rollout_is_threshold",
@@ -191,10 +195,10 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         "optimization.adam_epsilon": _mapped(f"{_ACTOR}.optim.override_optimizer_config.eps"),
         "optimization.keep_checkpoints": _mapped("trainer.max_actor_ckpt_to_keep"),
         "optimization.checkpoint_every": _mapped("trainer.save_freq"),
-        "sandbox.timeout": _mapped("agent.sandbox.timeout"),
-        "sandbox.memory_mb": _mapped("agent.sandbox.memory_mb"),
-        "sandbox.preload": _mapped("agent.sandbox.preload"),
-        "sandbox.allow_weak": _mapped("agent.sandbox.allow_weak"),
+        "sandbox.timeout": _mapped(f"{_EPISODES}.sandbox.timeout"),
+        "sandbox.memory_mb": _mapped(f"{_EPISODES}.sandbox.memory_mb"),
+        "sandbox.preload": _mapped(f"{_EPISODES}.sandbox.preload"),
+        "sandbox.allow_weak": _mapped(f"{_EPISODES}.sandbox.allow_weak"),
         "sandbox.max_failure_share": _mapped("agent.max_failure_share"),
         "evaluation.samples_per_problem": _mapped(f"{_ROLLOUT}.val_kwargs.n"),
         "evaluation.temperature": _mapped(f"{_ROLLOUT}.val_kwargs.temperature"),
@@ -238,9 +242,7 @@ def refuse(recipe: Recipe) -> None:
     for name, fate in FIELDS.items():
         value = value_of(recipe, name)
         if isinstance(fate, Refused) and value != fate.only:
-            raise ValueError(
-                f"{name} is {value!r}; on verl it must be {fate.only!r}: {fate.why}"
-            )
+            raise ValueError(f"{name} is {value!r}; on verl it must be {fate.only!r}: {fate.why}")
     _refuse_uneven_batches(recipe)
     verl = recipe.verl
     assert verl is not None, "the engine's section is there"
@@ -248,15 +250,6 @@ def refuse(recipe: Recipe) -> None:
         raise ValueError(
             f"verl.sequence_parallel is {verl.sequence_parallel}; it needs verl.packed = true"
         )
-    for override in verl.overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        for field, fate in FIELDS.items():
-            if isinstance(fate, Mapped) and key in fate.keys:
-                raise ValueError(
-                    f"verl.overrides has {override!r}, which {field} decides; set that instead"
-                )
-        if not key or "=" not in override and not override.startswith("~"):
-            raise ValueError(f"verl.overrides has {override!r}; it must be of the form key=value")
 
 
 def _refuse_uneven_batches(recipe: Recipe) -> None:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ctpo.engines.verl.names import loss_name
+from ctpo.engines.verl.paths import PATHS
 from ctpo.training.recipe import Recipe
 from ctpo.training.verl_fields import refuse
 
 # Short for what stands before most of verl's keys.
-_ACTOR, _ROLLOUT, _MODEL = (
-    f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model")
-)
+_ACTOR, _ROLLOUT, _MODEL = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
 _LOSS = f"{_ACTOR}.policy_loss"
 _FSDP = f"{_ACTOR}.fsdp_config"
 _ENVIRONMENT = "ray_kwargs.ray_init.runtime_env.env_vars"
@@ -28,6 +27,7 @@ _REDUCTIONS = {
     "token-mean": "token-mean",
 }
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
+
 
 @dataclass(frozen=True)
 class VerlFiles:
@@ -56,13 +56,8 @@ class VerlFiles:
 
     @property
     def config(self) -> Path:
-        """verl's whole configuration."""
+        """The whole configuration of verl."""
         return self.folder / "config.yaml"
-
-    @property
-    def agent_loop(self) -> Path:
-        """The agent loop's settings."""
-        return self.folder / "agent_loop.yaml"
 
     @property
     def log(self) -> Path:
@@ -71,17 +66,24 @@ class VerlFiles:
 
     @property
     def validations(self) -> Path:
-        """verl's evaluations, one file per step."""
+        """What verl evaluated, one file per step."""
         return self.folder / "validations"
 
     @property
     def rollouts(self) -> Path:
-        """verl's rollouts, one file per step."""
+        """What verl rolled out, one file per step."""
         return self.folder / "rollouts"
 
     def metrics(self, attempt: int) -> Path:
-        """verl's metrics of one start of the run, counted from 1."""
+        """What verl logs of one start of the run, counted from 1."""
         return self.folder / f"metrics-{attempt:03d}.jsonl"
+
+    def last_checkpoint(self) -> Path | None:
+        """Return the newest whole checkpoint, `global_step_N`, or None."""
+        newest = self.run / "checkpoints" / "latest_checkpointed_iteration.txt"
+        if not newest.is_file():
+            return None
+        return newest.with_name(f"global_step_{newest.read_text().strip()}")
 
     def attempts(self) -> int:
         """Return how often the run was started."""
@@ -196,7 +198,8 @@ def settings(
         "trainer.max_actor_ckpt_to_keep": optimization.keep_checkpoints,
         "trainer.default_local_dir": str(files.run / "checkpoints"),
         "trainer.resume_mode": "auto",
-        "trainer.rollout_data_dir": str(files.rollouts) if rollout.keep_every else None,
+        # Read, and all but every `rollout.keep_every`-th removed, by `verl_results`.
+        "trainer.rollout_data_dir": str(files.rollouts),
         "trainer.validation_data_dir": str(files.validations),
         "trainer.logger": ["console", "file", *verl.loggers],
     }
@@ -211,10 +214,6 @@ def settings(
         f"{_FSDP}.optimizer_offload": verl.offload,
         f"{_ACTOR}.ulysses_sequence_parallel_size": verl.sequence_parallel,
         f"{_ROLLOUT}.agent.num_workers": verl.workers,
-        f"{_ROLLOUT}.agent.default_agent_loop": "ctpo",
-        f"{_ROLLOUT}.agent.agent_loop_config_path": str(files.agent_loop),
-        "reward.custom_reward_function.path": "pkg://ctpo.engines.verl.reward",
-        "reward.custom_reward_function.name": "compute_score",
         "reward.num_workers": verl.workers,
         f"{_ENVIRONMENT}.VERL_FILE_LOGGER_PATH": str(files.metrics(attempt)),
         f"{_ENVIRONMENT}.VERL_USE_EXTERNAL_MODULES": external_modules(),
@@ -223,6 +222,7 @@ def settings(
         machines[f"{_ENVIRONMENT}.OMP_NUM_THREADS"] = str(recipe.threads)
     groups = (
         _objective(recipe, files),
+        _episodes(recipe),
         batch_shape,
         lengths,
         model_settings,
@@ -262,20 +262,27 @@ def _objective(recipe: Recipe, files: VerlFiles) -> dict[str, Any]:
     }
 
 
-def agent_loop(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings of our agent loop, an entry of the file that verl reads them from."""
+def _episodes(recipe: Recipe) -> dict[str, Any]:
     rollout, sandbox = recipe.rollout, recipe.sandbox
     return {
-        "name": "ctpo",
-        "_target_": "ctpo.engines.verl.agent_loop.EpisodeLoop",
-        "protocol": rollout.protocol,
-        "max_calls": rollout.max_calls,
-        "max_output_chars": rollout.max_output_chars,
-        "max_failure_share": sandbox.max_failure_share,
-        "sandbox": {
-            "timeout": sandbox.timeout,
-            "memory_mb": sandbox.memory_mb,
-            "preload": list(sandbox.preload),
-            "allow_weak": sandbox.allow_weak,
+        f"{_ROLLOUT}.agent.default_agent_loop": "ctpo",
+        f"{_ROLLOUT}.agent.agent_loop_config_path": str(PATHS["agent_loop"]),
+        # Of the agent loop, which reads it there.
+        f"{_ROLLOUT}.custom": {
+            "episodes": {
+                "protocol": rollout.protocol,
+                "instructions": "",  # they are in the problems already
+                "max_calls": rollout.max_calls,
+                "max_output_tokens": rollout.max_output_tokens,
+                "max_output_chars": rollout.max_output_chars,
+                "sandbox": {
+                    "timeout": sandbox.timeout,
+                    "memory_mb": sandbox.memory_mb,
+                    "preload": list(sandbox.preload),
+                    "allow_weak": sandbox.allow_weak,
+                },
+            }
         },
+        "reward.custom_reward_function.path": "pkg://ctpo.engines.verl.reward",
+        "reward.custom_reward_function.name": "compute_score",
     }
