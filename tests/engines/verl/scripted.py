@@ -30,7 +30,7 @@ class ScriptedServer:
         self.requests.append((request_id, list(prompt_ids), dict(sampling_params)))
         if prompt_ids != self._context:  # not where it broke off, so a new turn begins
             self._turn, self._said = self._turn + 1, 0
-        left = self.turns[self._turn][self._said :][: sampling_params["max_tokens"]]
+        left = self.turns[self._turn][self._said :][: sampling_params.get("max_tokens")]
         reason = "completed"
         if self.heeds:
             stops = [

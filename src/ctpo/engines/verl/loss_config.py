@@ -7,18 +7,15 @@ plug-in in every worker.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from verl.workers.config import PolicyLossConfig
 
 from ctpo.engines.verl.names import PRESET_OF
-from ctpo.engines.verl.refusals import refuse_rollout_correction
+from ctpo.engines.verl.refusals import refuse_loss_settings, refuse_rollout_correction
 from ctpo.objective import Objective, preset
 from ctpo.objective.parameters import unknown_name
-
-_OWN = ("loss_mode", "rollout_correction")
-"""Fields of verl's class that say something about our losses, too."""
 
 
 @dataclass
@@ -56,14 +53,7 @@ class CTPOPolicyLossConfig(PolicyLossConfig):
     positions: str | None = None
 
     def __post_init__(self) -> None:
-        for own in fields(PolicyLossConfig):
-            if own.name.startswith("_") or own.name in _OWN:
-                continue
-            if getattr(self, own.name) != own.default:
-                raise ValueError(
-                    f"policy_loss.{own.name} is {getattr(self, own.name)!r}: it is a parameter of "
-                    f"one of verl's own losses and has no effect on {self.loss_mode!r}"
-                )
+        refuse_loss_settings(self)
         refuse_rollout_correction(self.rollout_correction)
         self.build_objective()
 

@@ -37,12 +37,9 @@ class _Parser(ToolParser):
         if call is None:
             return text, []
         others = {tool.function.name for tool in tools or ()} - {TOOL_NAME}
-        return text[: self.start(text, call)], [self.written(text, call, others)]
+        return text[: call.start], [self.written(text, call, others)]
 
     def find(self, text: str) -> Call | None:
-        raise NotImplementedError
-
-    def start(self, text: str, call: Call) -> int:
         raise NotImplementedError
 
     def written(self, text: str, call: Call, others: set[str]) -> FunctionCall:
@@ -60,11 +57,6 @@ class FenceParser(_Parser):
     def find(self, text: str) -> Call | None:
         """Return the first call."""
         return find_fenced_call(text)
-
-    def start(self, text: str, call: Call) -> int:
-        """Return where the call's opening fence stands."""
-        lines = text[: call.end].split("\n")
-        return len("\n".join(lines[: len(lines) - 2 - call.code.count("\n")]))
 
 
 @ToolParser.register(HERMES)
@@ -84,14 +76,10 @@ class HermesParser(_Parser):
         """Return the first call."""
         return find_json_call(text)
 
-    def start(self, text: str, call: Call) -> int:
-        """Return where the call's tag stands."""
-        return text.find(TOOL_OPEN)
-
     def written(self, text: str, call: Call, others: set[str]) -> FunctionCall:
         """Return the call as verl takes it, to another tool if that is what is called."""
         if call.problem is not None and others:
-            body = text[text.find(TOOL_OPEN) + len(TOOL_OPEN) : call.end].lstrip()
+            body = text[call.start + len(TOOL_OPEN) : call.end].lstrip()
             try:
                 value, _ = json.JSONDecoder(strict=False).raw_decode(body)
             except (ValueError, RecursionError):

@@ -1,22 +1,17 @@
 """Settings of verl that would do nothing, or harm, with a loss of ours: refused by name."""
 
+# ruff: noqa: ANN401 - sections of verl's configuration, as dataclass or as DictConfig
+
 from __future__ import annotations
 
 import warnings
+from dataclasses import fields
 from typing import Any
+
+from verl.workers.config import ActorConfig, PolicyLossConfig
 
 from ctpo.engines.verl.names import PRESET_OF
 from ctpo.objective import METHODS
-
-_OF_OTHER_LOSSES: dict[str, object] = {
-    "clip_ratio": 0.2,
-    "clip_ratio_low": 0.2,
-    "clip_ratio_high": 0.2,
-    "clip_ratio_c": 3.0,
-    "tau_pos": 1.0,
-    "tau_neg": 1.05,
-}
-"""Parameters of verl's own losses in the actor's section, with verl's defaults."""
 
 _INSTEAD = {
     "clip_ratio": "eps_low and eps_high, or clip_low and clip_high",
@@ -26,11 +21,15 @@ _INSTEAD = {
     "tau_pos": "parameters.tau_pos",
     "tau_neg": "parameters.tau_neg",
 }
+"""Parameters of verl's own losses in the actor's section, and what ours have in their place."""
+
+_OF_THE_LOSS = ("loss_mode", "rollout_correction")
+"""Fields of verl's `policy_loss` section that mean something to our losses."""
 
 _UNTRUNCATED: dict[str, tuple[object, ...]] = {"top_p": (1, None), "top_k": (-1, 0, None)}
 
 
-def refuse_actor_settings(actor: Any) -> None:  # noqa: ANN401 - a dataclass or a DictConfig
+def refuse_actor_settings(actor: Any) -> None:
     """Raise if a setting of the actor has no effect on our losses.
 
     Args:
@@ -39,17 +38,40 @@ def refuse_actor_settings(actor: Any) -> None:  # noqa: ANN401 - a dataclass or 
     Raises:
         ValueError: Names the setting, its value and what to set instead.
     """
-    for name, default in _OF_OTHER_LOSSES.items():
-        value = actor.get(name, default)
-        if value is not None and value != default:
+    for field in fields(ActorConfig):
+        if field.name not in _INSTEAD:
+            continue
+        value = actor.get(field.name, field.default)
+        if value is not None and value != field.default:
             raise ValueError(
-                f"actor_rollout_ref.actor.{name} is {value!r}: it is a parameter of verl's own "
-                f"losses and has no effect on {actor.policy_loss.loss_mode!r}. Leave it out; for "
-                f"ours set actor_rollout_ref.actor.policy_loss.{_INSTEAD[name]}"
+                f"actor_rollout_ref.actor.{field.name} is {value!r}: it is a parameter of verl's "
+                f"own losses and has no effect on {actor.policy_loss.loss_mode!r}. Leave it out; "
+                f"ours have actor_rollout_ref.actor.policy_loss.{_INSTEAD[field.name]}"
+            )
+    refuse_loss_settings(actor.policy_loss)
+
+
+def refuse_loss_settings(policy_loss: Any) -> None:
+    """Raise if a parameter of one of verl's losses is set, but the loss is ours.
+
+    Args:
+        policy_loss: verl's section `actor_rollout_ref.actor.policy_loss`.
+
+    Raises:
+        ValueError: Names the setting and its value.
+    """
+    for field in fields(PolicyLossConfig):
+        if field.name.startswith("_") or field.name in _OF_THE_LOSS:
+            continue
+        value = policy_loss.get(field.name, field.default)
+        if value != field.default:
+            raise ValueError(
+                f"policy_loss.{field.name} is {value!r}: it is a parameter of one of verl's own "
+                f"losses and has no effect on {policy_loss.loss_mode!r}; leave it out"
             )
 
 
-def refuse_rollout_correction(correction: Any) -> None:  # noqa: ANN401 - as above
+def refuse_rollout_correction(correction: Any) -> None:
     """Raise if verl's correction of the rollouts would change the ratio itself.
 
     Args:
@@ -69,7 +91,7 @@ def refuse_rollout_correction(correction: Any) -> None:  # noqa: ANN401 - as abo
         )
 
 
-def refuse_and_warn(config: Any) -> None:  # noqa: ANN401 - a DictConfig
+def refuse_and_warn(config: Any) -> None:
     """Look at verl's whole configuration, if it asks for a loss of ours.
 
     Args:
@@ -108,7 +130,7 @@ def refuse_and_warn(config: Any) -> None:  # noqa: ANN401 - a DictConfig
             stacklevel=2,
         )
     wanted = METHODS[PRESET_OF[loss_mode]].reduction
-    if actor.loss_agg_mode != wanted:
+    if actor.loss_agg_mode not in (wanted, f"{wanted}-norm"):
         warnings.warn(
             f"actor_rollout_ref.actor.loss_agg_mode is {actor.loss_agg_mode!r}; the source of "
             f"{loss_mode!r} takes {wanted!r}",

@@ -120,7 +120,9 @@ def _call(parameters: object) -> Call:
     problem, code = given.get(parsers.PROBLEM), given.get("code")
     if problem is None and not isinstance(code, str):
         problem = 'the arguments must be an object with a string "code"'
-    return Call(code if isinstance(code, str) else "", None if problem is None else str(problem), 0)
+    return Call(
+        code if isinstance(code, str) else "", None if problem is None else str(problem), 0, 0
+    )
 
 
 def _write_down(extra_fields: dict[str, Any], outcome: Outcome) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import tempfile
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ def training_worker(
     packed: bool = True,
     rank: int = 0,
     ranks: int = 1,
-    port: int = 0,
+    meeting: Path | None = None,
 ) -> Iterator[Any]:
     """Start a `TrainingWorker` whose loss is verl's `ppo_loss`; tear it down at the end.
 
@@ -34,14 +34,10 @@ def training_worker(
         packed: Whether the model reads one row without padding (`use_remove_padding`).
         rank: Of this process among `ranks`.
         ranks: Number of processes; all start a worker.
-        port: Where the ranks meet; a free one for a single rank.
+        meeting: A file in an existing directory, where the ranks meet; need not be given for one.
     """
-    import torch
     from hydra import compose, initialize_config_module
     from verl.utils.config import omega_conf_to_dataclass
-    from verl.workers.config import TrainingWorkerConfig
-    from verl.workers.engine_workers import TrainingWorker
-    from verl.workers.utils.losses import ppo_loss
 
     prefix = "actor_rollout_ref"
     overrides = {
@@ -59,13 +55,26 @@ def training_worker(
         config = compose("ppo_trainer", [f"{key}={value}" for key, value in overrides.items()])
     actor_config = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     model_config = omega_conf_to_dataclass(config.actor_rollout_ref.model)
-    world = {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port or free_port()),
-    }
-    with mock.patch.dict(os.environ, world):
+    with tempfile.TemporaryDirectory() as own:
+        world = {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(ranks),
+            "MASTER_ADDR": "",
+            "MASTER_PORT": "",
+            # A file, since a port that is free now can be taken when the group forms.
+            "DIST_INIT_METHOD": f"file://{meeting or Path(own, 'meeting')}",
+        }
+        with mock.patch.dict(os.environ, world):
+            yield from _running(actor_config, model_config)
+
+
+def _running(actor_config: Any, model_config: Any) -> Iterator[Any]:
+    import torch
+    from verl.workers.config import TrainingWorkerConfig
+    from verl.workers.engine_workers import TrainingWorker
+    from verl.workers.utils.losses import ppo_loss
+
+    try:
         worker = TrainingWorker(
             TrainingWorkerConfig(
                 model_type="language_model",
@@ -75,22 +84,13 @@ def training_worker(
                 checkpoint_config=actor_config.checkpoint,
             )
         )
-        try:
-            # What verl's `ActorRolloutRefWorker` sets.
-            engine = worker.engine_config
-            engine.use_dynamic_bsz = actor_config.use_dynamic_bsz
-            engine.max_token_len_per_gpu = actor_config.ppo_max_token_len_per_gpu
-            engine.micro_batch_size_per_gpu = actor_config.ppo_micro_batch_size_per_gpu
-            worker.reset()
-            worker.set_loss_fn(partial(ppo_loss, config=actor_config))
-            yield worker
-        finally:
-            torch.distributed.destroy_process_group()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+        # What verl's `ActorRolloutRefWorker` sets.
+        engine = worker.engine_config
+        engine.use_dynamic_bsz = actor_config.use_dynamic_bsz
+        engine.max_token_len_per_gpu = actor_config.ppo_max_token_len_per_gpu
+        engine.micro_batch_size_per_gpu = actor_config.ppo_micro_batch_size_per_gpu
+        worker.reset()
+        worker.set_loss_fn(partial(ppo_loss, config=actor_config))
+        yield worker
+    finally:
+        torch.distributed.destroy_process_group()
