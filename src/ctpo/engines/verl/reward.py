@@ -38,7 +38,7 @@ def compute_score(
     Any number of threads and processes may call this.
 
     Args:
-        data_source: Not used.
+        data_source: Name of the problem's source, handed on.
         solution_str: The whole response as text, the tool's included. Not used where the agent loop
             `ctpo` handed over the policy's own words.
         ground_truth: The right answer.
@@ -50,7 +50,8 @@ def compute_score(
     Returns:
         `score` (1, 0 or `UNGRADED`); `acc` (1, 0 or None, which verl's validation keeps out of
         `acc_success_only` and counts as 0 in `acc`); `graded` (1 or 0); `outcome` (`right`,
-        `wrong`, `could-not-tell`), its `reason`, and what stood in the box, `answer`.
+        `wrong`, `could-not-tell`), its `reason`, and what stood in the box, `answer`; and of the
+        problem its `source` and its identifier, `problem`, empty if it has none.
     """
     verdict = _verdict(solution_str, str(ground_truth), extra_info or {}, timeout)
     score = verdict.score
@@ -61,6 +62,8 @@ def compute_score(
         "outcome": verdict.outcome,
         "reason": verdict.reason,
         "answer": verdict.extracted or "",
+        "source": data_source,
+        "problem": str((extra_info or {}).get("id") or ""),
     }
 
 
