@@ -23,7 +23,7 @@ from ctpo.tasks import Problem, generate, load_benchmark, read_problems
 from ctpo.tir import EpisodeSettings
 from ctpo.tir.conversation import Template
 from ctpo.tir.endpoint import Api, Endpoint
-from ctpo.tir.protocols import FENCE, protocol
+from ctpo.tir.protocols import FENCE, ToolProtocol, protocol
 from ctpo.tir.transformers_generator import TransformersGenerator
 from ctpo.training.libraries import quiet_libraries
 from ctpo.training.listening import Listener
@@ -35,6 +35,7 @@ from ctpo.training.policy import (
     instruct,
     start_sandbox,
 )
+from ctpo.training.problems import benchmark_names
 from ctpo.training.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
 
@@ -93,7 +94,7 @@ class EvaluationRequest:
         ks: The k of pass@k and maj@k; powers of two up to `samples`.
         temperature: Of the sampling, 0 for greedy; 1.
         hard_fraction: Share of built-in problems with three-digit operands; 0.
-        protocol: How the tool is called; a run's own instructions, or `fence`.
+        protocol: How the tool is called; the run's own, or `fence`.
         instructions: Whether the protocol is explained in a system message. If None it is, except
             for a run, whose recipe says what its model was told, and for built-in problems put to a
             model loaded here.
@@ -162,7 +163,7 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
     settings = EpisodeSettings(**episode)
     if recipe is not None:
         settings = replace(episode_settings(recipe), **episode)
-    settings = replace(settings, protocol=protocol(request.protocol or FENCE.name))
+    settings = replace(settings, protocol=_protocol(request, recipe))
     endpoint = None if request.server is None else _endpoint(request.model, request.server)
     if endpoint is not None and not (output / "settings.json").is_file():
         endpoint.models()  # whether anybody is there, before a directory is made
@@ -247,13 +248,15 @@ def _problems(
     request: EvaluationRequest, chosen: Mapping[str, Any]
 ) -> tuple[dict[str, Sequence[Problem]], dict[str, dict[str, Any]]]:
     """Return problems by benchmark, and where each benchmark is from."""
-    if request.benchmarks:
+    # What a run was evaluated on may be benchmarks too.
+    names = request.benchmarks or benchmark_names(chosen["data"])
+    if names:
         loaded = [
             load_benchmark(name, revision=request.revision, limit=chosen["problems"])
-            for name in dict.fromkeys(request.benchmarks)
+            for name in dict.fromkeys(names)
         ]
         if len({one.name for one in loaded}) < len(loaded):
-            raise ValueError(f"a benchmark is named twice in {', '.join(request.benchmarks)}")
+            raise ValueError(f"a benchmark is named twice in {', '.join(names)}")
         return (
             {one.name: one.problems for one in loaded},
             {one.name: {"source": one.source, "revision": one.revision} for one in loaded},
@@ -277,10 +280,16 @@ def _instructions(request: EvaluationRequest, recipe: Recipe | None) -> str | No
         return None
     if request.instructions is None and request.protocol is None:
         if recipe is not None:
-            return recipe.data.instructions
+            return recipe.system_message
         if request.server is None and not request.benchmarks and request.data in (None, "builtin"):
             return None
-    return protocol(request.protocol or FENCE.name).instructions
+    return _protocol(request, recipe).instructions
+
+
+def _protocol(request: EvaluationRequest, recipe: Recipe | None) -> ToolProtocol:
+    """Return the protocol asked for, the run's own, or `fence`."""
+    run = FENCE.name if recipe is None else recipe.rollout.protocol
+    return protocol(request.protocol or run)
 
 
 def _settings(

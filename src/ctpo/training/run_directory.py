@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -22,6 +23,8 @@ from ctpo.training.loading import dump_recipe, load_recipe
 from ctpo.training.recipe import Recipe
 
 _PACKAGES = ("accelerate", "ctpo", "datasets", "numpy", "peft", "torch", "transformers", "trl")
+# Of other engines, named where they are installed.
+_PERHAPS = ("ray", "sglang", "verl", "vllm")
 
 
 class RunDirectory:
@@ -94,6 +97,12 @@ class RunDirectory:
         ]
         return max(found)[1] if found else None
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the whole lines of `metrics.jsonl`."""
+        file = self.path / "metrics.jsonl"
+        text = file.read_text() if file.is_file() else ""
+        return [json.loads(x) for x in text.splitlines(keepends=True) if x.endswith("\n")]
+
     def forget_after(self, batch: int) -> None:
         """Drop what a run wrote beyond `batch`, before it is resumed from there."""
         metrics = self.path / "metrics.jsonl"
@@ -125,10 +134,14 @@ class RunDirectory:
         return (self.path / "evaluations" / f"{name}.json").is_file()
 
     def add_evaluation(
-        self, name: str, batch: int, sampled: Evaluation, greedy: Evaluation
+        self, name: str, batch: int, sampled: Evaluation, greedy: Evaluation | None
     ) -> None:
         """Write one evaluation: `start`, `final` or `batch-0020`."""
-        content = {"batch": batch, "sampled": sampled.to_dict(), "greedy": greedy.to_dict()}
+        content = {
+            "batch": batch,
+            "sampled": sampled.to_dict(),
+            "greedy": None if greedy is None else greedy.to_dict(),
+        }
         self._write_json(f"evaluations/{name}.json", content)
 
     def add_timing(self, phases: dict[str, float]) -> None:
@@ -150,9 +163,13 @@ def environment() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in (*_PACKAGES, *_perhaps())},
         "system": f"{platform.system()} {platform.machine()}",
         "processors": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "memory_gib": round(pages * page_size / 2**30, 1),
         "gpus": gpus,
     }
+
+
+def _perhaps() -> list[str]:
+    return [name for name in _PERHAPS if importlib.util.find_spec(name) is not None]

@@ -17,11 +17,13 @@ from typing import Any
 import torch
 import verl
 from verl.trainer.ppo import rollout_corr_helper
+from verl.trainer.ppo.v1 import replay_buffer
 from verl.utils import config as verl_config
 from verl.utils import tensordict_utils as tu
 from verl.workers import engine_workers
 
-from ctpo.engines.verl import recording
+from ctpo.engines.verl import batches, recording
+from ctpo.engines.verl.episode_refusals import refuse_episode_settings
 from ctpo.engines.verl.loss import step_metrics
 from ctpo.engines.verl.refusals import refuse_and_warn
 
@@ -36,6 +38,13 @@ def install() -> None:
     _wrap(worker, "train_mini_batch", ["self", "data"], _recorded)
     _wrap(worker, "train_batch", ["self", "data"], _mini_batch)
     _wrap(actor, "update_weights", ["self", "global_steps", "mode"], _numbered)
+    for buffer in (replay_buffer.ReplayBuffer, replay_buffer.ReplayBufferAsync):
+        _wrap(
+            buffer,
+            "sample",
+            ["self", "global_steps", "partition_id", "batch_size"],
+            batches.watched,
+        )
     _wrap(
         verl_config, "validate_config", ["config", "use_reference_policy", "use_critic"], _validated
     )
@@ -120,6 +129,7 @@ def _validated(validate_config: Callable[..., None]) -> Callable[..., None]:
 
     def wrapper(config: Any, use_reference_policy: bool, use_critic: bool) -> None:
         refuse_and_warn(config)
+        refuse_episode_settings(config)
         validate_config(config, use_reference_policy, use_critic)
 
     return wrapper

@@ -6,9 +6,10 @@ a part of its configuration names a class of ours as `_target_`.
 
 from __future__ import annotations
 
-from ctpo.engines.verl import hooks, loss
+from ctpo.engines.verl import advantages, hooks, loss
 from ctpo.engines.verl.beside_trl import hide_trl_from_verl
 
 hide_trl_from_verl()
 loss.register()
+advantages.register()
 hooks.install()
