@@ -1,5 +1,6 @@
 """Three ways to load the plug-in, each in a process of its own, and what is said if none worked."""
 
+import importlib
 import importlib.metadata
 import os
 import subprocess
@@ -52,21 +53,22 @@ class Broken(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Broken())
 """
 ASK = "from ctpo.engines.verl import check; found = check.plugin_loaded(); print(found)"
-ASK_RAY = """
-from ctpo.engines.verl import check
+DOCTOR = """
+import sys
+from ctpo.cli import main
 if __name__ == "__main__":
-    print(*check.plugin_loaded_in_workers())
+    sys.argv = ["ctpo", "doctor", "--engine", "verl"]
+    main()
 """
 NO_PLUGINS = {"VERL_USE_EXTERNAL_PLUGINS": "none"}
 
 # Program, environment, what Python runs before.
 PROGRAMS: dict[str, tuple[str, dict[str, str], str]] = {
-    "entry point": (ASK, {}, ""),
     "external module": (JUST_VERL, NO_PLUGINS | {"VERL_USE_EXTERNAL_MODULES": PLUGIN}, ""),
     "target": (BY_TARGET, NO_PLUGINS, ""),
     "broken": (ASK, {}, BREAKS_A_MODULE),
     "verl is broken": (ASK, {"VERL_USE_EXTERNAL_MODULES": "no_such_module"}, ""),
-    "ray": (ASK_RAY, {}, ""),
+    "doctor": (DOCTOR, {"COLUMNS": "1000"}, ""),
 }
 
 
@@ -85,15 +87,19 @@ def said(tmp_path_factory):
             text=True,
             env=os.environ | {"PYTHONPATH": str(directory), "OMP_NUM_THREADS": "1"} | environment,
         )
-        return done.stdout if done.returncode == 0 else done.stderr
+        return done.stdout + done.stderr
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         return dict(zip(PROGRAMS, pool.map(run, PROGRAMS), strict=True))
 
 
-def test_verl_loads_it_by_itself_and_the_check_says_where(said):
-    assert "Found(loaded=True, words='19 losses registered (verl 0.9" in said["entry point"]
-    assert sys.executable in said["entry point"]
+def test_the_doctor_proves_it_in_a_fresh_process_and_in_a_ray_worker(said):
+    lines = [line for line in said["doctor"].splitlines() if "losses registered" in line]
+    assert ["a fresh process" in line for line in lines] == [True, False]
+    assert ["a Ray worker" in line for line in lines] == [False, True]
+    for line in lines:
+        assert "good" in line and "19 losses registered (verl 0.9" in line
+        assert sys.executable in line
 
 
 @pytest.mark.parametrize("way", ["external module", "target"])
@@ -139,11 +145,6 @@ def test_losses_that_were_replaced_are_named(monkeypatch):
     assert not found.loaded and "ctpo, pnpo were replaced" in found.words
 
 
-def test_a_ray_worker_has_loaded_it(said):
-    assert "Found(loaded=True, words=" in said["ray"]
-    assert "19 losses registered" in said["ray"]
-
-
 def test_importing_the_package_imports_neither_verl_nor_ray():
     program = (
         "import sys, ctpo, ctpo.engines.verl, ctpo.engines.verl.check, ctpo.engines.verl.paths; "
@@ -180,3 +181,15 @@ def test_loading_twice_changes_nothing():
 def test_a_package_that_is_missing_is_said(monkeypatch):
     monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: None)
     assert check.plugin_loaded().words.startswith("verl is not installed")
+
+
+def test_a_plug_in_that_fails_is_loud_where_verl_hides_it(monkeypatch, caplog):
+    from ctpo.engines.verl import hooks
+
+    def fail():
+        raise RuntimeError("verl has changed")
+
+    monkeypatch.setattr(hooks, "install", fail)
+    with pytest.raises(RuntimeError, match="verl has changed"):
+        importlib.reload(plugin)
+    assert "verl has to do without ctpo, whose plug-in fails" in caplog.text
