@@ -4,7 +4,9 @@ import pytest
 
 pytest.importorskip("verl", reason="verl has no release for this Python")
 
+import shlex
 import warnings
+from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra.errors import InstantiationException
@@ -16,7 +18,7 @@ from ctpo.engines.verl.loss import objective_of
 from ctpo.engines.verl.loss_config import CTPOPolicyLossConfig
 from ctpo.engines.verl.names import loss_name
 from ctpo.engines.verl.paths import PATHS, SEARCH_PATH
-from ctpo.objective import PRESETS, preset
+from ctpo.objective import METHODS, PRESETS, preset
 
 TARGET = "ctpo.engines.verl.loss_config.CTPOPolicyLossConfig"
 SECTION = "actor_rollout_ref.actor.policy_loss"
@@ -180,6 +182,27 @@ def test_verls_check_warns_of_another_reduction_and_of_the_generators_log_probs(
         validate()
     with pytest.warns(UserWarning, match="bypass_mode takes the generator's log-probs"):
         validate(SOURCE, LOGPROBS, "algorithm.rollout_correction.bypass_mode=true")
+
+
+def test_the_documented_lines_pass_verls_check_and_are_the_papers_loss():
+    from verl.trainer import main_ppo
+
+    page = (Path(__file__).parents[3] / "docs" / "verl.md").read_text()
+    section = page.split("## CTPO on verl in five lines", 1)[1]
+    overrides = shlex.split(section.split("```")[1])
+    assert len(overrides) == 6  # the first line has two
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*(ratio|loss_agg_mode).*")
+        config = composed(*RUNNABLE, *overrides)
+        main_ppo.validate_config(config, False, False)
+    OmegaConf.resolve(config)
+    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    assert objective_of(actor.policy_loss) == preset("ctpo")
+    assert actor.loss_agg_mode == METHODS["ctpo"].reduction
+    assert actor.policy_loss.positions == "/where/all/nodes/write/positions.parquet"
+    # And what the text says of one line alone.
+    alone = loaded(f"{SECTION}.loss_mode=ctpo").policy_loss
+    assert objective_of(alone) == preset("ctpo")
 
 
 def test_losses_of_verls_are_left_alone():
