@@ -3,23 +3,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from ctpo.objective import PRESETS
 from ctpo.training.loading import load_recipe, shipped_recipes
 from ctpo.training.trl_run import trl_config
-from ctpo.training.verl_fields import (
-    FIELDS,
-    Irrelevant,
-    Mapped,
-    Ours,
-    Refused,
-    field_names,
-    refuse,
-    table,
-)
+from ctpo.training.verl_fields import FIELDS, Mapped
 from ctpo.training.verl_settings import VerlFiles, external_modules, settings
 
 pytest.importorskip("verl", reason="verl is not installed: it has no release for this Python")
@@ -28,13 +18,8 @@ from omegaconf import OmegaConf
 from verl.utils.config import omega_conf_to_dataclass
 
 from ctpo.training import verl_config
+from tests.training.test_verl_fields import ON_VERL
 
-ON_VERL = [
-    "engine=verl",
-    "optimization.schedule=constant",
-    "optimization.warmup_fraction=0",
-    "verl.gpus_per_node=1",
-]
 # From here a change of every single field is possible.
 BASE = [
     *ON_VERL,
@@ -71,14 +56,6 @@ def flat(config):
             yield prefix.removesuffix("."), value
 
     return dict(walk(OmegaConf.to_container(config, resolve=False), ""))
-
-
-def test_every_field_has_exactly_one_fate():
-    assert list(field_names()) == sorted(field_names(), key=list(FIELDS).index)
-    assert set(field_names()) == set(FIELDS)
-    for name, fate in FIELDS.items():
-        assert isinstance(fate, Mapped | Ours | Irrelevant | Refused), name
-        assert all(vars(fate).values()) or isinstance(fate, Refused), name
 
 
 # A change of each field that decides a setting of verl's: the recipe to start from, the change.
@@ -183,42 +160,6 @@ def test_a_field_decides_the_settings_it_is_said_to_and_no_others(field, starts)
 
 
 @pytest.mark.parametrize(
-    ("change", "field"),
-    [("optimization.schedule=linear", "schedule"), ("optimization.warmup_fraction=0.1", "warmup")],
-)
-def test_what_verl_cannot_do_is_refused_by_name(change, field):
-    recipe = load_recipe("tiny", [*ON_VERL, change])
-    with pytest.raises(ValueError, match=rf"optimization.{field}\w* is .*; on verl it must be"):
-        refuse(recipe)
-
-
-def test_every_refusal_is_tried():
-    refused = {name for name, fate in FIELDS.items() if isinstance(fate, Refused)}
-    assert refused == {"optimization.schedule", "optimization.warmup_fraction"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            ["rollout.prompts_per_batch=24", "optimization.micro_batch=4"],
-            "updates_per_batch is 16; on verl it must divide rollout.prompts_per_batch, 24",
-        ),
-        (["optimization.micro_batch=8", "verl.gpus_per_node=2"], "the 4 responses of an update on"),
-        (["verl.gpus_per_node=3"], "an update takes 8 responses, which 3 GPUs cannot share"),
-        (["verl.tensor_parallel=3"], "verl.tensor_parallel is 3; it must divide the 1 GPUs"),
-        (
-            ["verl.gpus_per_node=2", "verl.sequence_parallel=2", "verl.packed=false"],
-            "sequence_parallel is 2; it needs verl.packed",
-        ),
-    ],
-)
-def test_uneven_batches_are_refused_by_name(changes, message):
-    with pytest.raises(ValueError, match=message):
-        refuse(load_recipe("tiny", [*ON_VERL, *changes]))
-
-
-@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("actor_rollout_ref.rollout.temperature=0.5", "the recipe's rollout.temperature to say"),
@@ -293,24 +234,6 @@ def test_the_papers_settings(tmp_path):
     assert load_recipe("qwen3-4b").data.held_out == "aime25,aime26,brumo25,hmmt25"
 
 
-def test_the_twins_differ_in_the_objective_and_in_nothing_else():
-    for size in ("qwen3-4b", "qwen3-14b"):
-        parent = load_recipe(size).model_dump()
-        for method, low, high in (("grpo", 0.2, 0.28), ("gspo", 3e-4, 4e-4)):
-            twin = load_recipe(f"{size}-{method}").model_dump()
-            assert {key for key in twin if twin[key] != parent[key]} == {"name", "objective"}
-            ours, theirs = twin["objective"], parent["objective"]
-            changed = {key for key in ours if ours[key] != theirs[key]}
-            assert changed == {"preset", "clip_low", "clip_high"}
-            assert (ours["preset"], ours["clip_low"], ours["clip_high"]) == (method, low, high)
-
-
-def test_the_larger_model_is_the_only_change_of_its_recipe():
-    small, large = load_recipe("qwen3-4b").model_dump(), load_recipe("qwen3-14b").model_dump()
-    assert {key for key in large if large[key] != small[key]} == {"name", "model"}
-    assert {k for k in large["model"] if large["model"][k] != small["model"][k]} == {"path"}
-
-
 def test_a_recipe_means_the_same_on_both_engines(tmp_path):
     recipe = load_recipe("qwen3-4b")
     ours = trl_config(load_recipe("qwen3-4b", ["engine=trl"]), "unused")
@@ -380,16 +303,10 @@ def test_the_agent_loop_understands_what_it_is_told(tmp_path):
 
     for changes in (ON_VERL, [*ON_VERL, "rollout.max_output_tokens=50"]):
         recipe = load_recipe("tiny", changes)
-        custom = composed(recipe, tmp_path).actor_rollout_ref.rollout.custom
-        told = LoopSettings.read(OmegaConf.to_container(custom)["episodes"])
+        custom = OmegaConf.to_object(composed(recipe, tmp_path).actor_rollout_ref.rollout.custom)
+        assert isinstance(custom, dict)
+        told = LoopSettings.read(custom["episodes"])
         episode = told.episode(recipe.rollout.max_response_tokens)
         assert episode == episode_settings(recipe)
         assert told.system_message == ""  # it is in the problems
         assert told.sandbox.timeout == recipe.sandbox.timeout
-
-
-def test_the_documentation_has_the_table():
-    page = (Path(__file__).parents[2] / "docs/verl.md").read_text()
-    begin, end = "<!-- fields -->\n", "<!-- end of fields -->"
-    assert begin in page
-    assert page.split(begin)[1].split(end)[0] == table()
