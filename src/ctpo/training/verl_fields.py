@@ -32,8 +32,8 @@ class Mapped:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """`ctpo train` does itself what the field says, before verl starts or after it has ended."""
+class Ours:
+    """`ctpo train` does itself what the field says, before verl starts or while it runs."""
 
     what: str
 
@@ -62,15 +62,15 @@ class Refused:
         return f"must be `{self.only}`: {self.why}"
 
 
-Fate = Mapped | Prepared | Irrelevant | Refused
+Fate = Mapped | Ours | Irrelevant | Refused
 
 
 def _mapped(*keys: str) -> Mapped:
     return Mapped(keys)
 
 
-_WARM_START = Prepared("the warm start, whose model is given to verl")
-_PROBLEMS = Prepared("the problems, written in verl's schema")
+_WARM_START = Ours("the warm start, whose model is given to verl")
+_PROBLEMS = Ours("the problems, written in verl's schema")
 _TRL = Irrelevant("TRL's; verl has `[verl]`")
 
 FIELDS: Mapping[str, Fate] = MappingProxyType(
@@ -80,7 +80,7 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
             "data.seed", f"{_ACTOR}.data_loader_seed", f"{_FSDP}.seed", f"{_ROLLOUT}.seed"
         ),
         "threads": _mapped(f"{_ENVIRONMENT}.OMP_NUM_THREADS"),
-        "engine": Prepared("the choice of verl"),
+        "engine": Ours("the choice of verl"),
         "model.path": _mapped(f"{_MODEL}.path"),
         **{
             f"model.tiny.{name}": _WARM_START
@@ -155,7 +155,7 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         "rollout.max_output_tokens": _mapped(
             f"{_EPISODES}.max_output_tokens", f"{_EPISODES}.max_output_chars"
         ),
-        "rollout.keep_every": Prepared("of verl's rollouts, the files that stay"),
+        "rollout.keep_every": _mapped("trainer.rollout_data_dir"),
         "rollout.mismatch_cap": _mapped(
             "algorithm.rollout_correction.rollout_is",
             "algorithm.rollout_correction.rollout_is_threshold",
@@ -172,11 +172,11 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         "verl.max_prompt_tokens": _mapped("data.max_prompt_length", f"{_ROLLOUT}.max_model_len"),
         "verl.strategy": _mapped(f"{_ACTOR}.strategy"),
         "verl.offload": _mapped(f"{_FSDP}.param_offload", f"{_FSDP}.optimizer_offload"),
-        "verl.packed": _mapped(f"{_MODEL}.use_remove_padding"),
+        "verl.packed": _mapped(f"{_MODEL}.use_remove_padding", f"{_MODEL}.override_config"),
         "verl.sequence_parallel": _mapped(f"{_ACTOR}.ulysses_sequence_parallel_size"),
         "verl.workers": _mapped(f"{_ROLLOUT}.agent.num_workers", "reward.num_workers"),
         "verl.loggers": _mapped("trainer.logger"),
-        "verl.overrides": Prepared("whatever they name"),
+        "verl.overrides": Ours("whatever they name"),
         "optimization.batches": _mapped("trainer.total_training_steps", "trainer.total_epochs"),
         "optimization.updates_per_batch": _mapped(f"{_ACTOR}.ppo_mini_batch_size"),
         "optimization.micro_batch": _mapped(
@@ -199,7 +199,7 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         "sandbox.memory_mb": _mapped(f"{_EPISODES}.sandbox.memory_mb"),
         "sandbox.preload": _mapped(f"{_EPISODES}.sandbox.preload"),
         "sandbox.allow_weak": _mapped(f"{_EPISODES}.sandbox.allow_weak"),
-        "sandbox.max_failure_share": _mapped("agent.max_failure_share"),
+        "sandbox.max_failure_share": _mapped("trainer.v1.sampler.sampler_kwargs.max_failure_share"),
         "evaluation.samples_per_problem": _mapped(f"{_ROLLOUT}.val_kwargs.n"),
         "evaluation.temperature": _mapped(f"{_ROLLOUT}.val_kwargs.temperature"),
         "evaluation.every": _mapped("trainer.test_freq"),

@@ -8,14 +8,13 @@ process having been there when it was written.
 from __future__ import annotations
 
 import json
-import statistics
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from ctpo.engines.verl.reward import UNGRADED
 from ctpo.evaluation import Evaluation, avg_at_k
 from ctpo.grading import SCORES
 from ctpo.training.recipe import Recipe
@@ -29,13 +28,12 @@ _FROM_VERL = {
     "actor/grad_norm": "grad_norm",
     "actor/lr": "learning_rate",
     "actor/entropy": "entropy",
-    "response_length/mean": "response/length_with_tools",
     "training/rollout_probs_diff_max": "sampler/probability_gap_max",
     "training/rollout_probs_diff_mean": "sampler/probability_gap_mean",
     "training/off_policy/trajectory_staleness/mean": "sampler/staleness",
 }
-# What the loss says of the ratios has our names already.
-_OURS = "actor/ctpo/"
+# What our loss, our episodes and our reward log has our names behind these.
+_OURS = ("actor/ctpo/", "ctpo/")
 
 # Phases of a run and verl's own, whose seconds they are.
 _PHASES = {
@@ -80,18 +78,15 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(text)
 
 
-def metrics_of(
-    step: int, data: Mapping[str, Any], rollouts: Sequence[Mapping[str, Any]], recipe: Recipe
-) -> dict[str, float | int | None]:
+def metrics_of(step: int, data: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     """Return one batch's metrics under our names.
 
     Args:
         step: Which batch.
         data: What verl logged of it.
-        rollouts: What it dumped of it, one row per answer; empty where that is gone.
         recipe: The run's.
     """
-    metrics: dict[str, float | int | None] = {
+    metrics: dict[str, Any] = {
         "batch": step,
         "step": step * recipe.optimization.updates_per_batch,
     }
@@ -99,30 +94,20 @@ def metrics_of(
         ours: _number(data[theirs]) for theirs, ours in _FROM_VERL.items() if theirs in data
     }
     metrics |= {
-        name.removeprefix(_OURS): _number(value)
+        name.removeprefix(prefix): _number(value)
+        for prefix in _OURS
         for name, value in data.items()
-        if name.startswith(_OURS)
+        if name.startswith(prefix)
     }
-    if not rollouts:
-        return metrics
-    groups: dict[str, list[float]] = {}
-    for row in rollouts:
-        # Which answer to which prompt, and which part of it: the prompt's number may hold anything.
-        groups.setdefault(row["uid"].rsplit("_", 2)[0], []).append(row["score"])
-    graded = {name: [s for s in scores if s != UNGRADED] for name, scores in groups.items()}
-    scores = [score for group in graded.values() for score in group]
-    alike = sum(len(set(group)) <= 1 for group in graded.values())
-    return metrics | {
-        "reward/mean": statistics.fmean(scores) if scores else None,
-        "reward/std": statistics.stdev(scores) if len(scores) > 1 else None,
-        "reward/unknown": 1 - len(scores) / len(rollouts),
-        "reward/zero_std_groups": alike / len(groups),
-    }
+    whole, tools = data.get("response_length/mean"), metrics.get("tool/tokens_per_response")
+    if whole is not None and tools is not None:
+        metrics["response/length"] = whole - tools  # the policy's own tokens, as everywhere
+    return metrics
 
 
 def _number(value: float | None) -> float | None:
     """Return the number; what JSON cannot hold is None."""
-    return None if value is None or value != value else float(value)
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def collect(recipe: Recipe, directory: RunDirectory, files: VerlFiles, *, ended: bool) -> None:
@@ -136,21 +121,19 @@ def collect(recipe: Recipe, directory: RunDirectory, files: VerlFiles, *, ended:
     """
     known = {line["batch"] for line in directory.metrics()}
     for step, data in sorted(logged(files).items()):
-        if step in known:
-            continue
-        dump = files.rollouts / f"{step}.jsonl"
-        rollouts = list(_lines(dump))
-        if len(rollouts) < recipe.responses_per_batch and not ended:
-            break  # the rest is on its way
-        directory.add_metrics(metrics_of(step, data, rollouts, recipe))
-        keep = recipe.rollout.keep_every
-        if not keep or step % keep:
-            dump.unlink(missing_ok=True)
+        if step not in known:
+            directory.add_metrics(metrics_of(step, data, recipe))
+            known.add(step)
+    keep = recipe.rollout.keep_every
+    for dump in files.rollouts.glob("*.jsonl"):
+        written = ended or int(dump.stem) < max(known, default=0)
+        if written and (not keep or int(dump.stem) % keep):
+            dump.unlink()
     expected = recipe.evaluation.samples_per_problem * _rows(files.held_out)
     for file in files.validations.glob("*.jsonl"):
         name = _evaluation_name(int(file.stem), recipe)
-        written = directory.path / "evaluations" / f"{name}.json"
-        if written.is_file() and written.stat().st_mtime >= file.stat().st_mtime:
+        made = directory.path / "evaluations" / f"{name}.json"
+        if made.is_file() and made.stat().st_mtime >= file.stat().st_mtime:
             continue
         rows = list(_lines(file))
         if rows and (len(rows) >= expected or ended):

@@ -188,10 +188,11 @@ def _follow(
     verl_results.collect(recipe, directory, files, ended=False)
     batches = directory.metrics()
     if batches:
-        clipped = sum(batches[-1].get(f"clip/{side}") or 0.0 for side in ("high", "low", "dual"))
-        reward = batches[-1].get("reward/mean")
+        last = batches[-1]
+        clipped = sum(last.get(f"clip/{side}") or 0.0 for side in ("high", "low", "dual"))
+        reward = last.get("reward/mean")
         numbers = {} if reward is None else {"reward": reward}
-        listener.progress(batches[-1]["batch"], **numbers, clipped=clipped)
+        listener.progress(last["batch"], **numbers, clipped=clipped)
 
 
 def _write_model(files: VerlFiles, directory: RunDirectory) -> None:

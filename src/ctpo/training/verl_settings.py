@@ -198,8 +198,8 @@ def settings(
         "trainer.max_actor_ckpt_to_keep": optimization.keep_checkpoints,
         "trainer.default_local_dir": str(files.run / "checkpoints"),
         "trainer.resume_mode": "auto",
-        # Read, and all but every `rollout.keep_every`-th removed, by `verl_results`.
-        "trainer.rollout_data_dir": str(files.rollouts),
+        # verl writes every step; `verl_results` keeps every `rollout.keep_every`-th.
+        "trainer.rollout_data_dir": str(files.rollouts) if rollout.keep_every else None,
         "trainer.validation_data_dir": str(files.validations),
         "trainer.logger": ["console", "file", *verl.loggers],
     }
@@ -218,6 +218,9 @@ def settings(
         f"{_ENVIRONMENT}.VERL_FILE_LOGGER_PATH": str(files.metrics(attempt)),
         f"{_ENVIRONMENT}.VERL_USE_EXTERNAL_MODULES": external_modules(),
     }
+    if not verl.packed:
+        # verl's default is flash-attention, which only packing needs.
+        machines[f"{_MODEL}.override_config"] = {"attn_implementation": "sdpa"}
     if recipe.threads is not None:
         machines[f"{_ENVIRONMENT}.OMP_NUM_THREADS"] = str(recipe.threads)
     groups = (
@@ -283,6 +286,7 @@ def _episodes(recipe: Recipe) -> dict[str, Any]:
                 },
             }
         },
+        "trainer.v1.sampler.sampler_kwargs": {"max_failure_share": sandbox.max_failure_share},
         "reward.custom_reward_function.path": "pkg://ctpo.engines.verl.reward",
         "reward.custom_reward_function.name": "compute_score",
     }

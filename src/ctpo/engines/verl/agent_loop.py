@@ -77,13 +77,16 @@ class EpisodeLoop(AgentLoopBase):
             RuntimeError: The server broke its word.
         """
         episode = OpenEpisode(*self._opened(kwargs["raw_prompt"]))
-        deterministic = self.rollout_config.get("full_determinism", False)
+        request_id = uuid4().hex
+        if self.rollout_config.get("full_determinism", False):
+            where = (priority, kwargs.get("index"), kwargs.get("session_id"))
+            request_id = "det-" + "-".join(map(str, where))
         sampler = TurnSampler(
             self.server_manager,
             episode.rules,
             self._end_ids,
             sampling_params,
-            request_id=f"det-{priority}" if deterministic else uuid4().hex,
+            request_id=request_id,
             back_end=self.rollout_config.name,
         )
         outcomes: list[Outcome] = []

@@ -26,6 +26,10 @@ def watched(sample: Callable[..., Any]) -> Callable[..., Any]:
 
     def wrapper(self: Any, global_steps: int, partition_id: str, batch_size: int) -> Any:  # noqa: ANN401
         batch, metrics = sample(self, global_steps, partition_id, batch_size)
+        if not batch.keys:
+            raise RuntimeError(
+                f"not one answer to {batch_size} problems was made; verl's log above says why"
+            )
         answers = _read(batch)
         check_sandbox(answers, (self.sampler_kwargs or {}).get(SHARE_KEY, SHARE))
         groups = [key.rsplit("_", 2)[0] for key in batch.keys]
@@ -42,8 +46,6 @@ def _read(batch: Any) -> list[Mapping[str, Any]]:  # noqa: ANN401 - a KVBatchMet
     """Return the answers' extra fields."""
     import transfer_queue
 
-    if not batch.keys:
-        return []
     data = transfer_queue.kv_batch_get(
         keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
     )

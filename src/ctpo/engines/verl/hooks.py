@@ -23,6 +23,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers import engine_workers
 
 from ctpo.engines.verl import batches, recording
+from ctpo.engines.verl.episode_refusals import refuse_episode_settings
 from ctpo.engines.verl.loss import step_metrics
 from ctpo.engines.verl.refusals import refuse_and_warn
 
@@ -128,6 +129,7 @@ def _validated(validate_config: Callable[..., None]) -> Callable[..., None]:
 
     def wrapper(config: Any, use_reference_policy: bool, use_critic: bool) -> None:
         refuse_and_warn(config)
+        refuse_episode_settings(config)
         validate_config(config, use_reference_policy, use_critic)
 
     return wrapper

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import hashlib
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 # Every program waits in the sandbox's own queue, which is fair and knows its length.
 _CALLS_AT_ONCE = 100_000
-_ATTEMPTS, _FIRST_WAIT = 5, 0.25
+# A sandbox whose process died is back in a second or two; a crowded machine gets longer.
+_PATIENCE_SECONDS, _WAIT_SECONDS = 120.0, 0.25
 
 
 class Holder:
@@ -52,15 +54,25 @@ class NodeSandbox:
     def __init__(self, settings: SandboxSettings) -> None:
         self._settings = settings
         self._handle: Any = None
+        self._healing: asyncio.Task[None] | None = None
+        self._hopeless: str | None = None
 
     async def run(self, code: str) -> Execution:
-        """Run a program. A sandbox that cannot be reached is a `sandbox-failure`."""
-        flow = ray.get_runtime_context().get_worker_id()
-        try:
-            return await self._actor().run.remote(code, flow)
-        except RayActorError as error:
-            self._forget(error)
-            return Execution.failed(_why(error), wall_seconds=0.0, queue_seconds=0.0)
+        """Run a program.
+
+        A sandbox that is lost is a `sandbox-failure`, which is returned when it is back, so that
+        trying again makes sense. So is one that cannot be started, at once and from then on.
+        """
+        if self._hopeless is None:
+            flow = ray.get_runtime_context().get_worker_id()
+            try:
+                return await self._actor().run.remote(code, flow)
+            except RayActorError as error:
+                why = _why(error)
+                await self._heal(error)
+        else:
+            why = self._hopeless
+        return Execution.failed(why, wall_seconds=0.0, queue_seconds=0.0)
 
     async def statistics(self) -> Mapping[str, Any]:
         """Return the sandbox's numbers.
@@ -68,15 +80,7 @@ class NodeSandbox:
         Raises:
             RayActorError: It cannot be reached.
         """
-        for attempt in range(_ATTEMPTS):
-            try:
-                return await self._actor().statistics.remote()
-            except RayActorError as error:
-                self._forget(error)
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                await asyncio.sleep(_FIRST_WAIT * 2**attempt)
-        raise AssertionError("unreachable")
+        return await self._actor().statistics.remote()
 
     def _actor(self) -> Any:  # noqa: ANN401 - Ray makes a handle's methods as it goes
         if self._handle is None:
@@ -97,10 +101,28 @@ class NodeSandbox:
             )
         return self._handle
 
-    def _forget(self, error: RayActorError) -> None:
-        logger.warning("the node's sandbox failed: %s", _why(error))
-        if isinstance(error, ActorDiedError):  # for good, so another one must be made
-            self._handle = None
+    async def _heal(self, error: RayActorError) -> None:
+        """Wait until the sandbox is back; all who lost it wait together."""
+        if self._healing is None or self._healing.done():
+            self._healing = asyncio.create_task(self._come_back(error))
+        await asyncio.shield(self._healing)
+
+    async def _come_back(self, error: RayActorError) -> None:
+        logger.warning("lost a node's sandbox: %s", _why(error))
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            if isinstance(error, ActorDiedError):  # for good, so another one must be made
+                if "creation task" in str(error):
+                    self._hopeless = _why(error)
+                    logger.error("no sandbox on this node: %s", self._hopeless)
+                    return
+                self._handle = None
+            await asyncio.sleep(_WAIT_SECONDS)
+            try:
+                await self.statistics()
+                return
+            except RayActorError as again:
+                error = again
 
 
 def _why(error: Exception) -> str:
