@@ -6,7 +6,13 @@ a part of its configuration names a class of ours as `_target_`.
 
 from __future__ import annotations
 
-from ctpo.engines.verl import advantages, hooks, loss
+from ctpo.engines.verl import (
+    advantages,
+    agent_loop,  # noqa: F401 - registers itself
+    hooks,
+    loss,
+    parsers,  # noqa: F401 - register themselves
+)
 from ctpo.engines.verl.beside_trl import hide_trl_from_verl
 
 hide_trl_from_verl()
