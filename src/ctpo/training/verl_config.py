@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import io
 import json
 import shlex
@@ -11,6 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ctpo.engines.verl.paths import SEARCH_PATH
 from ctpo.training.recipe import Recipe
 from ctpo.training.verl_fields import FIELDS, Mapped
 from ctpo.training.verl_settings import VerlFiles
@@ -23,8 +26,10 @@ _ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 # What verl's configuration does not have until somebody sets it.
 _ADDED = (
     f"{_ACTOR}.fsdp_config.mixed_precision",
+    f"{_ACTOR}.policy_loss.parameters",
     f"{_ROLLOUT}.custom",
     "actor_rollout_ref.model.override_config",
+    "trainer.v1.sampler.sampler_kwargs",
     "data.apply_chat_template_kwargs",
     "ray_kwargs.ray_init.runtime_env.env_vars",
 )
@@ -51,29 +56,36 @@ def compose(recipe: Recipe, decided: Mapping[str, Any]) -> DictConfig:
     Raises:
         ValueError: verl has no such setting, or an override cannot be read.
     """
-    from hydra import compose, initialize_config_module
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     assert recipe.verl is not None, "the recipe has been checked"
     _refuse_decided(recipe.verl.overrides, decided)
+    config = copy.deepcopy(_ppo_trainer(tuple(recipe.verl.overrides)))
+    try:
+        for key, value in decided.items():
+            OmegaConf.update(config, key, value, force_add=key.startswith(_ADDED))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"verl's configuration cannot be made: {error}") from error
+    return config
+
+
+@functools.cache
+def _ppo_trainer(overrides: tuple[str, ...]) -> DictConfig:
+    """Return verl's configuration with our section for the loss; it is looked at more than once."""
+    from hydra import compose, initialize_config_module
+    from hydra.errors import HydraException
+
+    own = [f"hydra.searchpath=[{SEARCH_PATH}]", "+policy_loss=ctpo"]
     try:
         with (
             warnings.catch_warnings(),
             initialize_config_module("verl.trainer.config", version_base=None),
         ):
             warnings.simplefilter("ignore")  # verl's, of engines that are not installed
-            config = compose(
-                "ppo_trainer",
-                ["hydra.searchpath=[pkg://ctpo.engines.verl.config]", "+policy_loss=ctpo"]
-                + list(recipe.verl.overrides),
-            )
-        for key, value in decided.items():
-            OmegaConf.update(config, key, value, force_add=key.startswith(_ADDED))
-    except (HydraException, OmegaConfBaseException) as error:
+            return compose("ppo_trainer", [*own, *overrides])
+    except HydraException as error:
         raise ValueError(f"verl's configuration cannot be made: {error}") from error
-    return config
 
 
 def _refuse_decided(overrides: Sequence[str], decided: Mapping[str, Any]) -> None:

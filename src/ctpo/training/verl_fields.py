@@ -172,9 +172,7 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         "verl.max_prompt_tokens": _mapped("data.max_prompt_length", f"{_ROLLOUT}.max_model_len"),
         "verl.strategy": _mapped(f"{_ACTOR}.strategy"),
         "verl.offload": _mapped(f"{_FSDP}.param_offload", f"{_FSDP}.optimizer_offload"),
-        "verl.packed": _mapped(
-            f"{_MODEL}.use_remove_padding", f"{_MODEL}.override_config.attn_implementation"
-        ),
+        "verl.packed": _mapped(f"{_MODEL}.use_remove_padding", f"{_MODEL}.override_config"),
         "verl.sequence_parallel": _mapped(f"{_ACTOR}.ulysses_sequence_parallel_size"),
         "verl.workers": _mapped(f"{_ROLLOUT}.agent.num_workers", "reward.num_workers"),
         "verl.loggers": _mapped("trainer.logger"),
@@ -201,7 +199,7 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         "sandbox.memory_mb": _mapped(f"{_EPISODES}.sandbox.memory_mb"),
         "sandbox.preload": _mapped(f"{_EPISODES}.sandbox.preload"),
         "sandbox.allow_weak": _mapped(f"{_EPISODES}.sandbox.allow_weak"),
-        "sandbox.max_failure_share": Ours("the end of the run after a batch with more"),
+        "sandbox.max_failure_share": _mapped("trainer.v1.sampler.sampler_kwargs.max_failure_share"),
         "evaluation.samples_per_problem": _mapped(f"{_ROLLOUT}.val_kwargs.n"),
         "evaluation.temperature": _mapped(f"{_ROLLOUT}.val_kwargs.temperature"),
         "evaluation.every": _mapped("trainer.test_freq"),

@@ -7,15 +7,14 @@ import importlib.util
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers import AutoTokenizer
 
 from ctpo.engines.verl import check
 from ctpo.tasks import Problem, write_verl_parquet
-from ctpo.tir.episode import check_failures
 from ctpo.training import verl_config, verl_results
 from ctpo.training.child import reason, run_child
 from ctpo.training.listening import Listener, Stopwatch
@@ -102,7 +101,6 @@ def train_with_verl(
         watch: Counts the time.
 
     Raises:
-        SandboxFailure: Too many programs of a batch failed by the sandbox's own fault.
         VerlFailed: verl's process ended with an error; says its reason and where its log is.
         ValueError: A prompt is too long, or verl refuses its configuration.
     """
@@ -195,15 +193,6 @@ def _follow(
         reward = last.get("reward/mean")
         numbers = {} if reward is None else {"reward": reward}
         listener.progress(last["batch"], **numbers, clipped=clipped)
-        _check_sandbox(recipe, last)
-
-
-def _check_sandbox(recipe: Recipe, metrics: Mapping[str, Any]) -> None:
-    """Raise if the sandbox failed too many programs of a batch, as `run_episodes` does."""
-    programs = (metrics.get("tool/calls_per_response") or 0.0) * recipe.responses_per_batch
-    failed = round(programs * (metrics.get("tool/failure_rate") or 0.0))
-    why = f"see verl's log, batch {metrics['batch']}"
-    check_failures([why] * failed, round(programs), recipe.sandbox.max_failure_share)
 
 
 def _write_model(files: VerlFiles, directory: RunDirectory) -> None:

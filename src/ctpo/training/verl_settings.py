@@ -286,6 +286,7 @@ def _episodes(recipe: Recipe) -> dict[str, Any]:
                 },
             }
         },
+        "trainer.v1.sampler.sampler_kwargs": {"max_failure_share": sandbox.max_failure_share},
         "reward.custom_reward_function.path": "pkg://ctpo.engines.verl.reward",
         "reward.custom_reward_function.name": "compute_score",
     }

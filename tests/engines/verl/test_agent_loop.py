@@ -8,7 +8,10 @@ pytest.importorskip("verl", reason="verl is not installed (it has no release for
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
 
-from ctpo.engines.verl import agent_loop
+from ctpo.engines.verl import (
+    agent_loop,
+    plugin,  # noqa: F401 - as verl loads it
+)
 from ctpo.engines.verl.loop_settings import LoopSettings
 from ctpo.engines.verl.paths import PATHS
 from ctpo.engines.verl.turns import ids_with, stop_hint

@@ -12,8 +12,8 @@ from verl.experimental.agent_loop.agent_loop import (
     AgentLoopBase,
     AgentLoopMetrics,
     AgentLoopOutput,
-    register,
 )
+from verl.experimental.agent_loop.agent_loop import register as register_agent_loop
 
 from ctpo.engines.verl.episode_record import RECORD, episode_record
 from ctpo.engines.verl.loop_settings import KEY, LoopSettings
@@ -25,7 +25,6 @@ from ctpo.tir.steps import EpisodeRules, OpenEpisode
 LOOP = "ctpo"
 
 
-@register(LOOP)
 class EpisodeLoop(AgentLoopBase):
     """Runs one episode on verl's generation servers and the node's sandbox.
 
@@ -168,3 +167,8 @@ class EpisodeLoop(AgentLoopBase):
 def _plain(value: Any) -> Any:  # noqa: ANN401
     """Return what a configuration holds, as plain Python."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def register() -> None:
+    """Register the loop with verl. Doing so again changes nothing."""
+    register_agent_loop(LOOP)(EpisodeLoop)
