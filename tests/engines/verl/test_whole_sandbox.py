@@ -14,7 +14,7 @@ pytestmark = [
     ),
 ]
 
-CHANGES = {
+CHANGES: dict[str, dict[str, object]] = {
     "data": {"train_problems": 16, "held_out_problems": 8},
     "rollout": {
         "prompts_per_batch": 8,
