@@ -1,5 +1,7 @@
 """verl's own training worker (FSDP2, `ppo_loss`) with our losses, against plain autograd."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -74,7 +76,7 @@ def test_a_hole_that_is_filled_would_show(worker, model, rows):
 
 
 # Name in verl, verl's settings; name of ours, the same of ours.
-SHARED = {
+SHARED: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "vanilla": (
         {"clip_ratio_low": 0.02, "clip_ratio_high": 0.03, "clip_ratio_c": 1.05},
         "dapo",

@@ -6,13 +6,12 @@ plug-in in every worker.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from verl.workers.config import PolicyLossConfig
 
-from ctpo.engines.verl.names import PRESET_OF
+from ctpo.engines.verl.names import PRESET_OF, VERLS_OWN, loss_name
 from ctpo.engines.verl.refusals import refuse_loss_settings, refuse_rollout_correction
 from ctpo.objective import Objective, preset
 from ctpo.objective.parameters import unknown_name
@@ -63,6 +62,11 @@ class CTPOPolicyLossConfig(PolicyLossConfig):
         Raises:
             ValueError: As for the class.
         """
+        if self.loss_mode in VERLS_OWN:
+            raise ValueError(
+                f"policy_loss.loss_mode {self.loss_mode!r} is verl's own loss, which does not take "
+                f"this section; ours is {loss_name(self.loss_mode)!r}"
+            )
         if self.loss_mode not in PRESET_OF:
             raise unknown_name("policy_loss.loss_mode", self.loss_mode, PRESET_OF)
         names = ("eps_low", "eps_high", "power", "clip_low", "clip_high", "dual_clip")
@@ -86,10 +90,10 @@ def _value(name: str, value: Any) -> Any:  # noqa: ANN401 - as YAML has it
         return None
     if name == "gradient":
         return value
-    number = float(value)
-    if math.isnan(number):
-        raise ValueError(f"policy_loss.{name} is {value!r}; it must be a number")
-    return number
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"policy_loss.{name} is {value!r}; it must be a number or 'off'") from None
 
 
 from ctpo.engines.verl import plugin  # noqa: E402, F401 - whoever configures a loss has it

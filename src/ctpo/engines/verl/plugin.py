@@ -6,10 +6,22 @@ a part of its configuration names a class of ours as `_target_`.
 
 from __future__ import annotations
 
-from ctpo.engines.verl import advantages, hooks, loss
-from ctpo.engines.verl.beside_trl import hide_trl_from_verl
+import logging
 
-hide_trl_from_verl()
-loss.register()
-advantages.register()
-hooks.install()
+
+def _load() -> None:
+    from ctpo.engines.verl import advantages, hooks, loss
+    from ctpo.engines.verl.beside_trl import hide_trl_from_verl
+
+    hide_trl_from_verl()
+    loss.register()
+    advantages.register()
+    hooks.install()
+
+
+try:
+    _load()
+except Exception:
+    # verl hides it at DEBUG and goes on.
+    logging.getLogger(__name__).exception("verl has to do without ctpo, whose plug-in fails")
+    raise

@@ -116,6 +116,13 @@ def refuse_and_warn(config: Any) -> None:
                 "another distribution than the log-probs are of, which a product of ratios raises "
                 f"to the power t; it must be {allowed[0]!r}"
             )
+    for name in ("rollout_is", "rollout_rs", "bypass_mode"):
+        if correction and correction.get(name) and not rollout.get("calculate_log_probs"):
+            raise ValueError(
+                f"algorithm.rollout_correction.{name} is {correction[name]!r} and has no effect "
+                "without the generator's log-probs; set "
+                "actor_rollout_ref.rollout.calculate_log_probs=true"
+            )
     if correction and correction.get("bypass_mode"):
         if not config.trainer.get("use_v1", True):
             raise ValueError(
