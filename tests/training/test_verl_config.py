@@ -10,7 +10,7 @@ from ctpo.objective import PRESETS
 from ctpo.training.loading import load_recipe, shipped_recipes
 from ctpo.training.trl_run import trl_config
 from ctpo.training.verl_fields import FIELDS, Mapped
-from ctpo.training.verl_settings import VerlFiles, external_modules, settings
+from ctpo.training.verl_settings import Start, VerlFiles, external_modules, settings
 
 pytest.importorskip("verl", reason="verl is not installed: it has no release for this Python")
 
@@ -291,7 +291,7 @@ def test_the_users_own_modules_are_kept_and_ours_comes_behind(monkeypatch):
 def test_a_resumed_run_logs_elsewhere_and_does_not_evaluate_the_start_again(tmp_path):
     recipe = load_recipe("tiny", ON_VERL)
     first = composed(recipe, tmp_path)
-    second = composed(recipe, tmp_path, attempt=2, evaluate_first=False)
+    second = composed(recipe, tmp_path, start=Start(2, 4), evaluate_first=False)
     before, after = flat(first), flat(second)
     different = {key.rpartition(".")[2] for key in before if before[key] != after[key]}
     assert different == {"VERL_FILE_LOGGER_PATH", "val_before_train"}

@@ -1,4 +1,4 @@
-"""A real `python -m verl.trainer.main_ppo` on this machine's processor."""
+"""Real runs of verl on this machine's processor: `ctpo train`, or verl's `main_ppo` by itself."""
 
 from __future__ import annotations
 
@@ -10,57 +10,82 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 REPOSITORY = Path(__file__).parents[3]
-CPU_MODULE = "tests.engines.verl.cpu"
+CTPO = Path(sys.executable).parent / "ctpo"
+PATIENCE = 900.0
+"""Seconds after which a run is given up; on two idle cores one takes about a minute."""
 
 ACTOR, ROLLOUT, MODEL = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
 
 
-def machine(ranks: int) -> dict[str, Any]:
-    """verl's settings for `ranks` data-parallel ranks on one processor."""
-    return {
-        "trainer.device": "cpu",
-        "trainer.nnodes": 1,
-        "trainer.n_gpus_per_node": ranks,
-        "ray_kwargs.ray_init.num_cpus": 16,
-        "+ray_kwargs.ray_init.num_gpus": ranks,
-        "+ray_kwargs.ray_init.include_dashboard": False,
-        "+ray_kwargs.ray_init.object_store_memory": 200 * 2**20,
-        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
-        f"{ACTOR}.strategy": "fsdp2",
-        f"{ACTOR}.use_torch_compile": False,
-        f"{ACTOR}.fsdp_config.use_torch_compile": False,
-        f"+{ACTOR}.fsdp_config.mixed_precision.param_dtype": "fp32",
-        f"+{MODEL}.override_config.attn_implementation": "sdpa",
-        f"{MODEL}.enable_gradient_checkpointing": False,
-        f"{ROLLOUT}.name": "transformers",
-        # One server for all ranks: the processor is one, too.
-        f"{ROLLOUT}.tensor_model_parallel_size": ranks,
-        f"{ROLLOUT}.free_cache_engine": False,
-        f"{ROLLOUT}.dtype": "float32",
-        f"{ROLLOUT}.agent.num_workers": 1,
-        "reward.num_workers": 1,
-        "data.dataloader_num_workers": 0,
-        "trainer.logger": "[console,file]",
-        "trainer.val_before_train": False,
+def overrides(ranks: int) -> list[str]:
+    """verl's settings for `ranks` data-parallel ranks on a processor, as its command line has them.
+
+    They are those that a recipe does not decide.
+    """
+    return [
+        "trainer.device=cpu",
+        "ray_kwargs.ray_init.num_cpus=32",  # bundles of verl's take ten each
+        f"+ray_kwargs.ray_init.num_gpus={ranks}",
+        "+ray_kwargs.ray_init.include_dashboard=False",
+        "+ray_kwargs.ray_init.object_store_memory=200000000",
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
+        f"{ACTOR}.use_torch_compile=False",
+        f"{ACTOR}.fsdp_config.use_torch_compile=False",
+        f"{ROLLOUT}.free_cache_engine=False",
+        "data.dataloader_num_workers=0",
+    ]
+
+
+def recipe(model: Path, *, ranks: int, changes: Mapping[str, Mapping[str, object]]) -> str:
+    """Return a recipe for verl on a processor, as TOML.
+
+    Args:
+        model: The policy's directory.
+        ranks: Data-parallel ranks, which one generation server serves.
+        changes: What it sets, by section.
+    """
+    sections: dict[str, dict[str, object]] = {
+        "model": {"path": str(model)},
+        "optimization": {"schedule": "constant", "warmup_fraction": 0.0},
+        "verl": {
+            "gpus_per_node": ranks,
+            "rollout_engine": "transformers",
+            "tensor_parallel": ranks,
+            "max_prompt_tokens": 64,
+            "packed": False,
+            "workers": 1,
+            "overrides": overrides(ranks),
+        },
     }
+    for name, values in changes.items():
+        sections[name] = {**sections.get(name, {}), **values}
+    lines = ['name = "whole"', 'engine = "verl"', "threads = 1"]
+    for name, values in sections.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
 
 
-def environment(**changes: str) -> dict[str, str]:
-    """What verl's processes need of the environment to find a CPU; Ray hands it on."""
+def environment(*modules: str, **changes: str) -> dict[str, str]:
+    """Return what verl's processes need of the environment to find a CPU; Ray hands it on.
+
+    Args:
+        *modules: What they import besides.
+        **changes: Further variables.
+    """
     return os.environ | {
         "PYTHONPATH": str(REPOSITORY),
-        "VERL_USE_EXTERNAL_MODULES": CPU_MODULE,
+        "VERL_USE_EXTERNAL_MODULES": ",".join(["tests.engines.verl.cpu", *modules]),
         "VERL_USE_EXTERNAL_PLUGINS": "auto",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        "RAY_DEDUP_LOGS": "0",
+        "RAY_worker_niceness": "0",
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
@@ -68,85 +93,61 @@ def environment(**changes: str) -> dict[str, str]:
     }
 
 
-class WholeRun:
-    """One start of verl's trainer and all processes that it starts.
+@contextlib.contextmanager
+def started(
+    command: Sequence[object], log: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program that starts Ray; at the end nothing of either is left.
 
     Args:
-        directory: Gets `log.txt`, `metrics.jsonl` and what verl writes.
-        settings: verl's, over those of `machine`.
-        ranks: Data-parallel ranks.
-        changes: Of the environment.
+        command: The program.
+        log: What it prints is appended here.
+        environment: Its whole environment.
     """
-
-    def __init__(
-        self,
-        directory: Path,
-        settings: Mapping[str, Any],
-        ranks: int = 1,
-        changes: Mapping[str, str] | None = None,
-    ) -> None:
-        self.directory = directory
-        self.log = directory / "log.txt"
-        self.metrics_file = directory / "metrics.jsonl"
-        all_settings = machine(ranks) | dict(settings)
-        self._arguments = [f"{key}={_literal(value)}" for key, value in all_settings.items()]
-        self._environment = environment(
-            VERL_FILE_LOGGER_PATH=str(self.metrics_file), **(changes or {})
+    # Named in the environment of every process of this run and of no other. Short, since Ray puts
+    # sockets into it.
+    ray_directory = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=log.parent,
+            env=dict(environment) | {"RAY_TMPDIR": ray_directory},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
-
-    @contextlib.contextmanager
-    def started(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Start it; at the end nothing of it is left."""
-        # Ray's socket paths must be short.
-        ray_directory = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "verl.trainer.main_ppo", *self._arguments],
-                cwd=self.directory,
-                env=self._environment | {"RAY_TMPDIR": ray_directory},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                yield process
-            finally:
-                _end(process, ray_directory)
-                shutil.rmtree(ray_directory, ignore_errors=True)
-
-    def finish(self, timeout: float = 540) -> str:
-        """Run to the end and return what was printed.
-
-        Raises:
-            AssertionError: It failed, with the end of its log.
-        """
-        with self.started() as process:
-            code = process.wait(timeout)
-        text = self.log.read_text()
-        assert code == 0, f"verl ended with {code}:\n{text[-6000:]}"
-        return text
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return verl's metrics, one dictionary per step, with the step itself."""
-        lines = [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
-        return [line["data"] | {"step": line["step"]} for line in lines]
+        try:
+            yield process
+        finally:
+            kill(process, ray_directory)
+            shutil.rmtree(ray_directory, ignore_errors=True)
 
 
-def _literal(value: object) -> object:
-    return "null" if value is None else value
+def finished(
+    command: Sequence[object], log: Path, environment: Mapping[str, str], *, code: int = 0
+) -> str:
+    """Run a program to its end and return what it printed.
+
+    Raises:
+        AssertionError: It ended with another code; shows the end of what it printed.
+    """
+    with started(command, log, environment) as process:
+        ended = process.wait(PATIENCE)
+    text = log.read_text(errors="replace")
+    assert ended == code, f"ended with {ended}:\n{text[-8000:]}"
+    return text
 
 
-def _end(process: subprocess.Popen[bytes], ray_directory: str) -> None:
-    """Kill the driver and whatever belongs to its Ray, by the directory that is its own."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def kill(process: subprocess.Popen[bytes], ray_directory: str) -> None:
+    """Kill a program and whatever was started by it, all at once."""
     ours = [p for p in psutil.process_iter() if _belongs(p, ray_directory)]
     for one in ours:
         with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-    psutil.wait_procs(ours, timeout=30)
+            one.send_signal(signal.SIGKILL)
+    process.wait()
+    psutil.wait_procs(ours, timeout=60)
 
 
 def _belongs(process: psutil.Process, ray_directory: str) -> bool:
@@ -154,3 +155,10 @@ def _belongs(process: psutil.Process, ray_directory: str) -> bool:
         return process.environ().get("RAY_TMPDIR") == ray_directory
     except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
         return False
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    """Return the complete lines of a JSONL file, none if it is not there yet."""
+    if not file.is_file():
+        return []
+    return [json.loads(x) for x in file.read_text().splitlines(keepends=True) if x.endswith("\n")]

@@ -93,7 +93,7 @@ class TransformersReplica(RolloutReplica):
             .options(
                 name=_server_name(self.replica_rank),
                 max_concurrency=self.max_concurrency,
-                num_cpus=1,
+                num_cpus=0,
             )
             .remote(
                 self.model_config.path,
