@@ -10,7 +10,7 @@ from ctpo.objective import PRESETS
 from ctpo.training.loading import load_recipe, shipped_recipes
 from ctpo.training.trl_run import trl_config
 from ctpo.training.verl_fields import FIELDS, Mapped
-from ctpo.training.verl_settings import VerlFiles, external_modules, settings
+from ctpo.training.verl_settings import Start, VerlFiles, external_modules, settings
 
 pytest.importorskip("verl", reason="verl is not installed: it has no release for this Python")
 
@@ -196,6 +196,13 @@ def test_every_method_passes_verls_own_checks(preset, tmp_path):
     assert loss(config).build_objective() == recipe.objective.build()
 
 
+def test_weights_over_the_prefix_pass_verls_own_checks(tmp_path):
+    changes = [*ON_VERL, "rollout.mismatch_cap=5", "rollout.mismatch_level=prefix"]
+    config = composed(load_recipe("tiny", changes), tmp_path)
+    assert config.algorithm.rollout_correction.rollout_is == "prefix"
+    verl_config.validate(config)
+
+
 def test_what_verl_refuses_is_said_in_its_words(tmp_path):
     config = composed(load_recipe("tiny", ON_VERL), tmp_path)
     OmegaConf.update(config, "actor_rollout_ref.actor.loss_agg_mode", "mean")
@@ -291,7 +298,7 @@ def test_the_users_own_modules_are_kept_and_ours_comes_behind(monkeypatch):
 def test_a_resumed_run_logs_elsewhere_and_does_not_evaluate_the_start_again(tmp_path):
     recipe = load_recipe("tiny", ON_VERL)
     first = composed(recipe, tmp_path)
-    second = composed(recipe, tmp_path, attempt=2, evaluate_first=False)
+    second = composed(recipe, tmp_path, start=Start(2, 4), evaluate_first=False)
     before, after = flat(first), flat(second)
     different = {key.rpartition(".")[2] for key in before if before[key] != after[key]}
     assert different == {"VERL_FILE_LOGGER_PATH", "val_before_train"}

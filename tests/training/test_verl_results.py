@@ -10,7 +10,7 @@ from ctpo.tasks import generate, write_verl_parquet
 from ctpo.training.loading import load_recipe
 from ctpo.training.run_directory import RunDirectory
 from ctpo.training.verl_results import collect, evaluation_of, logged, seconds_by_phase
-from ctpo.training.verl_settings import VerlFiles
+from ctpo.training.verl_settings import FIRST, Start, VerlFiles
 
 RECIPE = load_recipe(
     "tiny",
@@ -47,18 +47,33 @@ def write(file, lines, end="\n"):
 
 
 def test_of_a_step_that_was_done_twice_the_last_time_counts(files):
-    write(files.metrics(1), [step(1, try_=1), step(2, try_=1), step(3, try_=1), step(4, try_=1)])
-    write(files.metrics(2), [step(3, try_=2)])
+    write(
+        files.metrics(FIRST),
+        [step(1, try_=1), step(2, try_=1), step(3, try_=1), step(4, try_=1)],
+    )
+    write(files.metrics(Start(2, 2)), [step(3, try_=2)])
     assert {n: data["critic/try_"] for n, data in logged(files).items()} == {1: 1, 2: 1, 3: 2}
 
 
+def test_what_a_later_start_went_back_behind_does_not_count(directory, files):
+    write(files.metrics(FIRST), [step(1), step(2), step(3)])
+    collect(RECIPE, directory, files, ended=True)
+    directory.forget_after(2)
+    files.metrics(Start(2, 2)).touch()
+    collect(RECIPE, directory, files, ended=False)
+    assert [line["batch"] for line in directory.metrics()] == [1, 2]
+    write(files.metrics(Start(2, 2)), [step(3, **{"score/mean": 1.0})])
+    collect(RECIPE, directory, files, ended=False)
+    assert [line["batch"] for line in directory.metrics()] == [1, 2, 3]
+
+
 def test_a_line_that_is_being_written_is_not_there_yet(files):
-    write(files.metrics(1), [step(1), step(2)], end="")
+    write(files.metrics(FIRST), [step(1), step(2)], end="")
     assert list(logged(files)) == [1]
 
 
 def test_an_evaluation_alone_is_no_step(files):
-    write(files.metrics(1), [{"step": 0, "data": {"val-core/x/acc/mean@2": 1.0}}, step(1)])
+    write(files.metrics(FIRST), [{"step": 0, "data": {"val-core/x/acc/mean@2": 1.0}}, step(1)])
     assert list(logged(files)) == [1]
 
 
@@ -76,7 +91,7 @@ def test_metrics_have_our_names_and_come_once(directory, files):
         "timing_s/update_actor": 1.0,
         "timing_s/adv": 0.5,
     }
-    write(files.metrics(1), [{"step": 1, "data": data}])
+    write(files.metrics(FIRST), [{"step": 1, "data": data}])
     for _ in range(2):
         collect(RECIPE, directory, files, ended=False)
     assert directory.metrics() == [
@@ -92,13 +107,13 @@ def test_metrics_have_our_names_and_come_once(directory, files):
             "response/length": 20.0,
         }
     ]
-    phases = seconds_by_phase(files, 1)
+    phases = seconds_by_phase(files, FIRST)
     assert phases == {"generation": 2.0, "updates": 1.5, "evaluation": 0, "checkpoints": 0}
     assert read_run(directory.path).series("reward/mean")[1].tolist() == [0.5]
 
 
 def test_of_the_rollouts_every_so_many_th_stays(directory, files):
-    write(files.metrics(1), [step(n) for n in (1, 2, 3)])
+    write(files.metrics(FIRST), [step(n) for n in (1, 2, 3)])
     for number in (1, 2, 3):
         write(files.rollouts / f"{number}.jsonl", [{"uid": "a_0_0"}])
     collect(RECIPE, directory, files, ended=False)

@@ -19,7 +19,7 @@ from ctpo.evaluation import Evaluation, avg_at_k
 from ctpo.grading import SCORES
 from ctpo.training.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
-from ctpo.training.verl_settings import VerlFiles
+from ctpo.training.verl_settings import Start, VerlFiles
 
 # Names of verl and ours: of the step's last update the gradient norm and the learning rate, of the
 # rest means over the step.
@@ -47,19 +47,15 @@ _PHASES = {
 def logged(files: VerlFiles) -> dict[int, dict[str, Any]]:
     """Return what verl logged of every step that counts.
 
-    Of a step that was done again after a crash, the last time counts, and what a later start went
-    back behind does not.
+    What a later start went back behind does not.
 
     Args:
         files: Of the run.
     """
     steps: dict[int, dict[str, Any]] = {}
-    for attempt in range(1, files.attempts() + 1):
-        found = list(_steps(files.metrics(attempt)))
-        for number, data in found:
-            for later in [n for n in steps if n >= number]:
-                del steps[later]
-            steps[number] = data
+    for start in files.starts():
+        steps = {number: data for number, data in steps.items() if number <= start.after}
+        steps |= dict(_steps(files.metrics(start)))
     return steps
 
 
@@ -177,9 +173,9 @@ def evaluation_of(rows: Sequence[Mapping[str, Any]]) -> Evaluation:
     )
 
 
-def seconds_by_phase(files: VerlFiles, attempt: int) -> dict[str, float]:
+def seconds_by_phase(files: VerlFiles, start: Start) -> dict[str, float]:
     """Return how long the phases of one start of the run took."""
-    steps = [data for _, data in _steps(files.metrics(attempt))]
+    steps = [data for _, data in _steps(files.metrics(start))]
     return {
         phase: sum(data.get(f"timing_s/{name}", 0.0) for data in steps for name in names)
         for phase, names in _PHASES.items()

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from transformers import AutoTokenizer
 
 from ctpo.engines.verl import check
 from ctpo.tasks import Problem, write_verl_parquet
 from ctpo.training import verl_config, verl_results
 from ctpo.training.child import reason, run_child
 from ctpo.training.listening import Listener, Stopwatch
+from ctpo.training.models import load_tokenizer
 from ctpo.training.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
 from ctpo.training.verl_fields import refuse
-from ctpo.training.verl_settings import VerlFiles, settings
+from ctpo.training.verl_settings import Start, VerlFiles, settings
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+_TAIL = 1_000_000  # bytes at the end of a log, in which the reason of its end stands
 
 # It takes seconds, and the answer stays the same.
 _plugin_loaded = functools.cache(check.plugin_loaded)
@@ -49,6 +46,7 @@ def preflight(recipe: Recipe) -> None:
     Raises:
         ValueError: verl is not installed or does not load the plug-in, the recipe asks for
             something that verl cannot do, or verl refuses its configuration.
+        ModelNotFound: There is no such model.
     """
     refuse(recipe)
     if importlib.util.find_spec("verl") is None:
@@ -56,10 +54,17 @@ def preflight(recipe: Recipe) -> None:
             "verl is not installed; install ctpo[verl], with Python 3.11 or 3.12 (verl has no "
             "release for 3.13)"
         )
+    assert recipe.verl is not None, "the recipe has been checked"
+    engine = recipe.verl.rollout_engine
+    here = "RAY_ADDRESS" not in os.environ  # another machine of the cluster may have it
+    if engine in ("sglang", "vllm") and here and importlib.util.find_spec(engine) is None:
+        raise ValueError(f"verl.rollout_engine is {engine!r}, and {engine} is not installed")
     found = _plugin_loaded()
     if not found.loaded:
         raise ValueError(f"verl would not find ctpo's losses: {found.words}")
     dry_run(recipe, Path(recipe.name))
+    if recipe.model.path is not None:
+        load_tokenizer(recipe.model.path)
 
 
 def dry_run(recipe: Recipe, run: Path) -> str:
@@ -117,13 +122,13 @@ def train_with_verl(
     verl_results.collect(recipe, directory, files, ended=True)
     directory.forget_after(done)
     if done < recipe.optimization.batches:
-        attempt = files.attempts() + 1
-        files.metrics(attempt).touch()
+        start = Start(len(files.starts()) + 1, done)
+        files.metrics(start).touch()
         decided = settings(
             recipe,
             files,
             model,
-            attempt=attempt,
+            start=start,
             evaluate_first=not directory.has_evaluation("start"),
         )
         config = verl_config.compose(recipe, decided)
@@ -131,26 +136,22 @@ def train_with_verl(
         files.config.write_text(verl_config.as_yaml(config, files))
         listener.phase("training", recipe.optimization.batches)
         listener.progress(done)
-        started = time.perf_counter()
+        started, logged = time.perf_counter(), _size(files.log)
         try:
             code = run_child(
                 verl_config.command(files),
                 files.log,
-                lambda: _follow(recipe, directory, files, attempt, listener),
+                lambda: _follow(recipe, directory, files, start, listener),
                 verl_config.environment(decided),
             )
         finally:
             verl_results.collect(recipe, directory, files, ended=True)
-            phases = verl_results.seconds_by_phase(files, attempt)
+            phases = verl_results.seconds_by_phase(files, start)
             for phase, seconds in phases.items():
                 watch.add(phase, seconds)
             watch.add("starting", time.perf_counter() - started - sum(phases.values()))
         if code:
-            raise VerlFailed(
-                f"verl ended with {code}: {reason(files.log.read_text(errors='replace'))}\n"
-                f"its whole log is {files.log}",
-                code,
-            )
+            raise VerlFailed(f"verl ended with {code}: {_why(files.log, logged)}", code)
     listener.phase("writing the model", None)
     with watch.time("writing the model"):
         _write_model(files, directory)
@@ -158,7 +159,7 @@ def train_with_verl(
 
 def _refuse_long_prompts(recipe: Recipe, problems: Sequence[Problem], model: str) -> None:
     assert recipe.verl is not None, "the recipe has been checked"
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model)
+    tokenizer = load_tokenizer(model)
     limit = recipe.verl.max_prompt_tokens
     texts = [
         tokenizer.apply_chat_template(
@@ -180,10 +181,10 @@ def _refuse_long_prompts(recipe: Recipe, problems: Sequence[Problem], model: str
 
 
 def _follow(
-    recipe: Recipe, directory: RunDirectory, files: VerlFiles, attempt: int, listener: Listener
+    recipe: Recipe, directory: RunDirectory, files: VerlFiles, start: Start, listener: Listener
 ) -> None:
     """Take over what verl has written since the last time."""
-    if not files.metrics(attempt).stat().st_size:
+    if not files.metrics(start).stat().st_size:
         return
     verl_results.collect(recipe, directory, files, ended=False)
     batches = directory.metrics()
@@ -203,12 +204,25 @@ def _write_model(files: VerlFiles, directory: RunDirectory) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     place = ["--local_dir", str(checkpoint / "actor"), "--target_dir", str(unfinished)]
     command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp", *place]
+    logged = _size(files.log)
     code = run_child(command, files.log, lambda: None)
     if code:
         raise VerlFailed(
             f"the checkpoint {checkpoint} could not be made into a model: "
-            f"{reason(files.log.read_text(errors='replace'))}\nits whole log is {files.log}",
+            f"{_why(files.log, logged)}",
             code,
         )
     shutil.rmtree(directory.model, ignore_errors=True)
     unfinished.rename(directory.model)
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.is_file() else 0
+
+
+def _why(log: Path, begin: int) -> str:
+    """Return why a program failed whose log begins at a byte of the file, and where that is."""
+    with log.open("rb") as file:
+        file.seek(max(begin, _size(log) - _TAIL))
+        text = file.read().decode(errors="replace")
+    return f"{reason(text)}\nits whole log is {log}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ctpo.engines.verl.names import loss_name
 from ctpo.engines.verl.paths import PATHS
@@ -27,6 +27,18 @@ _REDUCTIONS = {
     "token-mean": "token-mean",
 }
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
+
+
+class Start(NamedTuple):
+    """One time that a run was started: the first, or a resumption."""
+
+    number: int
+    """Counted from 1."""
+    after: int
+    """The batch whose checkpoint it went on from; 0 if there was none."""
+
+
+FIRST = Start(1, 0)
 
 
 @dataclass(frozen=True)
@@ -74,9 +86,14 @@ class VerlFiles:
         """What verl rolled out, one file per step."""
         return self.folder / "rollouts"
 
-    def metrics(self, attempt: int) -> Path:
-        """What verl logs of one start of the run, counted from 1."""
-        return self.folder / f"metrics-{attempt:03d}.jsonl"
+    def metrics(self, start: Start) -> Path:
+        """What verl logs of one start of the run."""
+        return self.folder / f"metrics-{start.number:03d}-after-{start.after:04d}.jsonl"
+
+    def starts(self) -> list[Start]:
+        """Return the starts of the run so far."""
+        names = [file.stem.split("-") for file in sorted(self.folder.glob("metrics-*.jsonl"))]
+        return [Start(int(number), int(after)) for _, number, _, after in names]
 
     def last_checkpoint(self) -> Path | None:
         """Return the newest whole checkpoint, `global_step_N`, or None."""
@@ -85,13 +102,14 @@ class VerlFiles:
             return None
         return newest.with_name(f"global_step_{newest.read_text().strip()}")
 
-    def attempts(self) -> int:
-        """Return how often the run was started."""
-        return len(list(self.folder.glob("metrics-*.jsonl")))
-
 
 def settings(
-    recipe: Recipe, files: VerlFiles, model: str, *, attempt: int = 1, evaluate_first: bool = True
+    recipe: Recipe,
+    files: VerlFiles,
+    model: str,
+    *,
+    start: Start = FIRST,
+    evaluate_first: bool = True,
 ) -> dict[str, Any]:
     """Return verl's settings as the recipe decides them.
 
@@ -99,7 +117,7 @@ def settings(
         recipe: What to do.
         files: Where to write.
         model: The policy's directory or Hub name.
-        attempt: Which start of the run this is.
+        start: Which start of the run this is.
         evaluate_first: Whether to evaluate before the first batch.
 
     Raises:
@@ -215,7 +233,7 @@ def settings(
         f"{_ACTOR}.ulysses_sequence_parallel_size": verl.sequence_parallel,
         f"{_ROLLOUT}.agent.num_workers": verl.workers,
         "reward.num_workers": verl.workers,
-        f"{_ENVIRONMENT}.VERL_FILE_LOGGER_PATH": str(files.metrics(attempt)),
+        f"{_ENVIRONMENT}.VERL_FILE_LOGGER_PATH": str(files.metrics(start)),
         f"{_ENVIRONMENT}.VERL_USE_EXTERNAL_MODULES": external_modules(),
     }
     if not verl.packed:
