@@ -196,6 +196,13 @@ def test_every_method_passes_verls_own_checks(preset, tmp_path):
     assert loss(config).build_objective() == recipe.objective.build()
 
 
+def test_weights_over_the_prefix_pass_verls_own_checks(tmp_path):
+    changes = [*ON_VERL, "rollout.mismatch_cap=5", "rollout.mismatch_level=prefix"]
+    config = composed(load_recipe("tiny", changes), tmp_path)
+    assert config.algorithm.rollout_correction.rollout_is == "prefix"
+    verl_config.validate(config)
+
+
 def test_what_verl_refuses_is_said_in_its_words(tmp_path):
     config = composed(load_recipe("tiny", ON_VERL), tmp_path)
     OmegaConf.update(config, "actor_rollout_ref.actor.loss_agg_mode", "mean")
