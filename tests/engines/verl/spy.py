@@ -28,7 +28,7 @@ def _train_batch(self: Any, data: Any) -> Any:
         name: [row.tolist() for row in data[name].unbind()]
         for name in (*FIELDS, *(name for name in OPTIONAL if name in data))
     }
-    columns["extra_fields"] = [dict(row) for row in data["extra_fields"].tolist()]
+    columns["extra_fields"] = [dict(row) for row in data["extra_fields"]]
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     directory = Path(os.environ["CTPO_TEST_SPY"])
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,19 @@
 import asyncio
+from typing import Any
 
 import pytest
 
 pytest.importorskip("verl", reason="verl is not installed (it has no release for Python 3.13)")
 
-from ctpo.engines.verl import agent_loop
+from omegaconf import OmegaConf
+from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+
+from ctpo.engines.verl import (
+    agent_loop,
+    plugin,  # noqa: F401 - as verl loads it
+)
 from ctpo.engines.verl.loop_settings import LoopSettings
+from ctpo.engines.verl.paths import PATHS
 from ctpo.engines.verl.turns import ids_with, stop_hint
 from ctpo.sandbox import Execution
 from ctpo.tir import run_episodes
@@ -192,6 +200,13 @@ def test_vllm_is_asked_to_stop_by_text_and_others_by_token(tokenizer):
 def test_a_long_prompt_is_refused_by_name_and_not_cut(play):
     with pytest.raises(ValueError, match="data.max_prompt_length=20"):
         play("1§", rollout={"prompt_length": 20})
+
+
+def test_verl_knows_the_loop_by_the_plug_in_and_by_the_yaml():
+    loops: Any = OmegaConf.load(PATHS["agent_loop"])
+    (in_yaml,) = loops
+    assert _agent_loop_registry["ctpo"]["_target_"] == in_yaml["_target_"]
+    assert in_yaml["name"] == agent_loop.LOOP
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_verls_buffers_are_watched_in_every_mode():
         assert buffer.sample._ctpo_wrapped
 
 
-@pytest.mark.slow
+@pytest.mark.verl
 def test_verls_own_trainer_gets_the_metrics_and_the_error_from_the_queue():
     """The answers lie in a real TransferQueue, as verl's agent loop worker puts them there."""
     import ray

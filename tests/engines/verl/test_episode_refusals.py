@@ -30,6 +30,7 @@ def test_our_parts_together_are_accepted_without_a_word():
         warnings.simplefilter("error")
         look(*LOOP)
         look(*LOOP, f"+{ROLLOUT}.custom.episodes={{protocol:hermes,sandbox:{{timeout:9}}}}")
+        look(*LOOP, f"{ROLLOUT}.agent.agent_loop_config_path=null")
         look()
 
 
@@ -38,7 +39,6 @@ def test_our_parts_together_are_accepted_without_a_word():
     [
         (f"+{ROLLOUT}.custom.episodes.max_turns=5", "episodes.max_turns means nothing"),
         (f"+{ROLLOUT}.custom.episodes.protocol=xml", "protocol is 'xml'"),
-        (f"{ROLLOUT}.agent.agent_loop_config_path=null", "ctpo verl paths"),
         (f"{ROLLOUT}.multi_turn.max_assistant_turns=5", "max_assistant_turns is 5.*max_calls"),
         (f"{ROLLOUT}.multi_turn.format=ctpo-fence", "format is 'ctpo-fence'.*protocol"),
         (f"{ROLLOUT}.multi_turn.tool_config_path=x.yaml", "tool_config_path is 'x.yaml'"),

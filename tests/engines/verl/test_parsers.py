@@ -8,7 +8,7 @@ pytest.importorskip("verl", reason="verl is not installed (it has no release for
 from verl.experimental.agent_loop.tool_parser import HermesToolParser, ToolParser
 from verl.tools.schemas import OpenAIFunctionToolSchema
 
-from ctpo.engines.verl import parsers  # noqa: F401 - registers them
+from ctpo.engines.verl import plugin  # noqa: F401 - as verl loads it
 from ctpo.tir.calls import find_fenced_call, find_json_call
 
 PYTHON = OpenAIFunctionToolSchema.model_validate(

@@ -29,7 +29,8 @@ def ctpo_group(
 
     An answer whose score is `UNGRADED` or NaN enters no mean and no deviation and has advantage 0.
     Where all are graded this is verl's `grpo`, but for a group of one answer: verl takes its score
-    for the advantage, here it is 0, since there is nothing to compare it with.
+    for the advantage, here it is 0, since there is nothing to compare it with. An agent loop that
+    makes several rows of one answer, which verl's `grpo` knows to count once, is not for this one.
 
     Args:
         token_level_rewards: Zero but for the answer's score on one token.

@@ -13,6 +13,7 @@ from verl.experimental.agent_loop.agent_loop import (
     AgentLoopMetrics,
     AgentLoopOutput,
 )
+from verl.experimental.agent_loop.agent_loop import register as register_agent_loop
 
 from ctpo.engines.verl.episode_record import RECORD, episode_record
 from ctpo.engines.verl.loop_settings import KEY, LoopSettings
@@ -21,12 +22,15 @@ from ctpo.engines.verl.turns import TurnSampler, end_of_turn_ids
 from ctpo.tir.programs import Outcome, arun_program
 from ctpo.tir.steps import EpisodeRules, OpenEpisode
 
+LOOP = "ctpo"
+
 
 class EpisodeLoop(AgentLoopBase):
     """Runs one episode on verl's generation servers and the node's sandbox.
 
-    verl makes one for each answer, from `agent_loop.yaml`. What the episode may use comes from
-    `actor_rollout_ref.rollout.custom.episodes`, laid over what the yaml says: see `LoopSettings`.
+    verl makes one for each answer, as this module registers it or as `agent_loop.yaml` says. What
+    the episode may use comes from `actor_rollout_ref.rollout.custom.episodes`, laid over `settings`
+    of the yaml: see `LoopSettings`.
 
     Args:
         *args: verl's own; see `AgentLoopBase`.
@@ -42,7 +46,7 @@ class EpisodeLoop(AgentLoopBase):
     def __init__(
         self,
         *args: Any,  # noqa: ANN401
-        name: str = "ctpo",
+        name: str = LOOP,
         tools: object = None,
         settings: Mapping[str, Any] | None = None,
         **kwargs: Any,  # noqa: ANN401
@@ -163,3 +167,8 @@ class EpisodeLoop(AgentLoopBase):
 def _plain(value: Any) -> Any:  # noqa: ANN401
     """Return what a configuration holds, as plain Python."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def register() -> None:
+    """Register the loop with verl. Doing so again changes nothing."""
+    register_agent_loop(LOOP)(EpisodeLoop)

@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ctpo.engines.verl.advantages import NAME as ESTIMATOR
+from ctpo.engines.verl.agent_loop import LOOP
 from ctpo.engines.verl.loop_settings import KEY, LoopSettings
 
-LOOP = "ctpo"
 _ROLLOUT = "actor_rollout_ref.rollout"
 # What verl's own tool loop reads, and ours does not, and what to set instead.
 _TOOL_LOOPS = {
@@ -57,12 +57,6 @@ def refuse_episode_settings(config: Any) -> None:
 
 
 def _refuse_loop_settings(rollout: Any) -> None:
-    if not rollout.agent.get("agent_loop_config_path"):
-        raise ValueError(
-            f"{_ROLLOUT}.agent.default_agent_loop is {LOOP!r}, which verl learns of from "
-            f"{_ROLLOUT}.agent.agent_loop_config_path, but that is not set; `ctpo verl paths` "
-            "prints it"
-        )
     custom = rollout.get("custom") or {}
     if OmegaConf.is_config(custom):
         custom = OmegaConf.to_container(custom, resolve=True)

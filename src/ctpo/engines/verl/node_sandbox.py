@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 # Every program waits in the sandbox's own queue, which is fair and knows its length.
 _CALLS_AT_ONCE = 100_000
 # A sandbox whose process died is back in a second or two; a crowded machine gets longer.
-_PATIENCE_SECONDS, _WAIT_SECONDS = 120.0, 0.25
+_PATIENCE_SECONDS, _WAIT_SECONDS = 600.0, 0.25
 
 
 class Holder:

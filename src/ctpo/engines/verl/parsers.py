@@ -50,7 +50,6 @@ class _Parser(ToolParser):
         return FunctionCall(name=TOOL_NAME, arguments=json.dumps(arguments))
 
 
-@ToolParser.register(FENCE)
 class FenceParser(_Parser):
     """The first closed Python block of a turn; see `tir.calls.find_fenced_call`."""
 
@@ -59,7 +58,6 @@ class FenceParser(_Parser):
         return find_fenced_call(text)
 
 
-@ToolParser.register(HERMES)
 class HermesParser(_Parser):
     """The first `<tool_call>` of a turn; see `tir.calls.find_json_call`.
 
@@ -88,3 +86,9 @@ class HermesParser(_Parser):
                 arguments = json.dumps(value.get("arguments", {}))
                 return FunctionCall(name=value["name"], arguments=arguments)
         return super().written(text, call, others)
+
+
+def register() -> None:
+    """Register the parsers with verl. Doing so again changes nothing."""
+    ToolParser.register(FENCE)(FenceParser)
+    ToolParser.register(HERMES)(HermesParser)

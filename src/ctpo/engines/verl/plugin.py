@@ -10,12 +10,14 @@ import logging
 
 
 def _load() -> None:
-    from ctpo.engines.verl import advantages, hooks, loss
+    from ctpo.engines.verl import advantages, agent_loop, hooks, loss, parsers
     from ctpo.engines.verl.beside_trl import hide_trl_from_verl
 
     hide_trl_from_verl()
     loss.register()
     advantages.register()
+    agent_loop.register()
+    parsers.register()
     hooks.install()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from verl.tools.base_tool import BaseTool
 from verl.tools.schemas import OpenAIFunctionToolSchema, ToolResponse
 
-from ctpo.engines.verl import parsers  # registers them, in the process that is about to ask
+from ctpo.engines.verl import parsers
 from ctpo.engines.verl.episode_record import RECORD, program_record
 from ctpo.engines.verl.loop_settings import SandboxSettings
 from ctpo.engines.verl.node_sandbox import node_sandbox
@@ -34,6 +34,9 @@ _SCHEMA = {
         },
     },
 }
+
+
+parsers.register()  # in the process that is about to ask for them, plug-in or not
 
 
 class SandboxTool(BaseTool):
