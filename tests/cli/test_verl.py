@@ -1,5 +1,6 @@
 """Training on verl from the command line, as far as it goes without starting verl."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -54,13 +55,21 @@ def test_another_engine_can_be_named(tmp_path, monkeypatch):
     assert tomllib.loads(shown)["engine"] == "trl"
 
 
+# Whatever generates, and is not looked for.
+ANY = ["tiny-verl", "--set", "verl.rollout_engine=any"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["tiny", "--engine", "verl"], "optimization.schedule is 'linear'; on verl it must be"),
         (["tiny-verl", "--set", "verl.gpus_per_node=3"], "which 3 GPUs cannot share"),
-        (["tiny-verl", "--set", 'verl.overrides=["a.b=1"]'], "verl's configuration cannot be made"),
-        (["tiny-verl", "--set", "data.train=none.parquet"], "none.parquet: no such file"),
+        ([*ANY, "--set", 'verl.overrides=["a.b=1"]'], "verl's configuration cannot be made"),
+        ([*ANY, "--set", "data.train=none.parquet"], "none.parquet: no such file"),
+        (
+            [*ANY, "--set", "model.tiny=", "--set", "warm_start=", "--set", "model.path=nowhere"],
+            "nowhere cannot be loaded",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_leaves_nothing_behind(
@@ -77,12 +86,17 @@ def test_a_plug_in_that_is_not_loaded_is_noticed_before_anything_starts(tmp_path
     """In a process of its own: what verl has imported once stays imported."""
     environment = os.environ | {"VERL_USE_EXTERNAL_PLUGINS": "none"}
     shown = subprocess.run(
-        [CTPO, "train", "tiny-verl"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [CTPO, "train", *ANY], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert shown.returncode == 1, shown.stdout + shown.stderr
     assert "verl would not find ctpo's losses" in shown.stderr
     assert "VERL_USE_EXTERNAL_PLUGINS is 'none'" in shown.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed")
+def test_a_generator_that_is_not_installed_is_noticed_before_anything_starts():
+    assert "vllm is not installed" in train("tiny-verl", expect=1).stderr
 
 
 def test_the_paths_are_those_of_files():

@@ -189,11 +189,16 @@ def test_every_shipped_recipe_for_verl_passes_verls_own_checks(name, tmp_path):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_method_passes_verls_own_checks(preset, tmp_path):
+def test_every_method_is_the_loss_that_verls_workers_load(preset, tmp_path):
     recipe = load_recipe("tiny", [*ON_VERL, f"objective.preset={preset}"])
-    config = composed(recipe, tmp_path)
+    assert loss(composed(recipe, tmp_path)).build_objective() == recipe.objective.build()
+
+
+def test_weights_over_the_prefix_pass_verls_own_checks(tmp_path):
+    changes = [*ON_VERL, "rollout.mismatch_cap=5", "rollout.mismatch_level=prefix"]
+    config = composed(load_recipe("tiny", changes), tmp_path)
+    assert config.algorithm.rollout_correction.rollout_is == "prefix"
     verl_config.validate(config)
-    assert loss(config).build_objective() == recipe.objective.build()
 
 
 def test_what_verl_refuses_is_said_in_its_words(tmp_path):

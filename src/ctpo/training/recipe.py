@@ -244,7 +244,8 @@ class Recipe(Section):
     name: str
     """Names the run directory."""
     seed: int = Field(0, ge=0)
-    """Of the problems, their order and the sampling. The same seed gives the same metrics."""
+    """Of the problems, their order and the sampling. The same seed gives the same metrics, if the
+    training model itself generates; vLLM and verl do not repeat to the bit."""
     threads: int | None = Field(None, ge=1)
     """Processor threads of torch. Left out, torch decides; tiny models are fastest with 1."""
     engine: Literal["trl", "verl"] = "trl"

@@ -64,8 +64,8 @@ class Model(Section):
     lora: Lora | None = None
     """Train adapters only. Left out, every weight is trained."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What is computed in. With bfloat16, weights that are trained, logits and log-probabilities
-    stay float32; frozen weights under adapters are kept in bfloat16."""
+    """What is computed in. With bfloat16, weights that are trained stay float32. On TRL logits and
+    log-probabilities do, too, and frozen weights under adapters are kept in bfloat16."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: a third more time, much less memory."""
     chat_template_kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import shutil
 import sys
 import time
@@ -53,6 +54,11 @@ def preflight(recipe: Recipe) -> None:
             "verl is not installed; install ctpo[verl], with Python 3.11 or 3.12 (verl has no "
             "release for 3.13)"
         )
+    assert recipe.verl is not None, "the recipe has been checked"
+    engine = recipe.verl.rollout_engine
+    here = "RAY_ADDRESS" not in os.environ  # another machine of the cluster may have it
+    if engine in ("sglang", "vllm") and here and importlib.util.find_spec(engine) is None:
+        raise ValueError(f"verl.rollout_engine is {engine!r}, and {engine} is not installed")
     found = _plugin_loaded()
     if not found.loaded:
         raise ValueError(f"verl would not find ctpo's losses: {found.words}")

@@ -1,9 +1,11 @@
-"""verl as a whole, on machines whose sandbox fails. `make test-verl` runs it."""
+"""verl as a whole, on a node whose sandbox cannot start. `make test-verl` runs it."""
 
 import importlib.util
+import sys
 
 import pytest
 
+from ctpo.tasks import generate, write_verl_parquet
 from tests.engines.verl import whole
 from tests.engines.verl.writing_model import save_writing_model
 
@@ -14,31 +16,57 @@ pytestmark = [
     ),
 ]
 
-CHANGES: dict[str, dict[str, object]] = {
-    "data": {"train_problems": 16, "held_out_problems": 8},
-    "rollout": {
-        "prompts_per_batch": 8,
-        "responses_per_prompt": 4,
-        "max_response_tokens": 96,
-        "max_calls": 2,
-    },
-    "optimization": {"batches": 1, "updates_per_batch": 1, "micro_batch": 4},
-    "evaluation": {"samples_per_problem": 1, "every": 0},
-    "sandbox": {"preload": ["no_such_module"]},
-}
-
 
 def test_a_sandbox_that_cannot_run_anything_stops_the_run_before_its_first_update(tmp_path):
-    """And says why, though each episode went on to its end and verl hides what fails in a tool."""
+    """And says why, though each episode went on to its end and verl hides what fails in a tool.
+
+    `ctpo train` would have seen it before it started verl, so verl is started alone here.
+    """
     save_writing_model(tmp_path / "model")
-    recipe, path = tmp_path / "whole.toml", tmp_path / "run"
-    recipe.write_text(whole.recipe(tmp_path / "model", ranks=1, changes=CHANGES))
+    problems, metrics = tmp_path / "problems.parquet", tmp_path / "metrics.jsonl"
+    write_verl_parquet(problems, generate(16, seed=0))
+    actor, rollout = whole.ACTOR, whole.ROLLOUT
+    settings = [
+        *whole.overrides(1),
+        "hydra.searchpath=[pkg://ctpo.engines.verl.config]",
+        "+policy_loss=ctpo",
+        f"{actor}.policy_loss.positions={tmp_path / 'positions'}",
+        f"{actor}.loss_agg_mode=seq-mean-token-mean",
+        "algorithm.adv_estimator=ctpo_group",
+        f"{rollout}.agent.default_agent_loop=ctpo",
+        f"+{rollout}.custom.episodes={{instructions:'',sandbox:{{preload:[no_such_module]}}}}",
+        "reward.custom_reward_function.path=pkg://ctpo.engines.verl.reward",
+        "reward.custom_reward_function.name=compute_score",
+        f"{actor}.strategy=fsdp2",
+        f"+{actor}.fsdp_config.mixed_precision.param_dtype=fp32",
+        f"{actor}.ppo_mini_batch_size=8",
+        f"{actor}.ppo_micro_batch_size_per_gpu=8",
+        f"{whole.MODEL}.path={tmp_path / 'model'}",
+        f"{rollout}.name=transformers",
+        f"{rollout}.tensor_model_parallel_size=1",
+        f"{rollout}.n=4",
+        f"{rollout}.agent.num_workers=1",
+        f"{rollout}.log_prob_micro_batch_size_per_gpu=8",
+        "reward.num_workers=1",
+        f"data.train_files=[{problems}]",
+        f"data.val_files=[{problems}]",
+        "data.train_batch_size=8",
+        "data.max_prompt_length=64",
+        "data.max_response_length=96",
+        "trainer.nnodes=1",
+        "trainer.n_gpus_per_node=1",
+        "trainer.total_training_steps=2",
+        "trainer.save_freq=-1",
+        "trainer.val_before_train=False",
+        "trainer.logger=[console,file]",
+    ]
     printed = whole.finished(
-        [whole.CTPO, "train", recipe, "--output", path],
+        [sys.executable, "-m", "verl.trainer.main_ppo", *settings],
         tmp_path / "log.txt",
-        whole.environment(),
+        whole.environment(VERL_FILE_LOGGER_PATH=str(metrics)),
         code=1,
     )
     assert "programs failed twice in the sandbox" in printed
     assert "No module named 'no_such_module'" in printed
-    assert not list((path / "positions.parquet").glob("*.parquet"))
+    assert not whole.lines(metrics)
+    assert not (tmp_path / "positions").exists()
