@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from verl.workers import engine_workers
 
 FIELDS = ("prompts", "responses", "response_mask", "rollout_log_probs", "old_log_probs")
@@ -28,11 +28,11 @@ def _train_batch(self: Any, data: Any) -> Any:
         name: [row.tolist() for row in data[name].unbind()]
         for name in (*FIELDS, *(name for name in OPTIONAL if name in data))
     }
-    columns["extra_fields"] = [dict(row) for row in data["extra_fields"].tolist()]
+    columns["extra_fields"] = [dict(row) for row in data["extra_fields"]]
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     directory = Path(os.environ["CTPO_TEST_SPY"])
     directory.mkdir(parents=True, exist_ok=True)
-    torch.save(rows, directory / f"{os.getpid()}-{next(_counter):04d}.pt")
+    (directory / f"{os.getpid()}-{next(_counter):04d}.pickle").write_bytes(pickle.dumps(rows))
     return _original(self, data)
 
 

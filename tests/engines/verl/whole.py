@@ -38,7 +38,6 @@ def overrides(ranks: int) -> list[str]:
         "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
         f"{ACTOR}.use_torch_compile=False",
         f"{ACTOR}.fsdp_config.use_torch_compile=False",
-        f"+{MODEL}.override_config.attn_implementation=sdpa",
         f"{ROLLOUT}.free_cache_engine=False",
         "data.dataloader_num_workers=0",
     ]
@@ -60,6 +59,7 @@ def recipe(model: Path, *, ranks: int, changes: Mapping[str, Mapping[str, object
             "rollout_engine": "transformers",
             "tensor_parallel": ranks,
             "max_prompt_tokens": 64,
+            "packed": False,
             "workers": 1,
             "overrides": overrides(ranks),
         },
