@@ -48,12 +48,7 @@ def preflight(recipe: Recipe) -> None:
             something that verl cannot do, or verl refuses its configuration.
         ModelNotFound: There is no such model.
     """
-    refuse(recipe)
-    if importlib.util.find_spec("verl") is None:
-        raise ValueError(
-            "verl is not installed; install ctpo[verl], with Python 3.11 or 3.12 (verl has no "
-            "release for 3.13)"
-        )
+    dry_run(recipe, Path(recipe.name))
     assert recipe.verl is not None, "the recipe has been checked"
     engine = recipe.verl.rollout_engine
     here = "RAY_ADDRESS" not in os.environ  # another machine of the cluster may have it
@@ -62,7 +57,6 @@ def preflight(recipe: Recipe) -> None:
     found = _plugin_loaded()
     if not found.loaded:
         raise ValueError(f"verl would not find ctpo's losses: {found.words}")
-    dry_run(recipe, Path(recipe.name))
     if recipe.model.path is not None:
         load_tokenizer(recipe.model.path)
 
@@ -75,8 +69,15 @@ def dry_run(recipe: Recipe, run: Path) -> str:
         run: Where.
 
     Raises:
-        ValueError: As `preflight`.
+        ValueError: verl is not installed, the recipe asks for something that verl cannot do, or
+            verl refuses its configuration.
     """
+    refuse(recipe)
+    if importlib.util.find_spec("verl") is None:
+        raise ValueError(
+            "verl is not installed; install ctpo[verl], with Python 3.11 or 3.12 (verl has no "
+            "release for 3.13)"
+        )
     files = VerlFiles(run.resolve())
     model = recipe.model.path or "the warm start's model"
     decided = settings(recipe, files, model)
