@@ -157,13 +157,14 @@ def test_importing_the_package_imports_neither_verl_nor_ray():
 
 
 def test_a_function_of_verls_that_has_changed_is_refused(monkeypatch):
-    from verl.workers.engine_workers import TrainingWorker
+    from verl.workers import engine_workers
 
     from ctpo.engines.verl import hooks
 
-    monkeypatch.setattr(TrainingWorker, "train_mini_batch", lambda self, data, epochs: None)
+    worker = engine_workers.TrainingWorker
+    monkeypatch.setattr(worker, "train_mini_batch", lambda self, data, epochs: None)
     with pytest.raises(RuntimeError, match=r"train_mini_batch with .*'epochs'.*verl>=0.9,<0.10"):
-        hooks.install()
+        hooks.wrap(engine_workers)
 
 
 def test_loading_twice_changes_nothing():

@@ -76,3 +76,6 @@ def register() -> None:
         ValueError: Somebody else has taken the name.
     """
     register_adv_est(NAME)(ctpo_group)
+
+
+register()

@@ -172,3 +172,6 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 def register() -> None:
     """Register the loop with verl. Doing so again changes nothing."""
     register_agent_loop(LOOP)(EpisodeLoop)
+
+
+register()

@@ -57,6 +57,12 @@ def here() -> Found:
 
     where = f"verl {verl.__version__}, ctpo from {_directory('ctpo')}, {sys.executable}"
     if _PLUGIN in sys.modules:
+        for module in importlib.import_module(_PLUGIN).modules():
+            try:
+                importlib.import_module(module)
+            except Exception:
+                words = f"{module} cannot be imported with the plug-in in place ({where})"
+                return Found(False, f"{words}:\n{traceback.format_exc()}")
         from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
 
         from ctpo.engines.verl.loss import policy_loss

@@ -9,77 +9,76 @@ function has other parameters than those known here is refused.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import verl
-from verl.trainer.ppo import rollout_corr_helper
-from verl.trainer.ppo.v1 import replay_buffer
-from verl.utils import config as verl_config
-from verl.utils import tensordict_utils as tu
-from verl.workers import engine_workers
+from wrapt import register_post_import_hook
 
-from ctpo.engines.verl import batches, recording
-from ctpo.engines.verl.episode_refusals import refuse_episode_settings
-from ctpo.engines.verl.loss import step_metrics
-from ctpo.engines.verl.refusals import refuse_and_warn
+
+class Wrapped(NamedTuple):
+    """A function of verl and what is put around it.
+
+    Attributes:
+        owner: The class it is in; "" if it is in the module itself.
+        name: Its name.
+        parameters: Those it must have.
+        around: Makes a wrapper of it.
+    """
+
+    owner: str
+    name: str
+    parameters: list[str]
+    around: Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def install() -> None:
-    """Wrap verl's functions. Doing so again changes nothing.
+    """Wrap verl's functions as soon as their modules are imported; doing so again changes nothing.
+
+    A module whose function is not as it is known here cannot be imported then: a RuntimeError says
+    what is different.
+    """
+    for module in WRAPPED:
+        register_post_import_hook(wrap, module)
+
+
+def wrap(module: Any) -> None:
+    """Wrap the functions of a module of verl.
+
+    Args:
+        module: The module.
 
     Raises:
-        RuntimeError: If this verl does not have them as they are known here.
+        RuntimeError: If it does not have them as they are known here.
     """
-    worker, actor = engine_workers.TrainingWorker, engine_workers.ActorRolloutRefWorker
-    _wrap(worker, "train_mini_batch", ["self", "data"], _recorded)
-    _wrap(worker, "train_batch", ["self", "data"], _mini_batch)
-    _wrap(actor, "update_weights", ["self", "global_steps", "mode"], _numbered)
-    for buffer in (replay_buffer.ReplayBuffer, replay_buffer.ReplayBufferAsync):
-        _wrap(
-            buffer,
-            "sample",
-            ["self", "global_steps", "partition_id", "batch_size"],
-            batches.watched,
-        )
-    _wrap(
-        verl_config, "validate_config", ["config", "use_reference_policy", "use_critic"], _validated
-    )
-    _wrap(
-        rollout_corr_helper,
-        "compute_rollout_correction_weights",
-        [
-            "log_ratio",
-            "response_mask",
-            "rollout_is",
-            "rollout_is_threshold",
-            "rollout_is_batch_normalize",
-        ],
-        _with_prefix,
-    )
-
-
-def _wrap(owner: Any, name: str, parameters: list[str], around: Callable[..., Any]) -> None:
-    original: Any = getattr(owner, name, None)
-    if getattr(original, "_ctpo_wrapped", False):
-        return
-    found = original and list(inspect.signature(original).parameters)
-    if found != parameters:
-        raise RuntimeError(
-            f"verl {verl.__version__} has {owner.__name__}.{name} with parameters {found}; the "
-            f"plug-in knows it with {parameters}. Install verl>=0.9,<0.10"
-        )
-    wrapper: Any = around(original)
-    functools.update_wrapper(wrapper, original)  # verl keeps how to dispatch it as an attribute
-    wrapper._ctpo_wrapped = True
-    setattr(owner, name, wrapper)
+    for owner_name, name, parameters, around in WRAPPED[module.__name__]:
+        owner = getattr(module, owner_name, None) if owner_name else module
+        original: Any = getattr(owner, name, None)
+        if getattr(original, "_ctpo_wrapped", False):
+            continue
+        found = original and list(inspect.signature(original).parameters)
+        if found != parameters:
+            place = ".".join(part for part in (module.__name__, owner_name, name) if part)
+            raise RuntimeError(
+                f"verl {verl.__version__} has {place} with parameters {found}; the plug-in knows "
+                f"it with {parameters}. Install verl>=0.9,<0.10"
+            )
+        wrapper: Any = around(original)
+        functools.update_wrapper(wrapper, original)  # verl keeps how to dispatch it there
+        wrapper._ctpo_wrapped = True
+        setattr(owner, name, wrapper)
 
 
 def _recorded(train_mini_batch: Callable[..., Any]) -> Callable[..., Any]:
     """Record the losses of a worker's mini-batches and add their metrics to its output."""
+    from verl.utils import tensordict_utils as tu
+
+    from ctpo.engines.verl import recording
+    from ctpo.engines.verl.loss import step_metrics
 
     def wrapper(self: Any, data: Any) -> Any:
         with recording.record() as record:
@@ -103,6 +102,7 @@ def _recorded(train_mini_batch: Callable[..., Any]) -> Callable[..., Any]:
 
 def _mini_batch(train_batch: Callable[..., Any]) -> Callable[..., Any]:
     """Tell the record where the first mini-batch ends."""
+    from ctpo.engines.verl import recording
 
     def wrapper(self: Any, data: Any) -> Any:
         output = train_batch(self, data)
@@ -115,6 +115,7 @@ def _mini_batch(train_batch: Callable[..., Any]) -> Callable[..., Any]:
 
 def _numbered(update_weights: Callable[..., Any]) -> Callable[..., Any]:
     """Take note of the training step that verl tells its workers."""
+    from ctpo.engines.verl import recording
 
     async def wrapper(self: Any, global_steps: int | None = None, mode: str = "auto") -> Any:
         if global_steps is not None:
@@ -128,6 +129,9 @@ def _validated(validate_config: Callable[..., None]) -> Callable[..., None]:
     """Refuse what would do nothing, or harm, with a loss of ours, before anything starts."""
 
     def wrapper(config: Any, use_reference_policy: bool, use_critic: bool) -> None:
+        from ctpo.engines.verl.episode_refusals import refuse_episode_settings
+        from ctpo.engines.verl.refusals import refuse_and_warn
+
         refuse_and_warn(config)
         refuse_episode_settings(config)
         validate_config(config, use_reference_policy, use_critic)
@@ -158,3 +162,54 @@ def _with_prefix(weights: Callable[..., Any]) -> Callable[..., Any]:
         )
 
     return wrapper
+
+
+def _watched(sample: Callable[..., Any]) -> Callable[..., Any]:
+    """Count what the trainer is about to train on; see `batches`."""
+    wrapper: Callable[..., Any] = importlib.import_module("ctpo.engines.verl.batches").watched(
+        sample
+    )
+    return wrapper
+
+
+_SAMPLE = ["self", "global_steps", "partition_id", "batch_size"]
+
+WRAPPED: dict[str, list[Wrapped]] = {
+    "verl.utils.config": [
+        Wrapped(
+            "",
+            "validate_config",
+            ["config", "use_reference_policy", "use_critic"],
+            _validated,
+        )
+    ],
+    "verl.trainer.ppo.rollout_corr_helper": [
+        Wrapped(
+            "",
+            "compute_rollout_correction_weights",
+            [
+                "log_ratio",
+                "response_mask",
+                "rollout_is",
+                "rollout_is_threshold",
+                "rollout_is_batch_normalize",
+            ],
+            _with_prefix,
+        )
+    ],
+    "verl.trainer.ppo.v1.replay_buffer": [
+        Wrapped("ReplayBuffer", "sample", _SAMPLE, _watched),
+        Wrapped("ReplayBufferAsync", "sample", _SAMPLE, _watched),
+    ],
+    "verl.workers.engine_workers": [
+        Wrapped("TrainingWorker", "train_mini_batch", ["self", "data"], _recorded),
+        Wrapped("TrainingWorker", "train_batch", ["self", "data"], _mini_batch),
+        Wrapped(
+            "ActorRolloutRefWorker",
+            "update_weights",
+            ["self", "global_steps", "mode"],
+            _numbered,
+        ),
+    ],
+}
+"""What is wrapped, by module of verl."""

@@ -150,3 +150,6 @@ def _warn_of_rounding(log_prob: Tensor) -> None:
             "computes them in float32 where flash-attn is installed",
             stacklevel=2,
         )
+
+
+register()

@@ -92,3 +92,6 @@ def register() -> None:
     """Register the parsers with verl. Doing so again changes nothing."""
     ToolParser.register(FENCE)(FenceParser)
     ToolParser.register(HERMES)(HermesParser)
+
+
+register()
