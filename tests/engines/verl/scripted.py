@@ -1,5 +1,7 @@
 """A policy that says what it is told to, behind verl's server interface and behind ours."""
 
+import asyncio
+
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.workers.rollout.replica import TokenOutput
@@ -87,6 +89,16 @@ class InProcess:
 
     async def run(self, code):
         return await self._sandbox.arun(code)
+
+
+def play_episode(server, tokenizer, path, messages, sampling, **settings):
+    """Run one episode as verl's agent loop worker does: the loop is made where it runs."""
+
+    async def run():
+        loop = make_loop(server, tokenizer, path, **settings)
+        return await loop.run(dict(sampling), raw_prompt=messages)
+
+    return asyncio.run(run())
 
 
 def make_loop(server, tokenizer, path, *, settings=None, rollout=None, data=None):

@@ -1,4 +1,3 @@
-import asyncio
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from ctpo.engines.verl.turns import ids_with, stop_hint
 from ctpo.sandbox import Execution
 from ctpo.tir import run_episodes
 from ctpo.tir.protocols import FENCE, HERMES, PLAIN, PROTOCOLS
-from tests.engines.verl.scripted import InProcess, ScriptedGenerator, ScriptedServer, make_loop
+from tests.engines.verl.scripted import InProcess, ScriptedGenerator, ScriptedServer, play_episode
 
 PROMPT = [{"role": "user", "content": "Find the gcd of 12 and 18."}]
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "logprobs": True}
@@ -43,9 +42,7 @@ def play(tokenizer, tmp_path):
 
     def run(*turns, sampling=SAMPLING, server=None, **changes):
         server = server or ScriptedServer([ids_of(tokenizer, turn) for turn in turns])
-        loop = make_loop(server, tokenizer, tmp_path, **changes)
-        output = asyncio.run(loop.run(dict(sampling), raw_prompt=PROMPT))
-        return output, server
+        return play_episode(server, tokenizer, tmp_path, PROMPT, sampling, **changes), server
 
     return run
 
@@ -148,8 +145,7 @@ def test_a_turn_with_neither_call_nor_box_is_marked_void(play, turns, void):
 def test_the_systems_message_is_the_protocols_unless_the_problem_has_one(tokenizer, tmp_path):
     def prompt(messages, **settings):
         server = ScriptedServer([ids_of(tokenizer, "1§")])
-        loop = make_loop(server, tokenizer, tmp_path, settings=settings)
-        output = asyncio.run(loop.run(dict(SAMPLING), raw_prompt=messages))
+        output = play_episode(server, tokenizer, tmp_path, messages, SAMPLING, settings=settings)
         return tokenizer.decode(output.prompt_ids)
 
     assert f"<|im_start|>system\n{FENCE.instructions}<|im_end|>" in prompt(PROMPT)
@@ -274,8 +270,9 @@ def test_nothing_that_a_policy_writes_makes_the_loop_raise(protocol, tokenizer, 
             else:
                 ids += torch.randint(len(tokenizer), (3,), generator=random).tolist()
         server = ScriptedServer([ids] * 8)
-        loop = make_loop(server, tokenizer, tmp_path, settings={"protocol": protocol})
-        output = asyncio.run(loop.run(dict(SAMPLING), raw_prompt=PROMPT))
+        output = play_episode(
+            server, tokenizer, tmp_path, PROMPT, SAMPLING, settings={"protocol": protocol}
+        )
         assert 0 < len(output.response_ids) == len(output.response_mask) <= 400
         assert len(output.response_logprobs) == len(output.response_ids)
 

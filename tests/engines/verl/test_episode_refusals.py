@@ -27,7 +27,7 @@ def look(*overrides):
 
 def test_our_parts_together_are_accepted_without_a_word():
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         look(*LOOP)
         look(*LOOP, f"+{ROLLOUT}.custom.episodes={{protocol:hermes,sandbox:{{timeout:9}}}}")
         look(*LOOP, f"{ROLLOUT}.agent.agent_loop_config_path=null")
