@@ -185,14 +185,18 @@ def test_rewards_are_those_of_the_policys_own_answers(run: Run) -> None:
 
 
 def test_a_killed_run_goes_on_behind_its_checkpoint(run: Run) -> None:
-    metrics = whole.lines(run.path / "metrics.jsonl")
-    assert [line["batch"] for line in metrics] == list(range(1, BATCHES + 1))
     files = sorted(file.name for file in (run.path / "positions.parquet").iterdir())
     assert files == [batch_file(batch) for batch in range(1, BATCHES + 1)]
     trained, rest = divmod(len(run.rows), PROMPTS * ANSWERS)
     assert rest == 0
     assert trained <= BATCHES - 2  # the batches before the kill were not trained again
-    assert f"setting global step to {BATCHES - trained}" in run.log
+    resumed_from = BATCHES - trained
+    assert f"setting global step to {resumed_from}" in run.log
+    metrics = whole.lines(run.path / "metrics.jsonl")
+    batches = [line["batch"] for line in metrics]
+    assert batches == sorted(set(batches))
+    # verl saves a batch first and logs it afterwards: the kill may have come in between.
+    assert set(range(1, BATCHES + 1)) - set(batches) <= {resumed_from}
     for line in metrics:
         assert line["on_policy/log_rho_max"] < 1e-3  # nothing has moved before the first update
         assert line["sampler/staleness"] == 0
@@ -232,7 +236,7 @@ def test_the_report_reads_the_run(run: Run) -> None:
     read = read_run(run.path)
     assert read.positions is not None
     assert set(read.evaluations) == {"start", "final"}
-    assert len(read.series("grad_norm")[0]) == BATCHES
+    assert len(read.series("grad_norm")[0]) >= BATCHES - 1
 
 
 def test_without_the_plug_in_nothing_starts(model: Path, tmp_path: Path) -> None:
