@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo demo-short test test-slow check bench bench-sandbox overload-sandbox \
+.PHONY: help demo demo-short test test-slow test-verl learn-verl check bench bench-sandbox overload-sandbox \
   soak-sandbox bench-grading docs clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -20,6 +20,8 @@ help:
 	@echo "make demo-short the first fifth of it, checked for getting better"
 	@echo "make test       the tests that take seconds"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-verl  whole runs of verl under Ray, on the processor, in minutes"
+	@echo "make learn-verl the demo on verl: it must get better; a quarter of an hour"
 	@echo "make check      lint, format, types and the rule on imports between rooms"
 	@echo "make bench      the benchmarks"
 	@echo "make bench-sandbox      the sandbox beside bubblewrap and firejail, where installed"
@@ -63,10 +65,16 @@ demo-short: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow -k shortened tests/acceptance $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not verl" $(ARGS)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-verl: $(INSTALLED)
+	$(BIN)/python -m pytest -m "verl and not slow" tests/engines/verl $(ARGS)
+
+learn-verl: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow tests/engines/verl $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

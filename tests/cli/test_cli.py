@@ -79,7 +79,7 @@ def test_a_dry_run_prints_the_resolved_recipe_and_does_nothing(tmp_path):
 def test_the_large_recipe_can_be_dry_run_without_its_model(tmp_path):
     recipe = tomllib.loads(ctpo("train", "qwen3-4b-1gpu", "--dry-run", home=tmp_path).stdout)
     assert recipe["model"]["path"] == "Qwen/Qwen3-4B"
-    assert recipe["vllm"]["mismatch_cap"] == 5.0
+    assert recipe["rollout"]["mismatch_cap"] == 5.0
 
 
 def test_mistakes_get_one_sentence_and_no_traceback(tmp_path):

@@ -181,7 +181,13 @@ def test_a_real_model_gives_whole_trajectories(model, tokenizer, sandbox):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("max_response_tokens", 0), ("max_calls", -1), ("max_output_chars", 1)]
+    ("field", "value"),
+    [
+        ("max_response_tokens", 0),
+        ("max_calls", -1),
+        ("max_output_chars", 1),
+        ("max_output_tokens", 1),
+    ],
 )
 def test_impossible_settings_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"{field} is {value}"):
@@ -272,6 +278,24 @@ def test_a_long_output_is_shortened_as_the_settings_say(sandbox, tokenizer):
     settings = dataclasses.replace(SETTINGS, max_output_chars=10)
     (t,) = run(Script(tokenizer, call("print('a' * 99)"), "done"), sandbox, settings)
     assert "[90 characters left out]" in t.tool_results[0].output
+
+
+def test_a_limit_in_tokens_keeps_both_ends_and_takes_the_place_of_the_one_in_characters(
+    sandbox, tokenizer
+):
+    settings = dataclasses.replace(SETTINGS, max_output_chars=10, max_output_tokens=20)
+    code = "print('begin', *['the sum of 12 and 34'] * 30, 'end')"
+    (t,) = run(Script(tokenizer, call(code), "done"), sandbox, settings)
+    head, middle, tail = t.tool_results[0].output.removeprefix("\n```output\n").split("\n", 2)
+    printed = "begin " + "the sum of 12 and 34 " * 30 + "end\n"
+    left_out = len(tokenizer.encode(printed)) - 20
+    assert middle == f"[{left_out} tokens left out]"
+    tail = tail.removesuffix("```\n")
+    assert printed.startswith(head) and printed.endswith(tail)
+    assert len(tokenizer.encode(head)) == len(tokenizer.encode(tail)) == 10
+    short = dataclasses.replace(settings, max_output_tokens=1000)
+    (t,) = run(Script(tokenizer, call(code), "done"), sandbox, short)
+    assert printed in t.tool_results[0].output
 
 
 def test_different_prompts_are_different_and_equal_ones_equal(sandbox, tokenizer):

@@ -3,13 +3,17 @@ import tomllib
 import pytest
 
 from ctpo.objective import PRESETS, preset
+from ctpo.tir.protocols import PROTOCOLS
 from ctpo.training.loading import RecipeError, dump_recipe, load_recipe, shipped_recipes
+from ctpo.training.policy import episode_settings
 from ctpo.training.recipe import Recipe, Section
 from ctpo.training.trl_run import trl_config
 
 
 def test_the_promised_recipes_are_shipped():
-    assert {"tiny", "tiny-hard", "qwen3-4b-1gpu"} <= set(shipped_recipes())
+    methods = ["", "-grpo", "-gspo"]
+    large = {f"qwen3-{size}{method}" for size in ("4b", "14b") for method in methods}
+    assert set(shipped_recipes()) == large | {"tiny", "tiny-hard", "tiny-verl", "qwen3-4b-1gpu"}
 
 
 def test_a_methods_own_reduction_and_advantages_are_taken_unless_others_are_named():
@@ -201,3 +205,108 @@ def test_dumped_recipes_hold_every_default():
     values = tomllib.loads(dump_recipe(load_recipe("tiny")))
     assert values["optimization"]["max_grad_norm"] == 1.0
     assert values["model"]["tiny"]["hidden_size"] == 128
+
+
+def test_a_recipe_has_its_parents_values_but_for_its_own(tmp_path):
+    (tmp_path / "child.toml").write_text(
+        'parent = "tiny"\nname = "child"\n[objective]\npreset = "grpo"\n[model.tiny]\nlayers = 2\n'
+    )
+    child, parent = load_recipe(str(tmp_path / "child.toml")), load_recipe("tiny")
+    assert child == parent.model_copy(
+        update={
+            "name": "child",
+            "objective": load_recipe("tiny", ["objective.preset=grpo"]).objective,
+            "model": load_recipe("tiny", ["model.tiny.layers=2"]).model,
+        }
+    )
+
+
+def test_parents_have_parents_and_lie_beside_their_child(tmp_path, monkeypatch):
+    (tmp_path / "a.toml").write_text('parent = "tiny"\nname = "a"\nseed = 3\n')
+    (tmp_path / "b.toml").write_text('parent = "a.toml"\nname = "b"\n')
+    monkeypatch.chdir(tmp_path.parent)
+    found = load_recipe(str(tmp_path / "b.toml"))
+    assert (found.name, found.seed, found.threads) == ("b", 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('parent = "a.toml"', "each other's parents"),
+        ('parent = "tinny"', r"no recipe 'tinny' \(did you mean 'tiny'\?\)"),
+        ("parent = 3", "parent is 3; it must be"),
+        ('parent = "b.toml"', "there is no file"),
+    ],
+)
+def test_a_parent_that_cannot_be_is_named(text, message, tmp_path):
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(str(tmp_path / "a.toml"))
+
+
+def test_the_protocol_reaches_the_episodes_and_its_text_the_problems():
+    large = "qwen3-4b-1gpu"
+    for name in ("fence", "hermes"):
+        changes = [f"rollout.protocol={name}", "data.instructions=protocol"]
+        recipe = load_recipe(large, changes)
+        assert episode_settings(recipe).protocol is PROTOCOLS[name]
+        assert recipe.system_message == PROTOCOLS[name].instructions
+    assert load_recipe(large, ["data.instructions=Think."]).system_message == "Think."
+    assert load_recipe("tiny").system_message is None
+
+
+def test_outputs_are_limited_in_characters_or_in_tokens():
+    tokens = load_recipe("tiny", ["rollout.max_output_tokens=50"])
+    assert tokens.rollout.max_output_chars is None
+    assert episode_settings(tokens).max_output_tokens == 50
+    assert Recipe.model_validate(tomllib.loads(dump_recipe(tokens))) == tokens
+    characters = episode_settings(load_recipe("tiny", ["rollout.max_output_chars=50"]))
+    assert (characters.max_output_chars, characters.max_output_tokens) == (50, None)
+
+
+def test_the_cap_on_weights_against_the_generator_reaches_trl():
+    large = "qwen3-4b-1gpu"
+    capped = trl_config(load_recipe(large, ["rollout.mismatch_cap=3"]), "unused")
+    assert capped.vllm_importance_sampling_correction
+    assert capped.vllm_importance_sampling_clip_max == 3
+    free = trl_config(load_recipe(large, ["rollout.mismatch_cap="]), "unused")
+    assert not free.vllm_importance_sampling_correction
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("tiny", ["rollout.mismatch_cap=3"], "mismatch_cap is 3.0, which has no effect on TRL"),
+        ("qwen3-4b-1gpu", ["rollout.mismatch_level=prefix"], "TRL has no such weight"),
+    ],
+)
+def test_what_trl_cannot_do_is_refused_by_name(name, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        trl_config(load_recipe(name, overrides), "unused")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["rollout.protocol=plain"], "the protocol plain calls no tool, so it must be 0"),
+        (["rollout.protocol=hermes"], "the warm start of a tiny model teaches fence"),
+        (["rollout.mismatch_level=prefix"], "which has no effect without a mismatch_cap"),
+        (
+            ["rollout.max_output_chars=9", "rollout.max_output_tokens=9"],
+            "max_output_chars is 9 and max_output_tokens is 9; give one",
+        ),
+        (["engine=vrl"], "engine is 'vrl'"),
+        (["verl.gpus=3"], "verl.gpus is unknown"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(overrides, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("tiny", overrides)
+
+
+def test_the_engine_is_remembered_with_its_section():
+    assert load_recipe("tiny").verl is None
+    chosen = load_recipe("tiny", ["engine=verl"])
+    again = Recipe.model_validate(tomllib.loads(dump_recipe(chosen)))
+    assert again == chosen
+    assert again.verl is not None and again.verl.gpus_per_node == 8

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -11,13 +12,18 @@ from rich.table import Table
 
 from ctpo.cli.console import console, usable
 
+if TYPE_CHECKING:
+    from ctpo.report import PositionAnalysis
+    from ctpo.report.positions import SpreadFit
+
 
 def command(
     file: Annotated[
         Path,
         typer.Argument(
             help="A Parquet file or a directory of them, one response a row, with the columns "
-            "logprobs, old_logprobs, mask (lists) and advantages (a number or a list)."
+            "logprobs, old_logprobs, mask (lists) and advantages (a number or a list); or the "
+            "statistics by position that an engine wrote, to which only --out applies."
         ),
     ],
     preset: Annotated[
@@ -41,8 +47,19 @@ def command(
 ) -> None:
     """Say what the ratios of logged rollouts do, by position, whatever trainer logged them."""
     from ctpo.objective import preset as build
-    from ctpo.report import ReportError, analyze
+    from ctpo.report import ReportError, analyze, analyze_positions, holds_positions
 
+    with usable(ReportError, ValueError):
+        if holds_positions(file):
+            given = {"--preset": preset != "ctpo", "--column": column, "--on-policy": on_policy}
+            given |= {"--clip-rate": clip_rate != 0.05, "--fit-power": fit_power}
+            for option in (name for name, is_given in given.items() if is_given):
+                raise ValueError(
+                    f"{option} needs log-probs; {file} holds statistics by position, which are of "
+                    "the objective that was trained with"
+                )
+            _show_positions(analyze_positions(file), out)
+            return
     with usable(ReportError, ValueError):
         analysis = analyze(
             file,
@@ -55,23 +72,7 @@ def command(
     summary = statistics.summary()
     sequences, tokens = int(statistics.sequences), int(statistics.tokens.sum())
     console.print(f"{sequences} responses, {tokens} policy tokens; clips as {preset}\n")
-    table = Table(
-        title="log ρ by position, share clipped, effective sample", box=SIMPLE_HEAD, padding=(0, 1)
-    )
-    for heading in ("t", "tokens", "mean", "std", "min", "max", "high", "low", "dual", "ess"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in analysis.table():
-        first, last = int(row["first"]), int(row["last"])
-        table.add_row(
-            str(first) if first == last else f"{first}–{last}",
-            str(int(row["tokens"])),
-            f"{row['mean']:.3f}",
-            f"{row['std']:.3f}",
-            *(f"{row[name]:.2f}" for name in ("min", "max")),
-            *(f"{row[name]:.1%}" for name in ("high", "low", "dual")),
-            f"{row['ess']:.0%}",
-        )
-    console.print(table)
+    console.print(_by_position(analysis.table()))
 
     shares = (0.01, 0.05, 0.5, 0.95, 0.99)
     rho, r = statistics.quantiles(shares), statistics.quantiles(shares, of="log_r")
@@ -82,26 +83,9 @@ def command(
     table.add_row("log r", *(f"{x:+.4f}" for x in r))
     console.print(table)
 
-    lines = [
-        (
-            "clipped",
-            f"high {summary['clip/high']:.2%}, low {summary['clip/low']:.2%}, "
-            f"dual {summary['clip/dual']:.2%} of all tokens",
-        ),
-        (
-            "KL(old‖new)",
-            f"{summary['kl/k1']:.4f} (k1), {summary['kl/k3']:.4f} (k3) nats a response",
-        ),
-        ("effective sample", f"{summary['ess']:.1%} of the tokens"),
-    ]
-    if analysis.spread is not None:
-        lines.append(
-            (
-                "spread",
-                f"std(log ρ) = {analysis.spread.sigma:.4f}·√t; with the exponent free, "
-                f"t^{analysis.spread.power:.2f}",
-            )
-        )
+    lines = _pooled(summary, analysis.spread)
+    kl = f"{summary['kl/k1']:.4f} (k1), {summary['kl/k3']:.4f} (k3) nats a response"
+    lines.insert(1, ("KL(old‖new)", kl))
     if isinstance(analysis.calibration, str):
         lines.append(("window", f"none suggested: {analysis.calibration}"))
     else:
@@ -117,13 +101,64 @@ def command(
         )
     if on_policy:
         lines.append(("on-policy", str(analysis.on_policy)))
-    for name, text in lines:
-        console.print(f"{name:<17} {text}", soft_wrap=True, highlight=False)
+    _say(lines)
     if out is not None:
-        for path in analysis.draw(out):
-            console.print(f"{'figure':<17} {path}", soft_wrap=True, highlight=False)
+        _say([("figure", str(path)) for path in analysis.draw(out)])
     if on_policy and not analysis.on_policy.passes:
         raise typer.Exit(1)
+
+
+def _show_positions(analysis: PositionAnalysis, out: Path | None) -> None:
+    tokens = int(analysis.columns["tokens"].sum())
+    console.print(f"{len(analysis.positions.batches)} batches, {tokens} policy tokens\n")
+    console.print(_by_position(analysis.table()))
+    _say(_pooled(analysis.summary(), analysis.spread))
+    if out is not None:
+        _say([("figure", str(path)) for path in analysis.draw(out)])
+
+
+def _by_position(rows: Sequence[Mapping[str, float]]) -> Table:
+    table = Table(
+        title="log ρ by position, share clipped, effective sample", box=SIMPLE_HEAD, padding=(0, 1)
+    )
+    for heading in ("t", "tokens", "mean", "std", "min", "max", "high", "low", "dual", "ess"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        first, last = int(row["first"]), int(row["last"])
+        table.add_row(
+            str(first) if first == last else f"{first}–{last}",
+            str(int(row["tokens"])),
+            f"{row['mean']:.3f}",
+            f"{row['std']:.3f}",
+            *(f"{row[name]:.2f}" for name in ("min", "max")),
+            *(f"{row[name]:.1%}" for name in ("high", "low", "dual")),
+            f"{row['ess']:.0%}",
+        )
+    return table
+
+
+def _pooled(summary: Mapping[str, float], spread: SpreadFit | None) -> list[tuple[str, str]]:
+    lines = [
+        (
+            "clipped",
+            f"high {summary['clip/high']:.2%}, low {summary['clip/low']:.2%}, "
+            f"dual {summary['clip/dual']:.2%} of all tokens",
+        ),
+        ("effective sample", f"{summary['ess']:.1%} of the tokens"),
+    ]
+    if spread is not None:
+        lines.append(
+            (
+                "spread",
+                f"std(log ρ) = {spread.sigma:.4f}·√t; with the exponent free, t^{spread.power:.2f}",
+            )
+        )
+    return lines
+
+
+def _say(lines: Sequence[tuple[str, str]]) -> None:
+    for name, text in lines:
+        console.print(f"{name:<17} {text}", soft_wrap=True, highlight=False)
 
 
 def _pair(text: str) -> tuple[str, str]:

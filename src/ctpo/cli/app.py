@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ctpo.cli import analyze, doctor, evaluate, report, sandbox, theory, train
+from ctpo.cli import analyze, data, doctor, evaluate, report, sandbox, theory, train, verl
 
 app = typer.Typer(
     help="Reinforcement learning for language models whose importance ratio is right.",
@@ -13,6 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.command)
+app.command("data")(data.command)
 app.command("eval")(evaluate.command)
 app.command("analyze")(analyze.command)
 app.command("compare")(evaluate.compare)
@@ -21,3 +22,4 @@ app.command("report")(report.command)
 app.add_typer(theory.app, name="theory")
 app.command("doctor")(doctor.command)
 app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(verl.app, name="verl")

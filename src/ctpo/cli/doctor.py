@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -11,12 +13,20 @@ from ctpo.cli.console import console
 _STYLES = {"good": "green", "limited": "yellow", "bad": "red"}
 
 
-def command() -> None:
+def command(
+    engine: Annotated[
+        Literal["trl", "verl"] | None,
+        typer.Option(
+            help="Look at what this one needs, and closer: for verl, whether a fresh process and a "
+            "Ray worker of every node have loaded the plug-in."
+        ),
+    ] = None,
+) -> None:
     """Tell what this machine can and cannot do. Exits with 1 if training cannot run."""
     from ctpo.training.doctor import examine
 
     table = Table("", "", "what was found", show_lines=True)
-    findings = examine()
+    findings = examine(engine)
     for finding in findings:
         style = _STYLES[finding.verdict]
         table.add_row(finding.topic, f"[{style}]{finding.verdict}[/]", escape(finding.words))

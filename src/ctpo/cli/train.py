@@ -6,12 +6,12 @@ import os
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from ctpo.cli.console import Bars, console, usable
+from ctpo.cli.console import Bars, console, fail, usable
 
 
 def cache_directory() -> Path:
@@ -30,6 +30,10 @@ def command(
             "--set", help="Change the recipe: section.key=value; empty removes. May be repeated."
         ),
     ] = None,
+    engine: Annotated[
+        Literal["trl", "verl"] | None,
+        typer.Option(help="What trains. [default: the recipe's, trl where it says nothing]"),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="The run directory. (default: runs/NAME-SEED-TIME)")
     ] = None,
@@ -37,7 +41,12 @@ def command(
         Path | None, typer.Option(help="Go on with this run directory instead of a new run.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved recipe and do nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the resolved recipe, with verl also its configuration and the command, and "
+            "do nothing.",
+        ),
     ] = False,
 ) -> None:
     """Train a model by a recipe."""
@@ -47,17 +56,26 @@ def command(
         source = recipe
     else:
         raise typer.BadParameter("give either a recipe or --resume RUN", param_hint="RECIPE")
-    if resume is not None and (change or output):
+    if resume is not None and (change or output or engine):
         raise typer.BadParameter(
-            "a resumed run keeps its recipe and its place", param_hint="--resume"
+            "a resumed run keeps its recipe, its engine and its place", param_hint="--resume"
         )
+    changes = [*(change or []), *([f"engine={engine}"] if engine else [])]
 
     from ctpo.training.loading import RecipeError, dump_recipe, load_recipe
 
     with usable(RecipeError):
-        resolved = load_recipe(source, change or [])
+        resolved = load_recipe(source, changes)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = output or resume or Path("runs") / f"{resolved.name}-seed{resolved.seed}-{stamp}"
     if dry_run:
         console.print(dump_recipe(resolved), markup=False, highlight=False, soft_wrap=True)
+        if resolved.engine == "verl":
+            from ctpo.training.verl_run import dry_run as describe
+
+            with usable(ValueError):
+                text = describe(resolved, path)
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
         return
 
     started = time.perf_counter()
@@ -66,10 +84,9 @@ def command(
     from ctpo.tir import SandboxFailure
     from ctpo.training.run import preflight, run
     from ctpo.training.run_directory import RunDirectory
+    from ctpo.training.verl_run import VerlFailed
     from ctpo.training.warm_start import WarmStartFailed
 
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = output or Path("runs") / f"{resolved.name}-seed{resolved.seed}-{stamp}"
     with usable(
         FileExistsError,
         FileNotFoundError,
@@ -90,6 +107,10 @@ def command(
         except KeyboardInterrupt:
             console.print(f"interrupted; go on with: ctpo train --resume {directory.path}")
             raise typer.Exit(130) from None
+        except VerlFailed as error:
+            fail(error)
+            console.print(f"when that is mended, go on with: ctpo train --resume {directory.path}")
+            raise typer.Exit(error.code) from None
         page = write_report(directory.path)
         _show_result(directory.path, page, time.perf_counter() - started)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ctpo.report.analysis import Analysis, analyze
 from ctpo.report.gallery import save_figures
 from ctpo.report.page import write_report
+from ctpo.report.position_files import PositionAnalysis, analyze_positions, holds_positions
 from ctpo.report.reading import ReportError, Run, Score, read_run
 from ctpo.report.tables import HEADINGS, BeforeAfter, Phase, before_after, phases
 
@@ -13,11 +14,14 @@ __all__ = [
     "Analysis",
     "BeforeAfter",
     "Phase",
+    "PositionAnalysis",
     "ReportError",
     "Run",
     "Score",
     "analyze",
+    "analyze_positions",
     "before_after",
+    "holds_positions",
     "phases",
     "read_run",
     "save_figures",

@@ -12,7 +12,7 @@ A Parquet file (or a directory of them) with one response a row:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,32 +61,7 @@ class Analysis:
         Args:
             rows: At most so many bins.
         """
-        columns = self.statistics.to_columns()
-        low = np.array(columns["position_low"])
-        chosen = np.unique(np.searchsorted(low, np.geomspace(1, low[-1], rows).round(), "left"))
-        results = []
-        for i in chosen:
-            one = {name: float(column[i]) for name, column in columns.items()}
-            n = one["tokens"]
-            mean = one["log_rho_sum"] / n
-            variance = max(one["log_rho_sumsq"] / n - mean**2, 0.0) * n / max(n - 1, 1)
-            squares = one["weight_sumsq"]
-            results.append(
-                {
-                    "first": one["position_low"],
-                    "last": one["position_high"],
-                    "tokens": n,
-                    "mean": mean,
-                    "std": variance**0.5,
-                    "min": one["log_rho_min"],
-                    "max": one["log_rho_max"],
-                    "high": one["clipped_high"] / n,
-                    "low": one["clipped_low"] / n,
-                    "dual": one["clipped_dual"] / n,
-                    "ess": one["weight_sum"] ** 2 / squares / n if squares else float("nan"),
-                }
-            )
-        return results
+        return rows_by_position(self.statistics.to_columns(), rows)
 
     def draw(self, folder: Path) -> list[Path]:
         """Draw clip rate, spread and drift by position.
@@ -97,18 +72,7 @@ class Analysis:
         Returns:
             The files.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        run = Run(folder, "", [], {}, _positions(self.statistics), None, None)
-        drawn = []
-        for name, draw in (
-            ("clip-rate", figures.clip_rate),
-            ("ratio-spread", figures.ratio_spread),
-            ("ratio-drift", figures.ratio_drift),
-        ):
-            figure = draw(run)
-            assert figure is not None, "there are positions"
-            drawn.append(save(figure, folder, name)[0])
-        return drawn
+        return draw_by_position(_positions(self.statistics), folder)
 
 
 def analyze(
@@ -163,6 +127,66 @@ def analyze(
     pooled = _positions(statistics).pool()
     spread = fit_spread(pooled) if len(pooled.position) else None
     return Analysis(statistics, objective, spread, calibration, statistics.on_policy_check())
+
+
+def rows_by_position(
+    columns: Mapping[str, Sequence[float] | np.ndarray], rows: int
+) -> list[dict[str, float]]:
+    """Return position bins, evenly chosen, with what is of interest about each.
+
+    Args:
+        columns: Sums and extremes by position bin, as `PositionStatistics.to_columns` has them.
+        rows: At most so many bins.
+    """
+    low = np.array(columns["position_low"])
+    chosen = np.unique(np.searchsorted(low, np.geomspace(1, low[-1], rows).round(), "left"))
+    results = []
+    for i in chosen:
+        one = {name: float(column[i]) for name, column in columns.items()}
+        n = one["tokens"]
+        mean = one["log_rho_sum"] / n
+        variance = max(one["log_rho_sumsq"] / n - mean**2, 0.0) * n / max(n - 1, 1)
+        squares = one["weight_sumsq"]
+        results.append(
+            {
+                "first": one["position_low"],
+                "last": one["position_high"],
+                "tokens": n,
+                "mean": mean,
+                "std": variance**0.5,
+                "min": one["log_rho_min"],
+                "max": one["log_rho_max"],
+                "high": one["clipped_high"] / n,
+                "low": one["clipped_low"] / n,
+                "dual": one["clipped_dual"] / n,
+                "ess": one["weight_sum"] ** 2 / squares / n if squares else float("nan"),
+            }
+        )
+    return results
+
+
+def draw_by_position(positions: PositionTable, folder: Path) -> list[Path]:
+    """Draw clip rate, spread and drift by position.
+
+    Args:
+        positions: Statistics by batch and position bin.
+        folder: Where to; made if need be.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(folder, "", [], {}, positions, None, None)
+    drawn = []
+    for name, draw in (
+        ("clip-rate", figures.clip_rate),
+        ("ratio-spread", figures.ratio_spread),
+        ("ratio-drift", figures.ratio_drift),
+    ):
+        figure = draw(run)
+        assert figure is not None, "there are positions"
+        drawn.append(save(figure, folder, name)[0])
+    return drawn
 
 
 def _positions(statistics: PositionStatistics) -> PositionTable:

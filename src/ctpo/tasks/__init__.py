@@ -1,4 +1,4 @@
-"""Problems: the built-in family, benchmarks, and readers of Parquet, JSONL and Hub data sets."""
+"""Problems: the built-in family, benchmarks, readers of data sets, and a writer for verl."""
 
 from ctpo.tasks.benchmark_loading import LoadedBenchmark, load_benchmark
 from ctpo.tasks.benchmarks import BENCHMARKS, Benchmark
@@ -6,6 +6,7 @@ from ctpo.tasks.builtin import generate
 from ctpo.tasks.problem import Problem
 from ctpo.tasks.readers import read_problems
 from ctpo.tasks.templates import TEMPLATES, Template
+from ctpo.tasks.writers import write_verl_parquet
 
 __all__ = [
     "BENCHMARKS",
@@ -17,4 +18,5 @@ __all__ = [
     "generate",
     "load_benchmark",
     "read_problems",
+    "write_verl_parquet",
 ]

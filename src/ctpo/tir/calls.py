@@ -27,11 +27,13 @@ class Call:
         code: The program; empty if it cannot be known.
         problem: Why there is no program to run, in words for the policy; None if there is one.
         end: Index behind the call. What the policy wrote after it, it wrote without the result.
+        start: Index of the call's first character.
     """
 
     code: str
     problem: str | None
     end: int
+    start: int
 
 
 def find_fenced_call(text: str) -> Call | None:
@@ -47,16 +49,17 @@ def find_fenced_call(text: str) -> Call | None:
     """
     opened: tuple[int, str] | None = None
     program: list[str] = []
-    position = 0
+    start = position = 0
     for line in text.split("\n"):
         end = position + len(line)
         fence = _FENCE.match(line)
         if opened is None:
             if fence is not None:
                 opened, program = (len(fence[1]), fence[2].lower()), []
+                start = position
         elif fence is not None and not fence[2] and len(fence[1]) >= opened[0]:
             if opened[1] in _LANGUAGES:
-                return Call("\n".join(program), None, end)
+                return Call("\n".join(program), None, end, start)
             opened = None
         else:
             program.append(line)
@@ -94,7 +97,8 @@ def find_json_call(text: str) -> Call | None:
         closing = text.find(TOOL_CLOSE, start)
         if closing < 0 or "Unterminated string" in str(error):
             return None
-        return Call("", f"the call is not JSON: {error}", closing + len(TOOL_CLOSE))
+        unreadable = f"the call is not JSON: {error}"
+        return Call("", unreadable, closing + len(TOOL_CLOSE), opening)
     rest = text[end:]
     tag = rest.lstrip()
     if not tag.startswith(TOOL_CLOSE):
@@ -102,10 +106,11 @@ def find_json_call(text: str) -> Call | None:
         closing = text.find(TOOL_CLOSE, end)
         if closing < 0:
             return None
-        return Call("", "more than one JSON object in the call", closing + len(TOOL_CLOSE))
+        unreadable = "more than one JSON object in the call"
+        return Call("", unreadable, closing + len(TOOL_CLOSE), opening)
     end += len(rest) - len(tag) + len(TOOL_CLOSE)
     code, problem = _python_of(value)
-    return Call(code, problem, end)
+    return Call(code, problem, end, opening)
 
 
 def _python_of(value: object) -> tuple[str, str | None]:

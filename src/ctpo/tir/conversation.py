@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from ctpo.sandbox import Sandbox
 from ctpo.tir.endpoint import ContextOverflow, Endpoint
-from ctpo.tir.episode import EpisodeSettings, Message
 from ctpo.tir.programs import run_programs
+from ctpo.tir.settings import EpisodeSettings, Message
 from ctpo.tir.trajectory import FinishReason, ToolResult
 
 # Messages to the text a model is to continue: the chat template of its tokenizer.
@@ -72,10 +72,13 @@ def converse(
     Raises:
         EndpointError: The server cannot be used.
         Interrupted: `endpoint.stopped` was set.
-        ValueError: Completions without a template, or a template without completions.
+        ValueError: Completions without a template, or a template without completions, or a limit
+            on outputs in tokens, which only the server could count.
     """
     if (endpoint.api == "completions") != (template is not None):
         raise ValueError("the completions API, and it alone, needs a chat template of one's own")
+    if settings.max_output_tokens is not None:
+        raise ValueError("max_output_tokens needs the model's tokenizer; use max_output_chars here")
     protocol = settings.protocol
     chat = [dict(message) for message in messages]
     answer, said = Transcript(), ""
@@ -112,9 +115,9 @@ def converse(
             return answer
         call = protocol.find_call(turn.text)
         assert call is not None, "the turn was cut behind a call"
-        ((status, shown, failure),) = run_programs([call], sandbox)
-        output = protocol.answer(shown, after=turn.text, limit=settings.max_output_chars)
-        answer.tool_results.append(ToolResult(call.code, status, output, failure))
+        (ran,) = run_programs([call], sandbox)
+        output = protocol.answer(ran.shown, after=turn.text, limit=settings.max_output_chars)
+        answer.tool_results.append(ToolResult(call.code, ran.status, output, ran.failure))
         answer.turns.append(("tool", output))
         if answer.tokens >= settings.max_response_tokens:
             answer.finish_reason = "length"

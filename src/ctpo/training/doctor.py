@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from ctpo.sandbox import Sandbox, SandboxUnavailable, probe
 
 Verdict = Literal["good", "limited", "bad"]
+Engine = Literal["trl", "verl"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,18 @@ class Finding:
     words: str
 
 
-def examine() -> list[Finding]:
-    """Look at the sandbox, the processors, the training engines and their plug-ins."""
-    return [_sandbox(), _gpu(), _trl(), _vllm(), _verl()]
+def examine(engine: Engine | None = None) -> list[Finding]:
+    """Look at the sandbox, the processors, the training engines and their plug-ins.
+
+    Args:
+        engine: Look at what this one needs, and closer; None for a look at all.
+    """
+    machine = [_sandbox(), _gpu()]
+    if engine == "trl":
+        return [*machine, _trl(), _vllm()]
+    if engine == "verl":
+        return [*machine, *_verl_in_use()]
+    return [*machine, _trl(), _vllm(), _verl()]
 
 
 def _sandbox() -> Finding:
@@ -103,10 +113,35 @@ def _vllm() -> Finding:
 def _verl() -> Finding:
     installed = _version("verl")
     if installed is None:
-        return Finding("verl", "limited", "not installed: no training on clusters")
+        return Finding(
+            "verl",
+            "limited",
+            "not installed: no training on clusters; install ctpo[verl] (Python 3.11 or 3.12)",
+        )
+    wanted = _our_requirement("verl").specifier
+    if not wanted.contains(installed):
+        return Finding("verl", "bad", f"{installed} is installed, {wanted} was tested")
     return Finding(
-        "verl", "limited", f"{installed} is installed; this version has no plug-in for it"
+        "verl",
+        "good",
+        f"{installed} is installed; whether it loads the plug-in: ctpo doctor --engine verl",
     )
+
+
+def _verl_in_use() -> list[Finding]:
+    """Look where verl runs: a fresh process, and a Ray worker of every node."""
+    version = _verl()
+    if version.verdict != "good":
+        return [Finding("verl", "bad", version.words)]
+    from ctpo.engines.verl.check import plugin_loaded, plugin_loaded_in_workers
+
+    places = [("verl, a fresh process", [plugin_loaded()])]
+    places.append(("verl, a Ray worker", plugin_loaded_in_workers()))
+    return [
+        Finding(topic, "good" if found.loaded else "bad", found.words)
+        for topic, several in places
+        for found in several
+    ]
 
 
 def _our_requirement(name: str) -> Requirement:

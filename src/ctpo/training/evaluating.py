@@ -22,12 +22,12 @@ from ctpo.sandbox import Sandbox
 from ctpo.tir import EpisodeSettings
 from ctpo.tir.conversation import Template
 from ctpo.tir.endpoint import Endpoint
-from ctpo.tir.protocols import FENCE, protocol
 from ctpo.tir.transformers_generator import TransformersGenerator
 from ctpo.training.evaluation_request import (
     EvaluationRequest,
     Server,
     choose,
+    chosen_protocol,
     find_run,
     instructions,
     load_problems,
@@ -86,7 +86,7 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
     settings = EpisodeSettings(**episode)
     if recipe is not None:
         settings = replace(episode_settings(recipe), **episode)
-    settings = replace(settings, protocol=protocol(request.protocol or FENCE.name))
+    settings = replace(settings, protocol=chosen_protocol(request, recipe))
     endpoint = None if request.server is None else _endpoint(request.model, request.server)
     begun = (output / "settings.json").is_file()
     if endpoint is not None and not begun:

@@ -10,7 +10,8 @@ from typing import Any
 
 from ctpo.tasks import Problem, generate, load_benchmark, read_problems
 from ctpo.tir.endpoint import Api
-from ctpo.tir.protocols import FENCE, protocol
+from ctpo.tir.protocols import FENCE, ToolProtocol, protocol
+from ctpo.training.problems import benchmark_names
 from ctpo.training.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
 
@@ -67,7 +68,7 @@ class EvaluationRequest:
         ks: The k of pass@k and maj@k; powers of two up to `samples`.
         temperature: Of the sampling, 0 for greedy; 1.
         hard_fraction: Share of built-in problems with three-digit operands; 0.
-        protocol: How the tool is called; a run's own instructions, or `fence`.
+        protocol: How the tool is called; the run's own, or `fence`.
         instructions: Whether the protocol is explained in a system message. If None it is, except
             for a run, whose recipe says what its model was told, and for built-in problems put to a
             model loaded here.
@@ -175,13 +176,15 @@ def load_problems(
         FileNotFoundError: There is no such file, or a benchmark cannot be reached.
         ValueError: The problems cannot be read, or are not the benchmark's.
     """
-    if request.benchmarks:
+    # What a run was evaluated on may be benchmarks too.
+    names = request.benchmarks or benchmark_names(chosen["data"])
+    if names:
         loaded = [
             load_benchmark(name, revision=request.revision, limit=chosen["problems"])
-            for name in dict.fromkeys(request.benchmarks)
+            for name in dict.fromkeys(names)
         ]
         if len({one.name for one in loaded}) < len(loaded):
-            raise ValueError(f"a benchmark is named twice in {', '.join(request.benchmarks)}")
+            raise ValueError(f"a benchmark is named twice in {', '.join(names)}")
         return (
             {one.name: one.problems for one in loaded},
             {
@@ -216,7 +219,17 @@ def instructions(request: EvaluationRequest, recipe: Recipe | None) -> str | Non
         return None
     if request.instructions is None and request.protocol is None:
         if recipe is not None:
-            return recipe.data.instructions
+            return recipe.system_message
         if request.server is None and not request.benchmarks and request.data in (None, "builtin"):
             return None
-    return protocol(request.protocol or FENCE.name).instructions
+    return chosen_protocol(request, recipe).instructions
+
+
+def chosen_protocol(request: EvaluationRequest, recipe: Recipe | None) -> ToolProtocol:
+    """Return the protocol asked for, the run's own, or `fence`.
+
+    Raises:
+        ValueError: There is no such protocol.
+    """
+    run = FENCE.name if recipe is None else recipe.rollout.protocol
+    return protocol(request.protocol or run)

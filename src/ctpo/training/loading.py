@@ -39,6 +39,9 @@ def shipped_recipes() -> list[str]:
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Load a recipe and check it.
 
+    A file may begin with `parent = "NAME"`, a shipped recipe or a file beside it: what it does not
+    say itself is then its parent's.
+
     Args:
         name_or_path: A shipped recipe's name, or the path of a TOML file.
         overrides: Changes as `section.key=value`, the value in TOML; a bare word is a string, and
@@ -61,7 +64,30 @@ def dump_recipe(recipe: Recipe) -> str:
     return tomli_w.dumps(recipe.model_dump(exclude_none=True))
 
 
-def _read(name_or_path: str) -> dict[str, Any]:
+def _read(name_or_path: str, children: Sequence[str] = ()) -> dict[str, Any]:
+    if name_or_path in children:
+        raise RecipeError(f"recipes are each other's parents: {' → '.join(children)}")
+    values = _parse(name_or_path)
+    if "parent" not in values:
+        return values
+    parent = values.pop("parent")
+    if not isinstance(parent, str):
+        raise RecipeError(f"parent is {parent!r}; it must be a recipe's name or a .toml file")
+    if parent.endswith(".toml"):
+        parent = str(Path(name_or_path).parent / parent)
+    return _merged(_read(parent, [*children, name_or_path]), values)
+
+
+def _merged(parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
+    """Return the parent's values with the child's in their place, section by section."""
+    result = dict(parent)
+    for name, value in child.items():
+        both = isinstance(value, dict) and isinstance(parent.get(name), dict)
+        result[name] = _merged(parent[name], value) if both else value
+    return result
+
+
+def _parse(name_or_path: str) -> dict[str, Any]:
     path = Path(name_or_path)
     if path.suffix != ".toml":
         if name_or_path not in shipped_recipes():

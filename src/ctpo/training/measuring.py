@@ -26,8 +26,8 @@ from ctpo.training.gradients import (
 from ctpo.training.libraries import quiet_libraries
 from ctpo.training.listening import Listener
 from ctpo.training.policy import EpisodePolicy, episode_settings, start_sandbox
+from ctpo.training.problems import problems as problems_of
 from ctpo.training.recipe import Recipe
-from ctpo.training.run import problems as problems_of
 from ctpo.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:

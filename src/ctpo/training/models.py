@@ -31,17 +31,36 @@ def load_model(
     try:
         AutoConfig.from_pretrained(path)  # without a network a wrong name fails soonest here
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    except OSError as error:
+        raise _not_found(path, error) from error
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_tokenizer(path)
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """Load a model's tokenizer.
+
+    Args:
+        path: A directory or a Hub name.
+
+    Raises:
+        ModelNotFound: There is no such model, or it has no chat template.
+    """
+    try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except OSError as error:
-        where = "a directory without a model" if Path(path).is_dir() else "no directory here"
-        raise ModelNotFound(
-            f"{path} cannot be loaded: it is {where}, and as a Hub name it gave: {error}"
-        ) from error
+        raise _not_found(path, error) from error
     if tokenizer.chat_template is None:
         raise ModelNotFound(
             f"{path} has no chat template; episodes are chats, so take an instruction-tuned model"
         )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+    return tokenizer
+
+
+def _not_found(path: str | Path, error: OSError) -> ModelNotFound:
+    where = "a directory without a model" if Path(path).is_dir() else "no directory here"
+    return ModelNotFound(
+        f"{path} cannot be loaded: it is {where}, and as a Hub name it gave: {error}"
+    )
 
 
 def frozen_in_bfloat16(recipe: Recipe) -> bool:

@@ -11,6 +11,7 @@ from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem
 from ctpo.tir import EpisodeSettings, Generator, Trajectory, run_episodes
 from ctpo.tir.episode import Message
+from ctpo.tir.protocols import protocol
 from ctpo.training.listening import Listener
 from ctpo.training.recipe import Recipe
 
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
 
 def episode_settings(recipe: Recipe) -> EpisodeSettings:
     """Return what an episode of the recipe may use."""
+    characters = recipe.rollout.max_output_chars
     return EpisodeSettings(
         max_response_tokens=recipe.rollout.max_response_tokens,
         max_calls=recipe.rollout.max_calls,
-        max_output_chars=recipe.rollout.max_output_chars,
+        max_output_tokens=recipe.rollout.max_output_tokens,
+        **({} if characters is None else {"max_output_chars": characters}),
         chat_template_kwargs=dict(recipe.model.chat_template_kwargs),
+        protocol=protocol(recipe.rollout.protocol),
         max_failure_share=recipe.sandbox.max_failure_share,
     )
 

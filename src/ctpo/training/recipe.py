@@ -6,110 +6,31 @@ and by `ctpo train --dry-run`.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ctpo.objective import METHODS, REDUCTIONS, Objective, preset
+from ctpo.tir.protocols import protocol
+from ctpo.training.recipe_engines import Verl, Vllm
+from ctpo.training.recipe_model import Lora, Model, Section, TinyModel, WarmStart
 
-
-class Section(BaseModel):
-    """A table of the recipe. Unknown keys are refused, and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class TinyModel(Section):
-    """A Qwen3 built from its configuration, for machines without a GPU or a network."""
-
-    hidden_size: int = Field(128, ge=8)
-    """Width of the residual stream."""
-    layers: int = Field(3, ge=1)
-    """Number of layers."""
-    heads: int = Field(4, ge=1)
-    """Query heads."""
-    key_value_heads: int = Field(2, ge=1)
-    """Key and value heads; divides `heads`."""
-    head_size: int = Field(32, ge=2, multiple_of=2)
-    """Width of a head."""
-    intermediate_size: int = Field(256, ge=8)
-    """Width of the feed-forward layers."""
-    vocabulary: int = Field(384, ge=128)
-    """Entries of the tokenizer, which is trained on the warm start's transcripts."""
-    weight_std: float = Field(0.08, gt=0)
-    """Standard deviation of the initial weights."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.heads % self.key_value_heads:
-            raise ValueError(
-                f"heads is {self.heads}; it must be a multiple of key_value_heads, "
-                f"{self.key_value_heads}"
-            )
-        return self
-
-
-class Lora(Section):
-    """Low-rank adapters instead of training every weight."""
-
-    rank: int = Field(32, ge=1)
-    """Rank of the adapters: more can learn more and takes more memory."""
-    alpha: int = Field(64, ge=1)
-    """Scale of the adapters; the update is multiplied by alpha / rank."""
-    target_modules: str | list[str] = "all-linear"
-    """Which layers get an adapter: module names, or `all-linear`."""
-
-
-class Model(Section):
-    """Where the policy comes from: `path` or `tiny`, one of them."""
-
-    path: str | None = None
-    """A model directory or a Hub name."""
-    tiny: TinyModel | None = None
-    """Build a tiny model and warm-start it."""
-    lora: Lora | None = None
-    """Train adapters only. Left out, every weight is trained."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """What is computed in. With bfloat16, weights that are trained, logits and log-probabilities
-    stay float32; frozen weights under adapters are kept in bfloat16."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: a third more time, much less memory."""
-    chat_template_kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """Given to the chat template, e.g. `enable_thinking = false` for Qwen3."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if (self.path is None) == (self.tiny is None):
-            raise ValueError("exactly one of path and tiny must be given")
-        if self.tiny is not None and (self.lora is not None or self.gradient_checkpointing):
-            raise ValueError("lora and gradient_checkpointing are for a model from a path")
-        return self
-
-
-class WarmStart(Section):
-    """Supervised imitation of a sloppy teacher, so that the tiny model can use the tool."""
-
-    problems: int = Field(8_400, ge=64)
-    """Problems of the training split that the teacher answers."""
-    transcripts: int = Field(17_600, ge=64)
-    """Transcripts to learn from; the teacher goes through the problems again and again."""
-    batch_size: int = Field(16, ge=1)
-    """Transcripts per step."""
-    learning_rate: float = Field(4e-3, gt=0)
-    """Learning rate, of Muon on matrices and of AdamW on the rest."""
-    target_accuracy: float = Field(0.25, ge=0, lt=1)
-    """Sampled accuracy, on problems not learned from, at which the learning rate starts to fall.
-    Copying numbers is learned suddenly and not always at the same step, so the accuracy decides and
-    not a number of steps."""
-    check_every: int = Field(100, ge=1)
-    """Steps between two looks at the accuracy."""
-    decay_steps: int = Field(300, ge=1)
-    """Steps in which the learning rate falls to zero. More make a more accurate model."""
-    max_steps: int = Field(3000, ge=1)
-    """Steps after which a warm start below its target is given up with an error."""
-    seed: int = 0
-    """Of the weights, the transcripts and their order. Not the run's own seed: runs with other
-    seeds share one warm start, as they would share a pretrained model."""
+__all__ = [
+    "Data",
+    "EvaluationSection",
+    "Lora",
+    "Model",
+    "ObjectiveSection",
+    "Optimization",
+    "Recipe",
+    "Rollout",
+    "SandboxSection",
+    "Section",
+    "TinyModel",
+    "Verl",
+    "Vllm",
+    "WarmStart",
+]
 
 
 class Data(Section):
@@ -118,15 +39,17 @@ class Data(Section):
     train: str = "builtin"
     """`builtin`, a Parquet or JSONL file in verl's schema, or a Hub name."""
     held_out: str = "builtin"
-    """The same for evaluation. The built-in held-out problems are never trained on."""
+    """The same for evaluation, or benchmarks: `aime25,brumo25`, each perhaps with a file to read it
+    from, `aime25=FILE`. The built-in held-out problems are never trained on."""
     train_problems: int = Field(2000, ge=1)
     """How many problems to train on. Of a file, the first so many."""
     held_out_problems: int = Field(128, ge=1)
-    """How many problems to evaluate on. Of a file, the first so many."""
+    """How many problems to evaluate on. Of a file and of each benchmark, the first so many."""
     hard_fraction: float = Field(0.0, ge=0, le=1)
     """Share of built-in problems with three-digit operands."""
     instructions: str | None = None
-    """System message for problems that have none, such as how to use the tool."""
+    """System message for problems that have none, such as how to use the tool; `protocol` stands
+    for the text that goes with `rollout.protocol`."""
 
     @model_validator(mode="after")
     def _hard_needs_builtin(self) -> Self:
@@ -218,26 +141,46 @@ class Rollout(Section):
     """Sampling temperature. The same temperature is used in the training log-probabilities."""
     max_response_tokens: int = Field(160, ge=1)
     """Most tokens of a response, the tool's output included."""
+    protocol: Literal["fence", "hermes", "plain"] = "fence"
+    """How the policy calls the tool: a block of Python, a JSON call, or not at all."""
     max_calls: int = Field(2, ge=0)
     """Most programs run in one response."""
-    max_output_chars: int = Field(512, ge=2)
+    max_output_chars: int | None = Field(512, ge=2)
     """Most characters of a program's output that go back into the context."""
+    max_output_tokens: int | None = Field(None, ge=2)
+    """The same in tokens, in place of `max_output_chars`."""
     keep_every: int = Field(1, ge=0)
     """Every how many batches the trajectories are written to the run directory; 0 writes none."""
+    mismatch_cap: float | None = Field(None, gt=1)
+    """Upper bound of the weight against the generating engine's own probabilities (truncated
+    importance sampling). Left out, there is no such weight."""
+    mismatch_level: Literal["sequence", "prefix"] = "sequence"
+    """What that weight is a product over: the response, or the tokens up to the one weighted."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_limit_of_output(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was given
+        if isinstance(values, dict) and values.get("max_output_tokens") is not None:
+            return {"max_output_chars": None} | values
+        return values
 
-class Vllm(Section):
-    """Generate with vLLM, which TRL runs on the same GPU; else the training model generates."""
-
-    gpu_memory_share: float = Field(0.4, gt=0, lt=1)
-    """Share of the GPU's memory for vLLM: more means more answers side by side."""
-    max_context_tokens: int = Field(10_000, ge=1)
-    """Longest prompt and response together."""
-    sleep: bool = True
-    """Give vLLM's memory to the updates while it does not generate."""
-    mismatch_cap: float = Field(5.0, gt=1)
-    """Upper bound of a response's weight against vLLM's own probabilities (truncated importance
-    sampling over the sequence)."""
+    @model_validator(mode="after")
+    def _effective(self) -> Self:
+        if (self.max_output_chars is None) == (self.max_output_tokens is None):
+            raise ValueError(
+                f"max_output_chars is {self.max_output_chars} and max_output_tokens is "
+                f"{self.max_output_tokens}; give one of them"
+            )
+        if self.protocol == "plain" and self.max_calls:
+            raise ValueError(
+                f"max_calls is {self.max_calls}; the protocol plain calls no tool, so it must be 0"
+            )
+        if self.mismatch_cap is None and self.mismatch_level != "sequence":
+            raise ValueError(
+                f"mismatch_level is {self.mismatch_level!r}, which has no effect without a "
+                "mismatch_cap"
+            )
+        return self
 
 
 class Optimization(Section):
@@ -288,7 +231,7 @@ class EvaluationSection(Section):
     samples_per_problem: int = Field(4, ge=1)
     """Sampled answers per problem: the k of avg@k."""
     temperature: float = Field(1.0, gt=0)
-    """Temperature of the sampled answers. Greedy accuracy is reported beside."""
+    """Temperature of the sampled answers. On TRL, greedy accuracy is reported beside."""
     every: int = Field(15, ge=0)
     """Batches between evaluations; 0 evaluates at the start and the end only."""
     batch_size: int = Field(256, ge=1)
@@ -301,15 +244,19 @@ class Recipe(Section):
     name: str
     """Names the run directory."""
     seed: int = Field(0, ge=0)
-    """Of the problems, their order and the sampling. The same seed gives the same metrics."""
+    """Of the problems, their order and the sampling. The same seed gives the same metrics, if the
+    training model itself generates; vLLM and verl do not repeat to the bit."""
     threads: int | None = Field(None, ge=1)
     """Processor threads of torch. Left out, torch decides; tiny models are fastest with 1."""
+    engine: Literal["trl", "verl"] = "trl"
+    """What trains: TRL on one machine, or verl on one or many."""
     model: Model
     warm_start: WarmStart | None = None
     data: Data = Data()
     objective: ObjectiveSection = ObjectiveSection()
     rollout: Rollout = Rollout()
     vllm: Vllm | None = None
+    verl: Verl | None = None
     optimization: Optimization = Optimization()
     sandbox: SandboxSection = SandboxSection()
     evaluation: EvaluationSection = EvaluationSection()
@@ -327,6 +274,20 @@ class Recipe(Section):
             // self.optimization.updates_per_batch
             // self.optimization.micro_batch
         )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _engine_has_its_section(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was given
+        if isinstance(values, dict) and values.get("engine") == "verl":
+            return values | {"verl": values.get("verl", {})}
+        return values
+
+    @property
+    def system_message(self) -> str | None:
+        """The system message for problems that have none."""
+        if self.data.instructions == "protocol":
+            return protocol(self.rollout.protocol).instructions
+        return self.data.instructions
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -347,6 +308,11 @@ class Recipe(Section):
             raise ValueError("warm_start has no effect on a model from a path; leave it out")
         if self.model.tiny is not None and self.vllm is not None:
             raise ValueError("a [vllm] section is for a model from a path")
+        if self.model.tiny is not None and self.rollout.protocol != "fence":
+            raise ValueError(
+                f"rollout.protocol is {self.rollout.protocol!r}; the warm start of a tiny model "
+                "teaches fence"
+            )
         if (
             self.data.train == "builtin"
             and self.data.train_problems < self.rollout.prompts_per_batch

@@ -5,20 +5,20 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from ctpo.sandbox import Sandbox
-from ctpo.tasks import Problem, generate, read_problems
+from ctpo.tasks import Problem
 from ctpo.tir import Generator
 from ctpo.training import warm_start
 from ctpo.training.libraries import quiet_libraries
 from ctpo.training.listening import Listener, Quiet, Stopwatch
 from ctpo.training.models import frozen_in_bfloat16, load_model
-from ctpo.training.policy import episode_settings, instruct, measure, start_sandbox
+from ctpo.training.policy import episode_settings, measure, start_sandbox
+from ctpo.training.problems import problems
 from ctpo.training.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
 
@@ -46,6 +46,7 @@ def run(
         WarmStartFailed: The tiny model did not learn to use the tool.
         ModelNotFound: The recipe's model cannot be loaded.
         ValueError: A problem file cannot be read.
+        VerlFailed: verl ended before it was done; says why.
     """
     if directory.finished:
         return
@@ -56,6 +57,14 @@ def run(
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     try:
+        if recipe.engine == "verl":
+            from ctpo.training.verl_run import train_with_verl
+
+            # The sandbox is gone before verl starts its own.
+            with start_sandbox(recipe) as sandbox:
+                path = policy_path(recipe, sandbox, cache, listener, watch)
+            train_with_verl(recipe, directory, train, held_out, path, listener, watch)
+            return
         with start_sandbox(recipe) as sandbox:
             model, tokenizer = load_policy(recipe, sandbox, cache, listener, watch)
             evaluator = Evaluator(recipe, held_out, tokenizer, sandbox, directory, listener, watch)
@@ -77,55 +86,39 @@ def preflight(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
 
     Raises:
         FileNotFoundError: A file of problems is not there.
-        ValueError: It cannot be read or has too few problems, or vLLM is not installed.
+        ValueError: It cannot be read or has too few problems, vLLM or verl is not installed, or
+            the engine cannot do what the recipe asks for.
     """
-    if recipe.vllm is not None and importlib.util.find_spec("vllm") is None:
+    if recipe.engine == "verl":
+        from ctpo.training.verl_run import preflight as preflight_verl
+
+        preflight_verl(recipe)
+    elif recipe.vllm is not None and importlib.util.find_spec("vllm") is None:
         raise ValueError("the recipe has a [vllm] section and vllm is not installed: ctpo[vllm]")
     return problems(recipe)
 
 
-def problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
-    """Return the problems to train on and those held out.
+def policy_path(
+    recipe: Recipe, sandbox: Sandbox, cache: Path, listener: Listener, watch: Stopwatch
+) -> str:
+    """Return where the policy to train is, after warm-starting a tiny one if need be."""
+    if recipe.model.path is not None:
+        return recipe.model.path
+    assert recipe.warm_start is not None, "the recipe has been checked"
+    listener.phase("warm start", None)
 
-    Raises:
-        FileNotFoundError: A file is not there.
-        ValueError: A file cannot be read, or has too few problems for one batch.
-    """
-    data = recipe.data
+    def show(now: warm_start.Progress) -> None:
+        listener.progress(now.step, now.steps, loss=now.loss, accuracy=now.accuracy)
 
-    def read(source: str, count: int, split: Literal["train", "held-out"]) -> list[Problem]:
-        if source == "builtin":
-            # Held-out problems do not depend on the run's seed, so that runs can be compared.
-            seed = recipe.seed if split == "train" else 0
-            return generate(count, seed=seed, hard_fraction=data.hard_fraction, split=split)
-        return read_problems(source, limit=count)
-
-    train = read(data.train, data.train_problems, "train")
-    if len(train) < recipe.rollout.prompts_per_batch:
-        raise ValueError(
-            f"{data.train} has {len(train)} problems; rollout.prompts_per_batch is "
-            f"{recipe.rollout.prompts_per_batch}"
-        )
-    held_out = read(data.held_out, data.held_out_problems, "held-out")
-    return [instruct(p, data.instructions) for p in train], [
-        instruct(p, data.instructions) for p in held_out
-    ]
+    with watch.time("warm start"):
+        return str(warm_start.warm_start(recipe, sandbox, cache, show))
 
 
 def load_policy(
     recipe: Recipe, sandbox: Sandbox, cache: Path, listener: Listener, watch: Stopwatch
 ) -> tuple[PreTrainedModel, Tokenizer]:
     """Return the policy to train and its tokenizer, warm-starting a tiny one if need be."""
-    path: str | Path | None = recipe.model.path
-    if path is None:
-        assert recipe.warm_start is not None, "the recipe has been checked"
-        listener.phase("warm start", None)
-
-        def show(now: warm_start.Progress) -> None:
-            listener.progress(now.step, now.steps, loss=now.loss, accuracy=now.accuracy)
-
-        with watch.time("warm start"):
-            path = warm_start.warm_start(recipe, sandbox, cache, show)
+    path = policy_path(recipe, sandbox, cache, listener, watch)
     return load_model(path, torch.bfloat16 if frozen_in_bfloat16(recipe) else torch.float32)
 
 

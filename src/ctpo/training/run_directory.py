@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
+from ctpo.engines.batch_files import batch_file, files_after, write_positions, write_whole
 from ctpo.evaluation import Evaluation
 from ctpo.objective import PositionStatistics
 from ctpo.tir import Trajectory
@@ -24,14 +23,8 @@ from ctpo.training.loading import dump_recipe, load_recipe
 from ctpo.training.recipe import Recipe
 
 _PACKAGES = ("accelerate", "ctpo", "datasets", "numpy", "peft", "torch", "transformers", "trl")
-_BATCH_FILE = re.compile(r"batch-(\d+)\.parquet")
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file aside and move it in at once, so that a killed run leaves no half of it."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    write(unfinished)
-    unfinished.replace(path)
+# Of other engines, named where they are installed.
+_PERHAPS = ("ray", "sglang", "verl", "vllm")
 
 
 class RunDirectory:
@@ -104,6 +97,12 @@ class RunDirectory:
         ]
         return max(found)[1] if found else None
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the whole lines of `metrics.jsonl`."""
+        file = self.path / "metrics.jsonl"
+        text = file.read_text() if file.is_file() else ""
+        return [json.loads(x) for x in text.splitlines(keepends=True) if x.endswith("\n")]
+
     def forget_after(self, batch: int) -> None:
         """Drop what a run wrote beyond `batch`, before it is resumed from there."""
         metrics = self.path / "metrics.jsonl"
@@ -111,12 +110,10 @@ class RunDirectory:
             # A line without its end was being written when the run was killed.
             lines = [x for x in metrics.read_text().splitlines(keepends=True) if x.endswith("\n")]
             text = "".join(x for x in lines if json.loads(x)["batch"] <= batch)
-            _write_whole(metrics, lambda path: path.write_text(text))
+            write_whole(metrics, lambda path: path.write_text(text))
         for table in ("positions.parquet", "trajectories.parquet"):
-            for file in (self.path / table).iterdir():
-                match = _BATCH_FILE.fullmatch(file.name)
-                if match and int(match.group(1)) > batch:
-                    file.unlink()
+            for file in files_after(self.path / table, batch):
+                file.unlink()
 
     def add_metrics(self, metrics: dict[str, float | int | None]) -> None:
         """Append a line to `metrics.jsonl`."""
@@ -125,25 +122,26 @@ class RunDirectory:
 
     def add_positions(self, positions: PositionStatistics, batch: int) -> None:
         """Write the statistics by position of one batch."""
-        columns: dict[str, list[Any]] = dict(positions.to_columns())
-        table = pa.table({"batch": [batch] * len(columns["tokens"])} | columns)
-        path = self.path / "positions.parquet" / _batch_file(batch)
-        _write_whole(path, lambda aside: pq.write_table(table, aside))
+        write_positions(self.path / "positions.parquet", positions, batch)
 
     def add_trajectories(self, trajectories: Sequence[Trajectory], batch: int) -> None:
         """Write the trajectories of one batch."""
-        path = self.path / "trajectories.parquet" / _batch_file(batch)
-        _write_whole(path, lambda aside: write_trajectories(aside, trajectories, batch))
+        path = self.path / "trajectories.parquet" / batch_file(batch)
+        write_whole(path, lambda aside: write_trajectories(aside, trajectories, batch))
 
     def has_evaluation(self, name: str) -> bool:
         """Return whether an evaluation was written."""
         return (self.path / "evaluations" / f"{name}.json").is_file()
 
     def add_evaluation(
-        self, name: str, batch: int, sampled: Evaluation, greedy: Evaluation
+        self, name: str, batch: int, sampled: Evaluation, greedy: Evaluation | None
     ) -> None:
         """Write one evaluation: `start`, `final` or `batch-0020`."""
-        content = {"batch": batch, "sampled": sampled.to_dict(), "greedy": greedy.to_dict()}
+        content = {
+            "batch": batch,
+            "sampled": sampled.to_dict(),
+            "greedy": None if greedy is None else greedy.to_dict(),
+        }
         self._write_json(f"evaluations/{name}.json", content)
 
     def add_timing(self, phases: dict[str, float]) -> None:
@@ -156,7 +154,7 @@ class RunDirectory:
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=2) + "\n"
-        _write_whole(self.path / name, lambda path: path.write_text(text))
+        write_whole(self.path / name, lambda path: path.write_text(text))
 
 
 def environment() -> dict[str, Any]:
@@ -165,7 +163,7 @@ def environment() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in (*_PACKAGES, *_perhaps())},
         "system": f"{platform.system()} {platform.machine()}",
         "processors": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "memory_gib": round(pages * page_size / 2**30, 1),
@@ -173,5 +171,5 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _batch_file(batch: int) -> str:
-    return f"batch-{batch:04d}.parquet"
+def _perhaps() -> list[str]:
+    return [name for name in _PERHAPS if importlib.util.find_spec(name) is not None]

@@ -303,18 +303,34 @@ def _lora(recipe: Recipe) -> Any:  # noqa: ANN401 - peft is loaded only where it
 
 
 def _vllm(recipe: Recipe) -> dict[str, Any]:
-    """Return TRL's settings for generation with vLLM; none where the recipe has none."""
+    """Return TRL's settings for generation with vLLM; none where the recipe has none.
+
+    Raises:
+        ValueError: The recipe asks for a weight against the generator that there is none of here.
+    """
+    cap = recipe.rollout.mismatch_cap
     if recipe.vllm is None:
+        if cap is not None:
+            raise ValueError(
+                f"rollout.mismatch_cap is {cap}, which has no effect on TRL without a [vllm] "
+                "section: the training model itself generates"
+            )
         return {}
+    if recipe.rollout.mismatch_level != "sequence":
+        raise ValueError(
+            f"rollout.mismatch_level is {recipe.rollout.mismatch_level!r}; TRL has no such weight, "
+            "only that of the whole sequence; take engine verl"
+        )
     return {
         "use_vllm": True,
         "vllm_mode": "colocate",
         "vllm_gpu_memory_utilization": recipe.vllm.gpu_memory_share,
         "vllm_enable_sleep_mode": recipe.vllm.sleep,
         "vllm_max_model_length": recipe.vllm.max_context_tokens,
+        "vllm_importance_sampling_correction": cap is not None,
         # The paper's weight against the generator; TRL's own default drops whole sequences.
         "vllm_importance_sampling_mode": "sequence_truncate",
-        "vllm_importance_sampling_clip_max": recipe.vllm.mismatch_cap,
+        **({} if cap is None else {"vllm_importance_sampling_clip_max": cap}),
         # A hint that saves tokens: where a turn ends is decided by the session.
         "generation_kwargs": {"stop": ["```\n"], "include_stop_str_in_output": True},
     }

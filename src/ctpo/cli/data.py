@@ -1,0 +1,70 @@
+"""`ctpo data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ctpo.cli.console import console, usable
+
+
+def command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="builtin, a Parquet or JSONL file, a Hub name, or benchmarks: aime25,brumo25."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+    protocol: Annotated[
+        Literal["fence", "hermes", "plain", "none"],
+        typer.Option(help="Whose instructions problems get that have no system message."),
+    ] = "fence",
+    instructions: Annotated[
+        str | None, typer.Option(help="A system message of your own instead of the protocol's.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Which part; needed of a Hub name that has several. [default: train, of builtin]"
+        ),
+    ] = None,
+    problems: Annotated[
+        int | None, typer.Option(min=1, help="Most problems. [default: all; 2000 built-in ones]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of built-in training problems.")] = 0,
+    hard_fraction: Annotated[
+        float, typer.Option(help="Share of built-in problems with three-digit operands.")
+    ] = 0.0,
+    agent: Annotated[str, typer.Option(help="verl's agent loop that answers them.")] = "ctpo",
+) -> None:
+    """Write problems as verl reads them, each row checked."""
+    from ctpo.tasks import write_verl_parquet
+    from ctpo.training.problems import problems_of_source
+
+    with usable(FileNotFoundError, ValueError):
+        found = problems_of_source(
+            source,
+            problems,
+            split,
+            seed=seed,
+            hard_fraction=hard_fraction,
+            told=_told(protocol, instructions),
+        )
+        write_verl_parquet(output, found, agent)
+    sources = {problem.source: 0 for problem in found}
+    for problem in found:
+        sources[problem.source] += 1
+    counts = ", ".join(f"{count} of {name}" for name, count in sources.items())
+    console.print(f"problems    {len(found)}: {counts}", soft_wrap=True, highlight=False)
+    console.print(f"written     {output}", soft_wrap=True, highlight=False)
+
+
+def _told(name: str, instructions: str | None) -> str | None:
+    if instructions is not None or name == "none":
+        return instructions
+    from ctpo.tir.protocols import protocol
+
+    return protocol(name).instructions

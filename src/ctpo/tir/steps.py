@@ -1,0 +1,195 @@
+"""One episode, turn by turn: its books, for whoever generates the turns and runs the programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ctpo.tir.calls import Call
+from ctpo.tir.generation import Sampled
+from ctpo.tir.programs import Outcome
+from ctpo.tir.protocols import ToolProtocol
+from ctpo.tir.settings import EpisodeSettings, Message
+from ctpo.tir.trajectory import FinishReason, Role, ToolResult, Trajectory, Turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class CallStop:
+    """Ends a turn where a call is complete."""
+
+    def __init__(self, protocol: ToolProtocol) -> None:
+        self.trigger = protocol.trigger
+        self._protocol = protocol
+
+    def __call__(self, text: str) -> bool:
+        """Return whether the text of a turn holds a whole call."""
+        return self._protocol.find_call(text) is not None
+
+
+class EpisodeRules:
+    """What episodes under the same settings share.
+
+    Args:
+        tokenizer: The policy's tokenizer, with a chat template.
+        settings: What an episode may use.
+
+    Raises:
+        ValueError: The chat template does not show turns as the protocol needs.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: EpisodeSettings) -> None:
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.stop = CallStop(settings.protocol)
+        self._before, self._after = self._turn_frame()
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """Return the prompt that the messages make, as token ids."""
+        return self.tokenizer.encode(self._render(messages), add_special_tokens=False)
+
+    def tool_text(self, answer: str) -> str:
+        """Return what stands between two turns of the policy: the answer and the template's."""
+        return self._before + answer + self._after
+
+    def answer(self, output: str, after: str) -> str:
+        """Return what the policy is shown of a program's output.
+
+        Args:
+            output: What it printed, or why it was not run.
+            after: The turn that called.
+        """
+        settings, limit = self.settings, self.settings.max_output_chars
+        if settings.max_output_tokens is not None:
+            output = shorten_tokens(output, settings.max_output_tokens, self.tokenizer)
+            limit = max(2, len(output))
+        return settings.protocol.answer(output, after=after, limit=limit)
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        text = self.tokenizer.apply_chat_template(
+            list(messages),
+            tokenize=False,
+            add_generation_prompt=True,
+            **self.settings.chat_template_kwargs,
+        )
+        assert isinstance(text, str)
+        return text
+
+    def _turn_frame(self) -> tuple[str, str]:
+        """Return what the chat template puts before and behind a message between two policy turns.
+
+        Empty where the protocol puts the output into the policy's own turn.
+        """
+        if self.settings.protocol.inline:
+            return "", ""
+        said, answered = "said-by-the-policy", "answered-by-the-tool"
+        messages = [
+            {"role": "user", "content": "question"},
+            {"role": "assistant", "content": said},
+            {"role": "user", "content": answered},
+        ]
+        text = self._render(messages)
+        if text.count(said) != 1 or text.count(answered) != 1:
+            raise ValueError(
+                f"the chat template does not show every turn as it is, which the protocol "
+                f"{self.settings.protocol.name} needs; take fence"
+            )
+        before, after = text.split(said)[1].split(answered)
+        return before, after
+
+
+class OpenEpisode:
+    """One episode under way.
+
+    Tell it in turn what the policy sampled (`hear`) and, if that was a call to run, what came of it
+    (`answer`), until it has a `finish` reason.
+
+    Args:
+        rules: Of the episode.
+        prompt_ids: What the policy reads first.
+
+    Attributes:
+        ids: The response so far.
+        append: What `answer` put behind the policy's last turn.
+        finish: Why the episode is over; None while it is not.
+    """
+
+    def __init__(self, rules: EpisodeRules, prompt_ids: list[int]) -> None:
+        self.rules = rules
+        self.prompt_ids = prompt_ids
+        self.ids: list[int] = []
+        self.append: list[int] = []
+        self.finish: FinishReason | None = None
+        self.turns: list[Turn] = []
+        self.results: list[ToolResult] = []
+        self._mask: list[bool] = []
+        self._logprobs: list[float] = []
+
+    @property
+    def budget(self) -> int:
+        """How many tokens are left."""
+        return self.rules.settings.max_response_tokens - len(self.ids)
+
+    def hear(self, sampled: Sampled) -> Call | None:
+        """Book a turn of the policy; returns its call if it is to be run."""
+        text = self.rules.tokenizer.decode(sampled.ids, skip_special_tokens=True)
+        self._add("assistant", sampled.ids, sampled.logprobs, text)
+        if sampled.reason != "stop":
+            self.finish = "answered" if sampled.reason == "eos" else "length"
+            return None
+        call = self.rules.settings.protocol.find_call(text)
+        assert call is not None, "the stop rule held, so there is a call"
+        if len(self.results) == self.rules.settings.max_calls:
+            self.finish = "calls"
+        elif self.budget <= 0:
+            self.finish = "length"
+        else:
+            return call
+        return None
+
+    def answer(self, call: Call, outcome: Outcome) -> None:
+        """Book what came of a call."""
+        answer = self.rules.answer(outcome.shown, self.turns[-1].text)
+        text = self.rules.tool_text(answer)
+        ids = self.rules.tokenizer.encode(text, add_special_tokens=False)
+        self.results.append(ToolResult(call.code, outcome.status, answer, outcome.failure))
+        # One token must be left for the policy to speak.
+        if len(ids) >= self.budget:
+            self.finish = "length"
+            return
+        self.append = ids
+        self._add("tool", ids, [0.0] * len(ids), text)
+
+    def trajectory(self) -> Trajectory:
+        """Return the finished episode."""
+        assert self.finish is not None
+        return Trajectory(
+            prompt_ids=self.prompt_ids,
+            response_ids=self.ids,
+            mask=self._mask,
+            sampler_logprobs=self._logprobs,
+            turns=self.turns,
+            tool_results=self.results,
+            finish_reason=self.finish,
+        )
+
+    def _add(self, role: Role, ids: list[int], logprobs: list[float], text: str) -> None:
+        start = len(self.ids)
+        self.ids += ids
+        self._mask += [role == "assistant"] * len(ids)
+        self._logprobs += logprobs
+        self.turns.append(Turn(role, start, len(self.ids), text))
+
+
+def shorten_tokens(output: str, limit: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Cut the middle out of an output of more than `limit` tokens, half of which are its end's."""
+    ids = tokenizer.encode(output, add_special_tokens=False)
+    if len(ids) <= limit:
+        return output
+    half = limit // 2
+    left_out = len(ids) - 2 * half
+    # A character that was cut through decodes to U+FFFD.
+    head = tokenizer.decode(ids[:half]).rstrip("\ufffd")
+    tail = tokenizer.decode(ids[len(ids) - half :]).lstrip("\ufffd")
+    return f"{head}\n[{left_out} tokens left out]\n{tail}"
