@@ -66,6 +66,28 @@ def test_input_and_files_go_in_and_out(server):
     assert answer["files"] == {"b": base64.b64encode(b"\xff\xff").decode()}
 
 
+@pytest.mark.parametrize(
+    ("limit", "needed_mb", "return_code"),
+    [
+        (100, 50, 0),
+        (100, 150, 137),
+        (1, 50, 137),
+        # As much as the server allows, which is 512 MiB, and no more.
+        (-1, 150, 0),
+        (4096, 150, 0),
+        (4096, 700, 137),
+    ],
+)
+def test_a_request_can_lower_the_memory_of_its_program(server, limit, needed_mb, return_code):
+    code = f"x = bytearray({needed_mb} << 20); print(len(x) >> 20)"
+    answer = server.run(code, memory_limit_MB=limit)
+    assert answer["run_result"]["return_code"] == return_code
+    assert answer["run_result"]["stdout"] == ("" if return_code else f"{needed_mb}\n")
+    assert ("more memory" in answer["message"]) == (return_code == 137)
+    # The limit ends with the run.
+    assert server.run("x = bytearray(200 << 20)")["status"] == "Success"
+
+
 def test_bytes_that_are_no_text_are_replaced(server):
     answer = server.run("import os; os.write(1, b'a\\xffb')")
     assert answer["run_result"]["stdout"] == "a\ufffdb"
@@ -85,6 +107,10 @@ def test_bytes_that_are_no_text_are_replaced(server):
         b'{"code": "1", "run_timeout": 0}',
         b'{"code": "1", "run_timeout": 1e9}',
         b'{"code": "1", "run_timeout": NaN}',
+        b'{"code": "1", "memory_limit_MB": 0}',
+        b'{"code": "1", "memory_limit_MB": -2}',
+        b'{"code": "1", "memory_limit_MB": 1.5}',
+        b'{"code": "1", "memory_limit_MB": "much"}',
         b'{"code": "1", "files": {"../x": ""}}',
         b'{"code": "1", "files": {"x": "!"}}',
         b'{"code": "1", "fetch_files": ["/etc/passwd"]}',
@@ -108,7 +134,17 @@ def test_a_request_that_makes_no_sense_gets_422(server, body):
             max_leaves=8,
         ).map(lambda value: json.dumps(value).encode()),
         st.dictionaries(
-            st.sampled_from(["code", "stdin", "files", "fetch_files", "run_timeout", "language"]),
+            st.sampled_from(
+                [
+                    "code",
+                    "stdin",
+                    "files",
+                    "fetch_files",
+                    "run_timeout",
+                    "memory_limit_MB",
+                    "language",
+                ]
+            ),
             st.none() | st.text(max_size=9) | st.floats() | st.lists(st.text(max_size=5)),
         ).map(lambda value: json.dumps(value).encode()),
     )

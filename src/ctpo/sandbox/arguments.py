@@ -98,6 +98,21 @@ def seconds(timeout: float) -> float:
     return float(timeout)
 
 
+def memory(value: int | None, most_mb: int) -> int | None:
+    """A program's own limit in bytes; `None` for the sandbox's.
+
+    Raises:
+        TypeError: It is no int.
+        ValueError: It is smaller than 1 MiB or larger than the sandbox's.
+    """
+    if value is None:
+        return None
+    check_count("memory_mb", value)
+    if value > most_mb:
+        raise ValueError(f"memory_mb must be at most the sandbox's {most_mb}, not {value}")
+    return value << 20
+
+
 def seed(value: int) -> int:
     """A number that numpy takes for a seed, too.
 

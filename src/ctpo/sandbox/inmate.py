@@ -17,13 +17,14 @@ from typing import NoReturn
 
 from ctpo.sandbox import archive
 from ctpo.sandbox.execution import cpu_budget_seconds
-from ctpo.sandbox.jail import Jail, limit
+from ctpo.sandbox.jail import MEMORY_TO_REPORT, Jail, limit
 from ctpo.sandbox.kernel import Steps
 from ctpo.sandbox.program import Interpreter, seed_all
 
-# What a fork server sends: time-out, seed, kind, echo, whether descriptors of standard input and
-# of an archive of files follow those of the source and the two outputs.
-JOB = struct.Struct("=dIBBBB")
+# What a fork server sends: time-out, address space or 0 to leave it as it is, seed, kind, echo,
+# whether descriptors of standard input and of an archive of files follow those of the source and
+# the two outputs.
+JOB = struct.Struct("=dQIBBBB")
 PROGRAM, CALL, REUSED = range(3)
 # What it gets: first the pid as /proc has it, or an error; after a call exit code and whether
 # memory ran out.
@@ -74,7 +75,7 @@ class Inmate:
             data, ancillary, _, _ = link.recvmsg(JOB.size, _RIGHTS)
             if not data:
                 os._exit(0)
-            timeout, seed, kind, echo, has_stdin, has_files = JOB.unpack(data)
+            timeout, memory, seed, kind, echo, has_stdin, has_files = JOB.unpack(data)
             given = array.array("i", ancillary[0][2])
             code, stdout, stderr = given[:3]
             os.dup2(stdout, 1)
@@ -98,6 +99,8 @@ class Inmate:
                 hard = soft + 1 if kind == PROGRAM else resource.RLIM_INFINITY
                 limit(resource.RLIMIT_CPU, soft, hard)
             text = source.decode("utf-8", "surrogatepass")
+            if memory:
+                limit(resource.RLIMIT_AS, memory, memory + MEMORY_TO_REPORT)
             if kind == PROGRAM:
                 link.close()
                 self._interpreter.run(text)

@@ -30,6 +30,7 @@ class Job:
         files: What is to lie in its scratch directory.
         collect: Names of the files wanted afterwards.
         timeout: Seconds of its own time.
+        memory_bytes: Address space it may add; `None` for as much as the sandbox allows.
         seed: For random numbers.
         echo: Whether the last expression's value is shown.
         flow: Whose turn it uses up.
@@ -51,6 +52,7 @@ class Job:
     seed: int
     flow: Hashable
     lane: str
+    memory_bytes: int | None = None
     echo: bool = False
     session: int | None = None
     first: bool = False
@@ -80,6 +82,7 @@ class Job:
             "id": self.number,
             "given": list(given),
             "timeout": self.timeout,
+            "memory_bytes": self.memory_bytes,
             "seed": self.seed,
             "echo": self.echo,
             "session": self.session,

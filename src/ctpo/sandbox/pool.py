@@ -189,6 +189,7 @@ class Sandbox:
         files: Mapping[str, bytes | str] | None = None,
         collect: Sequence[str] = (),
         timeout: float | None = None,
+        memory_mb: int | None = None,
         seed: int = 0,
         flow: Hashable = None,
     ) -> Future[Execution]:
@@ -200,16 +201,18 @@ class Sandbox:
             files: What lies in its working directory, by relative path.
             collect: Relative paths of files whose content is wanted afterwards, 16 MiB together.
             timeout: Seconds of its own time; the sandbox's by default.
+            memory_mb: Address space in MiB that it may add; at most, and by default, the sandbox's.
             seed: For the random numbers of Python, numpy and sympy.
             flow: On whose behalf. Flows take turns, whatever each has waiting.
 
         Raises:
             RuntimeError: The sandbox is not started, closed, or was inherited through a fork.
             TypeError: An argument has the wrong type.
-            ValueError: `timeout` is not a positive finite number, or a path is not relative.
+            ValueError: `timeout` is not a positive finite number, `memory_mb` is not from 1 to the
+                sandbox's, or a path is not relative.
         """
         self._check_usable()
-        job = self._job(code, stdin, files, collect, timeout, seed, flow)
+        job = self._job(code, stdin, files, collect, timeout, seed, flow, memory_mb)
         self._dispatcher.submit(job)
         return job.future
 
@@ -221,6 +224,7 @@ class Sandbox:
         files: Mapping[str, bytes | str] | None = None,
         collect: Sequence[str] = (),
         timeout: float | None = None,
+        memory_mb: int | None = None,
         seed: int = 0,
     ) -> Execution:
         """Run one program; waits for a free worker and for its end.
@@ -228,7 +232,15 @@ class Sandbox:
         Arguments and errors are those of `submit`.
         """
         return _wait(
-            self.submit(code, stdin=stdin, files=files, collect=collect, timeout=timeout, seed=seed)
+            self.submit(
+                code,
+                stdin=stdin,
+                files=files,
+                collect=collect,
+                timeout=timeout,
+                memory_mb=memory_mb,
+                seed=seed,
+            )
         )
 
     def run_many(
@@ -271,6 +283,7 @@ class Sandbox:
         files: Mapping[str, bytes | str] | None = None,
         collect: Sequence[str] = (),
         timeout: float | None = None,
+        memory_mb: int | None = None,
         seed: int = 0,
         flow: Hashable = None,
     ) -> Execution:
@@ -283,6 +296,7 @@ class Sandbox:
             files=files,
             collect=collect,
             timeout=timeout,
+            memory_mb=memory_mb,
             seed=seed,
             flow=flow,
         )
@@ -361,6 +375,7 @@ class Sandbox:
         timeout: float | None,
         seed: int,
         flow: Hashable,
+        memory_mb: int | None = None,
     ) -> Job:
         return Job(
             code=arguments.encoded("code", code),
@@ -368,6 +383,7 @@ class Sandbox:
             files=arguments.files(files),
             collect=arguments.names(collect),
             timeout=self.timeout if timeout is None else arguments.seconds(timeout),
+            memory_bytes=arguments.memory(memory_mb, self.memory_bytes >> 20),
             seed=arguments.seed(seed),
             flow=flow,
             lane=LOADED if self._names is not None and self._names.search(code) else BARE,

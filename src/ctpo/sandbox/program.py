@@ -89,11 +89,11 @@ class Interpreter:
         sys.stdin = sys.__stdin__ = _stream(0, "r", "<stdin>")  # type: ignore[misc,assignment]
 
     def _execute(self, source: str, filename: str, *, echo: bool) -> tuple[int, bool]:
-        # As linecache reads a file; without a time of change it keeps the entry.
-        lines = io.StringIO(source + "\n", newline=None).readlines()
-        linecache.cache[filename] = (len(source), None, lines, filename)
         names = self._main.__dict__
         try:
+            # As linecache reads a file; without a time of change it keeps the entry.
+            lines = io.StringIO(source + "\n", newline=None).readlines()
+            linecache.cache[filename] = (len(source), None, lines, filename)
             if echo:
                 body, last = _split(source, filename)
                 exec(body, names)

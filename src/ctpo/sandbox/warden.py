@@ -11,13 +11,14 @@ import collections
 import contextlib
 import gc
 import os
+import resource
 import select
 import signal
 import socket
 
 from ctpo.sandbox import archive, kernel, wire
 from ctpo.sandbox.cleanup import end_everyone
-from ctpo.sandbox.clock import Clock
+from ctpo.sandbox.clock import Clock, read
 from ctpo.sandbox.execution import Status, cpu_budget_seconds
 from ctpo.sandbox.inmate import CALL, CALLED, JOB, PROGRAM, READY, REUSED, Inmate
 from ctpo.sandbox.jail import Jail
@@ -177,8 +178,10 @@ class Warden:
         kind = PROGRAM if slot.session is None else CALL
         if "fresh-process" in self._plan.without:
             kind = REUSED
+        memory = header["memory_bytes"]
         message = JOB.pack(
             header["timeout"],
+            self._jail.base_space + memory if memory is not None else 0,
             header["seed"],
             kind,
             header["echo"],
@@ -276,7 +279,7 @@ class Warden:
         elif clock is not None and measured is not None:
             code = os.waitstatus_to_exitcode(status)
             peak = usage.ru_maxrss * 1024
-            ended = job.ended or self._verdict(code, peak, measured[2], job.header["timeout"])
+            ended = job.ended or self._verdict(code, peak, measured[2], job.header)
             self._report(slot, job, clock, ended, code, peak=peak, measured=measured, over=True)
         slot.job = slot.clock = slot.session = None
         if self._plan.ahead:
@@ -336,16 +339,23 @@ class Warden:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _verdict(self, code: int, peak: int, cpu: float, timeout: float) -> Status:
+    def _most_memory(self, header: wire.Header) -> int:
+        """What a program can use at most; with a low limit, what it started with counts."""
+        if header["memory_bytes"] is None:
+            return self._plan.memory_bytes
+        resident = int(read(self._proc, "self/statm").split()[1]) * resource.getpagesize()
+        return min(self._plan.memory_bytes, resident + int(header["memory_bytes"]))
+
+    def _verdict(self, code: int, peak: int, cpu: float, header: wire.Header) -> Status:
         if code == -OUT_OF_MEMORY:
             return "memory"
         if code == -signal.SIGXCPU:
             return "timeout"
         crashed = code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGKILL)
-        if crashed and peak > 0.9 * self._plan.memory_bytes:
+        if crashed and peak > 0.9 * self._most_memory(header):
             # Native code takes a refused allocation badly, and the kernel kills when it has none.
             return "memory"
         if code == -signal.SIGKILL and self._jail.filter is not None:
             # It cannot send itself this one: the limit on CPU time did, or somebody outside.
-            return "timeout" if cpu > cpu_budget_seconds(timeout) else "sandbox-failure"
+            return "timeout" if cpu > cpu_budget_seconds(header["timeout"]) else "sandbox-failure"
         return "success" if code == 0 else "error"

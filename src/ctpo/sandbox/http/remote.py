@@ -92,6 +92,7 @@ class RemoteSandbox:
         files: Mapping[str, bytes | str] | None = None,
         collect: Sequence[str] = (),
         timeout: float | None = None,
+        memory_mb: int | None = None,
         seed: int = 0,
         flow: Hashable = None,
     ) -> Execution:
@@ -104,6 +105,7 @@ class RemoteSandbox:
                     "files": _encoded(files or {}),
                     "collect": list(collect),
                     "timeout": timeout,
+                    "memory_mb": memory_mb,
                     "seed": seed,
                     "flow": None if flow is None else str(flow),
                 }

@@ -31,7 +31,8 @@ class RunCodeRequest(BaseModel):
         language: `python` is all there is.
         compile_timeout: Accepted; nothing is compiled.
         run_timeout: Seconds of the program's own time.
-        memory_limit_MB: Accepted; the limit is the server's.
+        memory_limit_MB: Memory in MiB the program may use; -1 for as much as the server allows,
+            which also caps it.
         stdin: Standard input.
         files: Contents by relative path, in base64; null ones are left out.
         fetch_files: Relative paths of files whose content is wanted.
@@ -41,7 +42,7 @@ class RunCodeRequest(BaseModel):
     language: str = "python"
     compile_timeout: float = 10.0
     run_timeout: float = Field(10.0, gt=0, allow_inf_nan=False)
-    memory_limit_MB: float = -1
+    memory_limit_MB: int = -1
     stdin: str | None = None
     files: dict[str, str | None] = Field(default_factory=dict)
     fetch_files: list[str] = Field(default_factory=list)
@@ -53,10 +54,21 @@ class RunCodeRequest(BaseModel):
             raise ValueError(f"language must be 'python', not {value!r}")
         return value
 
+    @field_validator("memory_limit_MB")
+    @classmethod
+    def _positive(cls, value: int) -> int:
+        if value < 1 and value != -1:
+            raise ValueError(f"memory_limit_MB must be at least 1, or -1 for no own, not {value}")
+        return value
+
     @field_validator("fetch_files")
     @classmethod
     def _relative(cls, value: list[str]) -> list[str]:
         return [archive.check_name(name) for name in value]
+
+    def memory_mb(self, most_mb: int) -> int | None:
+        """The program's own limit in MiB, if it is lower than `most_mb`."""
+        return self.memory_limit_MB if 0 < self.memory_limit_MB < most_mb else None
 
     def contents(self) -> dict[str, bytes]:
         """The files, decoded.

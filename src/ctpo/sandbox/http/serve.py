@@ -35,6 +35,7 @@ class Limits:
     most_requests: int = 4096
     most_body_bytes: int = 8 << 20
     most_seconds: float = 120.0
+    most_memory_mb: int = 512
 
 
 @contextlib.contextmanager
@@ -167,7 +168,13 @@ frontend(*sys.argv[2:])
 
 
 def frontend(
-    path: str, descriptor: str, grace: str, requests: str, body_bytes: str, seconds: str
+    path: str,
+    descriptor: str,
+    grace: str,
+    requests: str,
+    body_bytes: str,
+    seconds: str,
+    memory: str,
 ) -> None:
     """Be one of several processes that speak HTTP.
 
@@ -178,6 +185,7 @@ def frontend(
         requests: As `Limits.most_requests`; each front end counts its own.
         body_bytes: As `Limits.most_body_bytes`.
         seconds: As `Limits.most_seconds`.
+        memory: As `Limits.most_memory_mb`.
     """
     signal.signal(signal.SIGTERM, _exit)
     app = create_app(
@@ -186,5 +194,6 @@ def frontend(
         most_requests=int(requests),
         most_body_bytes=int(body_bytes),
         most_seconds=float(seconds),
+        most_memory_mb=int(memory),
     )
     _run(app, socket.socket(fileno=int(descriptor)), float(grace))
