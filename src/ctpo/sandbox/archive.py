@@ -37,13 +37,22 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 
 
 def unpack(archive: bytes) -> dict[str, bytes]:
-    """The files of a string that `pack` made."""
-    (length,) = _LENGTH.unpack_from(archive)
-    start = _LENGTH.size + length
-    files = {}
-    for name, size in json.loads(archive[_LENGTH.size : start]):
-        files[name] = archive[start : start + size]
-        start += size
+    """The files of a string that `pack` made.
+
+    Raises:
+        ValueError: It did not make this one.
+    """
+    try:
+        (length,) = _LENGTH.unpack_from(archive)
+        start = _LENGTH.size + length
+        files = {}
+        for name, size in json.loads(archive[_LENGTH.size : start]):
+            files[check_name(name)] = archive[start : start + size]
+            start += max(size, 0)
+    except (struct.error, TypeError, RecursionError) as error:
+        raise ValueError(f"no archive of files: {error}") from None
+    if start != len(archive):
+        raise ValueError(f"an archive of {len(archive)} bytes that should have {start}")
     return files
 
 

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from dataclasses import dataclass, field
 
-from ctpo.sandbox import wire
+from ctpo.sandbox import archive, wire
 from ctpo.sandbox.execution import Execution
 from ctpo.sandbox.fair import FairQueue
-from ctpo.sandbox.job import Job
+from ctpo.sandbox.job import Job, check_answer
 from ctpo.sandbox.launcher import LauncherGone
 from ctpo.sandbox.protections import SandboxUnavailable
 
@@ -279,17 +279,23 @@ class Dispatcher:
     def _hear(self, place: Place) -> None:
         connection = place.connection
         assert connection is not None
+        descriptors: list[int] = []
         try:
             answer, descriptors = wire.receive(connection)
+            with self._lock:  # who sends a job notes it after that
+                check_answer(answer, place.jobs)
+            files = _collected(descriptors)
         except (OSError, EOFError, ValueError) as error:
             self._lose(place, f"{type(error).__name__}: {error}")
             return
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
         with self._lock:
             job = place.jobs.pop(answer["id"])
             self._in_flight -= 1
             if not self._closed:
                 self._hand_out()
-        files = descriptors[0] if descriptors else None
         if answer["status"] == "sandbox-failure" or "return_code" not in answer:
             outcome = job.failed(answer.get("failure") or "the session is over")
             job.over = bool(answer.get("over"))
@@ -346,3 +352,15 @@ class Dispatcher:
                 self.seconds[name] += getattr(outcome, name)
             with contextlib.suppress(InvalidStateError):  # it was cancelled
                 job.future.set_result(outcome)
+
+
+def _collected(descriptors: list[int]) -> dict[str, bytes]:
+    """The files that came with an answer.
+
+    Raises:
+        ValueError: What came is something else.
+    """
+    if not descriptors:
+        return {}
+    (descriptor,) = descriptors
+    return archive.unpack(os.pread(descriptor, os.fstat(descriptor).st_size, 0))

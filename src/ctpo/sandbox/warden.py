@@ -7,6 +7,7 @@ length-limited answers of sessions.
 
 from __future__ import annotations
 
+import array
 import collections
 import contextlib
 import gc
@@ -69,6 +70,7 @@ class Warden:
         self._hear(slot)
         if not slot.ready:
             raise OSError(slot.failure or "the first child ended before it was ready")
+        slot.link.settimeout(None)
 
     def serve(self) -> None:
         """Run programs until the connection ends."""
@@ -196,8 +198,14 @@ class Warden:
             descendants=self._jail.filter is None,
         )
         assert slot.link is not None
-        with contextlib.suppress(OSError):  # it has just died, which its descriptor will tell
-            socket.send_fds(slot.link, [message], job.descriptors)
+        try:
+            # Not `send_fds`, which forgets its flags.
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", job.descriptors))
+            slot.link.sendmsg([message], [rights], socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._end(slot, "error")  # a session that answers for its calls and reads none
+        except OSError:
+            pass  # it has just died, which its descriptor will tell
         if kind != PROGRAM:
             self._listen(slot)
         job.close()
