@@ -1,4 +1,5 @@
 import base64
+import http.client
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -253,6 +255,53 @@ def test_a_killed_front_end_is_replaced_and_the_pool_goes_on(processes):
             except OSError:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
+
+
+@pytest.mark.parametrize("frontends", [1, 2])
+def test_a_server_killed_under_load_leaves_nothing_and_can_be_started_again(
+    processes, frontends, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    options = ("--workers", "2", "--frontends", str(frontends))
+    mounts = Path("/proc/self/mounts").read_text().count("ctpo")
+    wrong, ends = [], []
+
+    def call(server, number):
+        i = number * 100_000
+        try:
+            while True:
+                i += 1
+                code = f"open('f', 'w').write('{i}'); print(open('f').read())"
+                answer = server.run(code, run_timeout=60)
+                if answer["status"] == "SandboxError":  # from a front end, of its last moment
+                    ends.append(answer)
+                    return
+                if answer["run_result"]["stdout"] != f"{i}\n":
+                    wrong.append(answer)
+        except (OSError, http.client.HTTPException) as error:
+            ends.append(error)
+
+    with serving(*options) as server:
+        assert server.run("print(0)")["status"] == "Success"
+        threads = [threading.Thread(target=call, args=(server, n)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 60
+        while not int(metric(server, "ctpo_sandbox_in_flight")):
+            assert time.monotonic() < deadline
+        tree = processes.tree(server.process.pid)
+        assert len(tree) > 5
+        server.process.kill()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive(), "a caller hangs"
+        assert not wrong and len(ends) == 6
+        assert not processes.wait_until_gone(tree, 60)
+        port = server.port
+    assert not list(tmp_path.iterdir())
+    assert Path("/proc/self/mounts").read_text().count("ctpo") == mounts
+    with serving(*options, "--port", str(port)) as server:
+        assert server.run("print(1)")["run_result"]["stdout"] == "1\n"
 
 
 def test_a_socket_file_can_be_served(tmp_path):

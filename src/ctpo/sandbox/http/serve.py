@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import NoReturn
 import uvicorn
 from fastapi import FastAPI
 
+from ctpo.sandbox import kernel
 from ctpo.sandbox.http.app import create_app
 from ctpo.sandbox.http.remote import RemoteSandbox, serve_pool
 from ctpo.sandbox.pool import Sandbox
@@ -129,34 +129,38 @@ async def _supervise(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    with tempfile.TemporaryDirectory(prefix="ctpo-pool-") as directory:
-        path = os.path.join(directory, "socket")
-        pool = await serve_pool(sandbox, path)
-        arguments = [path, str(server.fileno()), str(grace_seconds)]
-        environment = os.environ | {"CTPO_SANDBOX_TOKEN": limits.token or ""}
-        numbers = [str(v) for k, v in asdict(limits).items() if k != "token"]
-        source = str(Path(__file__).resolve().parents[3])
+    environment = os.environ | {"CTPO_SANDBOX_TOKEN": limits.token or ""}
+    numbers = [str(v) for k, v in asdict(limits).items() if k != "token"]
+    source = str(Path(__file__).resolve().parents[3])
+    pools: set[asyncio.Task[None]] = set()
 
-        def start() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(
-                [sys.executable, "-c", _FRONTEND, source, *arguments, *numbers],
-                pass_fds=[server.fileno()],
+    def start() -> subprocess.Popen[bytes]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            passed = [theirs.fileno(), server.fileno()]
+            arguments = [os.getpid(), *passed, grace_seconds]
+            process = subprocess.Popen(
+                [sys.executable, "-c", _FRONTEND, source, *map(str, arguments), *numbers],
+                pass_fds=passed,
                 env=environment,
             )
+        pool = asyncio.create_task(serve_pool(sandbox, ours))
+        pools.add(pool)
+        pool.add_done_callback(pools.discard)
+        return process
 
-        processes = [start() for _ in range(frontends)]
-        while not stop.is_set():
-            processes = [p if p.poll() is None else start() for p in processes]
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(stop.wait(), _RESTART_SECONDS)
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            try:
-                await asyncio.to_thread(process.wait, grace_seconds + 5.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        pool.close()
+    processes = [start() for _ in range(frontends)]
+    while not stop.is_set():
+        processes = [p if p.poll() is None else start() for p in processes]
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.wait(), _RESTART_SECONDS)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            await asyncio.to_thread(process.wait, grace_seconds + 5.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 _FRONTEND = """
@@ -168,7 +172,8 @@ frontend(*sys.argv[2:])
 
 
 def frontend(
-    path: str,
+    parent: str,
+    pool: str,
     descriptor: str,
     grace: str,
     requests: str,
@@ -179,7 +184,8 @@ def frontend(
     """Be one of several processes that speak HTTP.
 
     Args:
-        path: Of the pool's socket.
+        parent: The process that holds the pool, without which this one ends.
+        pool: Descriptor of the connection to it.
         descriptor: Of the listening socket.
         grace: Seconds to wait at the end.
         requests: As `Limits.most_requests`; each front end counts its own.
@@ -187,9 +193,12 @@ def frontend(
         seconds: As `Limits.most_seconds`.
         memory: As `Limits.most_memory_mb`.
     """
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        return
     signal.signal(signal.SIGTERM, _exit)
     app = create_app(
-        RemoteSandbox(path),
+        RemoteSandbox(socket.socket(fileno=int(pool))),
         token=os.environ.pop("CTPO_SANDBOX_TOKEN") or None,
         most_requests=int(requests),
         most_body_bytes=int(body_bytes),
