@@ -86,6 +86,7 @@ overload-sandbox: $(INSTALLED)
 
 soak-sandbox: $(INSTALLED)
 	$(BIN)/python benchmarks/sandbox_soak.py $(ARGS)
+
 bench-grading: $(INSTALLED)
 	$(BIN)/python benchmarks/grading.py $(ARGS)
 

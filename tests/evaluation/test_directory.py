@@ -48,9 +48,19 @@ def test_whatever_is_torn_off_the_end_the_whole_lines_stay(tmp_path, keep):
     assert file.read_bytes() == data
 
 
-def test_other_settings_name_what_differs(tmp_path):
-    with EvaluationDirectory(tmp_path / "out", {"seed": 0, "model": "a"}):
+def test_a_directory_without_an_answer_takes_other_settings(tmp_path):
+    with EvaluationDirectory(tmp_path / "out", {"model": "mistyped"}):
         pass
+    (tmp_path / "out/answers.jsonl").write_text('{"torn')
+    with EvaluationDirectory(tmp_path / "out", {"model": "a"}) as directory:
+        directory.add([answer()])
+    assert json.loads((tmp_path / "out/settings.json").read_text()) == {"model": "a"}
+    assert list(read_answers(tmp_path / "out")) == [answer()]
+
+
+def test_other_settings_name_what_differs(tmp_path):
+    with EvaluationDirectory(tmp_path / "out", {"seed": 0, "model": "a"}) as directory:
+        directory.add([answer()])
     with (
         pytest.raises(ValueError, match="begun with seed = 0; now it is 1"),
         EvaluationDirectory(tmp_path / "out", {"seed": 1, "model": "a"}),

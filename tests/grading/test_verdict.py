@@ -10,6 +10,8 @@ from ctpo.grading import canonical, grade
 
 # (box, answer). Written by hand; the comments say what is at stake.
 RIGHT = [
+    (r"4\sqrt(2)", r"4\sqrt{2}"), (r"\emptyset", r"\varnothing"), ("x<2", r"(-\infty,2)"),
+    ("1<x<2", "(1,2)"), (r"1\le x<2", "[1,2)"), (r"\log 100", "2"),
     ("42", "42"), ("025", "25"), ("25", "025"), ("−7", "-7"), ("+7", "7"), ("-0", "0"),
     ("1,000", "1000"), ("1{,}000", "1000"), (r"1\,000", "1000"), ("1 000", "1000"),
     ("5.0", "5"), ("5.", "5"), (".5", "0.5"), ("0.5", r"\frac{1}{2}"), ("1/2", r"\frac12"),
@@ -55,6 +57,8 @@ RIGHT = [
 ]  # fmt: skip
 
 WRONG = [
+    ("4", r"4\sqrt(2)"), (r"1\le x<2", "(1,2)"), ("1<x<3", "(1,2)"), ("x>2", r"(-\infty,2)"),
+    (r"\log 2", r"\ln 3"), (r"\emptyset", r"\{0\}"),
     (r"\tan 46^\circ", "1"), (r"0.\overline{3}", "0.3333"), ("0<x<1", "0<x<2"),
     ("0<x<1", r"0<x \le 1"), (r"\sqrt{a^3+b^2}", r"\sqrt{a^2+b^2}"), ("(-1)^n", r"\sin(n\pi)"),
     (r"\lg 10", r"\ln 10"), (r"0.1\overline{6}", r"0.\overline{16}"),
@@ -78,6 +82,7 @@ WRONG = [
 ]  # fmt: skip
 
 UNKNOWN = [
+    ("x=1,y=2", "(1,2)"), ("(1,2)", "x=1,y=2"), (r"\ln 2", r"\log 2"), (r"\log x", r"\ln x"),
     ("The answer is 5", "5"), ("1 or more", "1"), (r"1\text{ or more}", "1"), ("5+", "5"),
     ("sqrt(2", "2"), (r"\frac{1}{0}", "0"), ("1 2", "12"),
     (r"0.333\ldots", r"\frac13"), (r"\approx 3", "3"),

@@ -5,6 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip("verl", reason="verl has no release for this Python")
+
 from verl.trainer.ppo.core_algos import (
     compute_grpo_outcome_advantage,
     compute_rloo_outcome_advantage,

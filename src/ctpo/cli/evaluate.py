@@ -1,4 +1,4 @@
-"""`ctpo eval`."""
+"""`ctpo eval`, `ctpo compare` and `ctpo inspect-log`."""
 
 from __future__ import annotations
 
@@ -207,6 +207,21 @@ def compare(
             for name, one in found.items()
         }
         output.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def inspect_log(
+    evaluation: Annotated[Path, typer.Argument(help="An evaluation's directory.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The log. [default: inspect.json in that directory]")
+    ] = None,
+) -> None:
+    """Write an evaluation as a log that Inspect AI can read and show."""
+    from ctpo.evaluation.inspect_log import write_inspect_log
+
+    file = output or evaluation / "inspect.json"
+    with usable(FileNotFoundError, ValueError):
+        write_inspect_log(evaluation, file)
+    console.print(f"log         {file}", soft_wrap=True, highlight=False)
 
 
 def _place_name(model: str, benchmarks: list[str], data: str | None) -> str:

@@ -52,7 +52,7 @@ class EvaluationDirectory:
         answers: Those there are, without their texts (`Answer.slim`).
 
     Raises:
-        ValueError: The directory is of an evaluation with other settings, a line cannot be read, or
+        ValueError: The directory holds answers under other settings, a line cannot be read, or
             another process is at work in it.
     """
 
@@ -93,23 +93,33 @@ class EvaluationDirectory:
         os.close(self._lock)
 
     def _take_up(self, known: Path) -> None:
-        if known.is_file():
-            before = json.loads(known.read_text())
-            for name in {**before, **self._settings}:
-                if before.get(name) != self._settings.get(name):
-                    raise ValueError(
-                        f"{self.path} was begun with {name} = {before.get(name)!r}; now it is "
-                        f"{self._settings.get(name)!r}. Take another --output, or go on as it was"
-                    )
-        else:
-            self.write("settings.json", json.dumps(self._settings, indent=2) + "\n")
         file = self.path / "answers.jsonl"
         self._file = os.open(file, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
+        try:
+            self._cut_torn_line(file)
+            self.answers = {answer.key: answer.slim() for answer in read_answers(self.path)}
+            # Without an answer, as after a mistyped model name, there is nothing to keep apart.
+            if self.answers and known.is_file():
+                self._check_same(json.loads(known.read_text()))
+            else:
+                self.write("settings.json", json.dumps(self._settings, indent=2) + "\n")
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _cut_torn_line(self, file: Path) -> None:
         text = file.read_bytes()
         whole = text.rfind(b"\n") + 1
         if whole < len(text):
             os.ftruncate(self._file, whole)
-        self.answers = {answer.key: answer.slim() for answer in read_answers(self.path)}
+
+    def _check_same(self, before: Mapping[str, Any]) -> None:
+        for name in {**before, **self._settings}:
+            if before.get(name) != self._settings.get(name):
+                raise ValueError(
+                    f"{self.path} was begun with {name} = {before.get(name)!r}; now it is "
+                    f"{self._settings.get(name)!r}. Take another --output, or go on as it was"
+                )
 
     def add(self, answers: Sequence[Answer]) -> None:
         """Append answers; when this returns they are on the disk.

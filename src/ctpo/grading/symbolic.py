@@ -20,7 +20,8 @@ from ctpo.grading.numeric import difference
 _DECIMAL = re.compile(r"(?<![0-9])([0-9]*)\.([0-9]+)")
 _FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp min max gcd"
 _BARE = re.compile(rf"(?<![A-Za-z\\])(pi|infty|{'|'.join(_FUNCTIONS.split())})(?![A-Za-z])")
-_BARE_SQRT = re.compile(r"(?<![A-Za-z\\])sqrt\s*\(")
+_BARE_SQRT = re.compile(r"(?<![A-Za-z])\\?sqrt\s*\(")  # 4\sqrt(2) is written and meant as well
+_LOGARITHM = re.compile(r"\\log(?![A-Za-z])(?!\s*_)")  # without a base
 _SUBSCRIPT = re.compile(r"(?<![0-9])_([0-9])(?![0-9])")
 _NO_WORDS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\[A-Za-z]+")
 
@@ -58,7 +59,12 @@ def compare(left: str, right: str) -> tuple[bool, str]:
     """
     one, other = _read(left), _read(right)
     # sympy has truth values of its own.
-    return bool(_same(one, other)), f"compared as {_kind(one)} and {_kind(other)}"
+    same = bool(_same(one, other))
+    if not same and (_LOGARITHM.search(left) or _LOGARITHM.search(right)):
+        natural = (_read(_LOGARITHM.sub(r"\\ln ", text)) for text in (left, right))
+        if _same(*natural):
+            raise Undecided("equal if the logarithm without a base is the natural one")
+    return same, f"compared as {_kind(one)} and {_kind(other)}"
 
 
 def _kind(value: Any) -> str:  # noqa: ANN401
@@ -73,6 +79,7 @@ def _read(text: str) -> Any:  # noqa: ANN401 - sympy's classes have no common ba
     latex = _braced_roots(_BARE.sub(r"\\\1", text.replace("**", "^")))
     latex = _SUBSCRIPT.sub(r"_{\1}", latex)
     latex = _OPERATOR.sub(r"\\\1 ", latex).replace(r"\lg", r"\log_{10}")
+    latex = latex.replace(r"\varnothing", r"\emptyset")
     latex = _DEGREES.sub(r"{\\left(\\frac{\1\\pi}{180}\\right)}", latex)
     for pattern, problem in _MISREAD:
         if pattern.search(latex):
@@ -124,6 +131,10 @@ def _same(left: Any, right: Any) -> bool:  # noqa: ANN401
             return (
                 one.left_open and one.right_open and _same(sympy.Tuple(one.start, one.end), other)
             )
+        if isinstance(one, sympy.Interval) and isinstance(other, (Relational, sympy.And)):
+            if isinstance(other, sympy.Eq) or len(other.free_symbols) != 1:
+                raise Undecided(f"no way to compare an interval with {other}")
+            return _same(one, other.as_set())  # 1 < x < 2 and (1,2)
     if isinstance(left, sympy.FiniteSet) and isinstance(right, sympy.FiniteSet):
         return _same_set(left.args, right.args)
     if isinstance(left, sympy.Tuple) and isinstance(right, sympy.Tuple):
@@ -144,6 +155,8 @@ def _same(left: Any, right: Any) -> bool:  # noqa: ANN401
     if left == right:
         return True
     if isinstance(left, sympy.Set) and isinstance(right, sympy.Set):
+        if any(isinstance(part, Relational) for part in (*left.args, *right.args)):
+            raise Undecided("equations on one side, which may name the parts of the other")
         return False
     raise Undecided(f"no way to compare a {type(left).__name__} with a {type(right).__name__}")
 
