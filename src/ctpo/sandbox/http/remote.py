@@ -60,8 +60,13 @@ async def _answer(sandbox: Sandbox, message: Message, writer: asyncio.StreamWrit
     if message.pop("statistics", False):
         answer: Message = dict(await sandbox.statistics())
     else:
-        message["files"] = _decoded(message["files"])
-        answer = _written(await sandbox.arun(**message))
+        try:
+            message["files"] = _decoded(message["files"])
+            execution = await sandbox.arun(**message)
+        except Exception as error:  # whatever it is, somebody waits for an answer
+            why = f"{type(error).__name__}: {error}"
+            execution = Execution.failed(why, wall_seconds=0.0, queue_seconds=0.0)
+        answer = _written(execution)
     with contextlib.suppress(ConnectionError):
         _send(writer, {"id": number, "answer": answer})
         await writer.drain()

@@ -147,6 +147,7 @@ async def _supervise(
         pool = asyncio.create_task(serve_pool(sandbox, ours))
         pools.add(pool)
         pool.add_done_callback(pools.discard)
+        pool.add_done_callback(lambda _: process.terminate())  # it can do nothing any more
         return process
 
     processes = [start() for _ in range(frontends)]
