@@ -13,8 +13,9 @@ import pytest
 
 from ctpo.sandbox import Sandbox, SessionOver, wire
 from ctpo.sandbox.archive import pack
-from ctpo.sandbox.dispatcher import Dispatcher, Place
+from ctpo.sandbox.dispatcher import Dispatcher
 from ctpo.sandbox.job import Job
+from ctpo.sandbox.place import Place
 
 # Of a session, whose process keeps the channel to its fork server while it runs what it is told.
 FIND_LINK = """

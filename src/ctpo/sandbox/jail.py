@@ -100,7 +100,7 @@ class Jail:
         return steps
 
     def shut(self, steps: kernel.Steps) -> None:
-        """Confine this process for good.
+        """Confine this process for good, but for the filter of system calls.
 
         Raises:
             OSError: A step was refused; no program must run.
@@ -108,8 +108,6 @@ class Jail:
         steps.take()
         if not self.plan.view:
             _at_home(os.getcwd())
-        if self.filter is not None:
-            self.filter.install(os.getpid())
 
     def _limit(self) -> None:
         limits = {

@@ -92,7 +92,8 @@ class Interpreter:
         names = self._main.__dict__
         try:
             # As linecache reads a file; without a time of change it keeps the entry.
-            lines = io.StringIO(source + "\n", newline=None).readlines()
+            text = source.replace("\r\n", "\n").replace("\r", "\n") if "\r" in source else source
+            lines = [line + "\n" for line in text.split("\n")]
             linecache.cache[filename] = (len(source), None, lines, filename)
             if echo:
                 body, last = _split(source, filename)
@@ -204,7 +205,8 @@ def _full(descriptor: int) -> bool:
 def _finish(code: int) -> int:
     """What the interpreter does at its end, without taking itself apart; the exit code."""
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        if threading.active_count() > 1:
+            threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         _flush()
     except BaseException:
