@@ -304,6 +304,13 @@ def test_a_server_killed_under_load_leaves_nothing_and_can_be_started_again(
         assert server.run("print(1)")["run_result"]["stdout"] == "1\n"
 
 
+def test_the_directory_it_is_started_in_lends_a_server_no_module(tmp_path, monkeypatch):
+    (tmp_path / "http.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    with serving("--workers", "1", "--frontends", "2") as server:
+        assert server.run("print(1)")["run_result"]["stdout"] == "1\n"
+
+
 def test_a_socket_file_can_be_served(tmp_path):
     path = tmp_path / "socket"
     command = [sys.executable, "-c", "from ctpo.cli import main; main()", "sandbox", "serve"]

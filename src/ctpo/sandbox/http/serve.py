@@ -21,9 +21,12 @@ from ctpo.sandbox import kernel
 from ctpo.sandbox.http.app import create_app
 from ctpo.sandbox.http.remote import RemoteSandbox, serve_pool
 from ctpo.sandbox.pool import Sandbox
+from ctpo.sandbox.protections import SandboxUnavailable
 
 _BACKLOG = 4096
 _RESTART_SECONDS = 0.5
+# More ends than these of each front end, within so long, and it is not bad luck.
+_MOST_EARLY_ENDS, _SETTLED_SECONDS = 10, 60.0
 _SWITCH_SECONDS = 0.0002
 
 
@@ -87,6 +90,9 @@ def serve(
         limits: What to let in.
         frontends: Processes that speak HTTP. One is this one; more share its sandbox.
         grace_seconds: How long to wait for requests that were begun.
+
+    Raises:
+        SandboxUnavailable: The processes that speak HTTP do not start.
     """
     # uvicorn raises the signal again when it is done; this makes of it an orderly end.
     signal.signal(signal.SIGTERM, _exit)
@@ -140,7 +146,8 @@ async def _supervise(
             passed = [theirs.fileno(), server.fileno()]
             arguments = [os.getpid(), *passed, grace_seconds]
             process = subprocess.Popen(
-                [sys.executable, "-c", _FRONTEND, source, *map(str, arguments), *numbers],
+                # -P: no module of the directory that the server was started in.
+                [sys.executable, "-P", "-c", _FRONTEND, source, *map(str, arguments), *numbers],
                 pass_fds=passed,
                 env=environment,
             )
@@ -151,7 +158,15 @@ async def _supervise(
         return process
 
     processes = [start() for _ in range(frontends)]
+    ended_early, since = 0, loop.time()
     while not stop.is_set():
+        if loop.time() - since > _SETTLED_SECONDS:
+            ended_early, since = 0, loop.time()
+        ended_early += sum(process.poll() is not None for process in processes)
+        if ended_early > _MOST_EARLY_ENDS * frontends:
+            raise SandboxUnavailable(
+                "the processes that speak HTTP end as soon as they start; why is said above"
+            )
         processes = [p if p.poll() is None else start() for p in processes]
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), _RESTART_SECONDS)
