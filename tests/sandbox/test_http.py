@@ -115,6 +115,7 @@ def test_bytes_that_are_no_text_are_replaced(server):
         b'{"code": "1", "memory_limit_MB": "much"}',
         b'{"code": "1", "files": {"../x": ""}}',
         b'{"code": "1", "files": {"x": "!"}}',
+        b'{"code": "1", "files": {"x": "", "x/y": ""}}',
         b'{"code": "1", "fetch_files": ["/etc/passwd"]}',
         b'{"code": "\\ud800"}',
         b'{"code": "1", "stdin": {}}',

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from ctpo.sandbox import archive
+from ctpo.sandbox import archive, arguments
 from ctpo.sandbox.execution import Execution
 
 # What a shell reports for a process ended by SIGKILL and SIGXFSZ: clients want a number.
@@ -74,7 +74,7 @@ class RunCodeRequest(BaseModel):
         """The files, decoded.
 
         Raises:
-            ValueError: A path is not relative, or a content is no base64.
+            ValueError: A path is not relative, a content is no base64, or they do not fit.
         """
         decoded = {}
         for name, content in self.files.items():
@@ -83,7 +83,7 @@ class RunCodeRequest(BaseModel):
                     decoded[archive.check_name(name)] = base64.b64decode(content, validate=True)
                 except binascii.Error as error:
                     raise ValueError(f"files[{name!r}] is no base64: {error}") from None
-        return decoded
+        return arguments.files(decoded)
 
 
 def response(execution: Execution) -> dict[str, Any]:
