@@ -2,7 +2,9 @@
 
 One run, side by side, on loopback: executions per second, CPU-ms per execution, p50 and p99, at 1,
 8, 64 and 512 requests in flight, for four kinds of programs; the medians of several rounds, and the
-ratios. Every answer is compared with the right one.
+ratios. Every answer is compared with the right one. Each side starts anew for each measurement,
+which ends when its time is up: what is not answered by then is counted as unfinished, and as slower
+than all that is. `library` is the sandbox without HTTP, which nothing here is to be compared with.
 
     make bench-sandbox ARGS="--rounds 3 --levels 1,64"
 """
@@ -10,9 +12,11 @@ ratios. Every answer is compared with the right one.
 import argparse
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -20,15 +24,17 @@ import sys
 import time
 from pathlib import Path
 
-from sandbox_load import SNIPPETS, load
+from sandbox_load import SNIPPETS, load, load_library
+
+from ctpo.sandbox import Sandbox
 
 # Requests of a round: enough for some seconds of work, few enough for the slower side.
-FAST = {1: 200, 8: 600, 64: 1500, 512: 2500}
+FAST = {1: 300, 8: 800, 64: 2000, 512: 3000}
 SLOW = {
-    "print": {1: 20, 8: 60, 64: 150, 512: 600},
-    "sympy": {1: 4, 8: 16, 64: 64, 512: 512},
-    "numpy": {1: 8, 8: 32, 64: 96, 512: 512},
-    "mixed": {1: 10, 8: 30, 64: 100, 512: 512},
+    "print": {1: 40, 8: 100, 64: 320, 512: 1024},
+    "sympy": {1: 6, 8: 24, 64: 128, 512: 512},
+    "numpy": {1: 20, 8: 64, 64: 256, 512: 512},
+    "mixed": {1: 20, 8: 60, 64: 256, 512: 512},
 }
 
 
@@ -75,7 +81,42 @@ def plain(jail, group=None):
                 break
             time.sleep(0.1)
         yield port, process.pid
-        process.terminate()
+        process.kill()  # it may have hundreds of programs to wait for
+
+
+@contextlib.contextmanager
+def counting(name, start):
+    """A server, and a function that gives the CPU seconds of all it started so far, if it can."""
+    group = joining(name)
+    try:
+        with start(group) as (port, pid):
+            yield port, pid, group and (lambda: int((group / "cpuacct.usage").read_text()) / 1e9)
+    finally:
+        while group and (left := (group / "tasks").read_text().split()):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)  # what a server that was killed left
+            time.sleep(0.05)
+        if group:
+            group.rmdir()
+
+
+def measure(side, kind, level, seconds):
+    """One measurement of one side."""
+    snippets = SNIPPETS[kind]
+    count = (FAST if side in ("ctpo", "library") else SLOW[kind])[level]
+    if side == "library":
+        with Sandbox(preload=["numpy", "mpmath", "sympy"]) as sandbox:
+            asyncio.run(load_library(sandbox, snippets, min(level, 4), 8, seconds))  # warm
+            return asyncio.run(load_library(sandbox, snippets, level, count, seconds))
+    start = ours if side == "ctpo" else functools.partial(plain, side)
+    with counting(side, start) as (port, pid, cpu):
+        asyncio.run(load(port, snippets, min(level, 4), 8))  # warm
+        before = cpu and cpu()
+        result = asyncio.run(load(port, snippets, level, count, pid, seconds))
+        if cpu:
+            result.cpu_ms = (cpu() - before) / max(1, result.done) * 1e3
+        return result
 
 
 def main():
@@ -83,56 +124,46 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--levels", default="1,8,64,512")
     parser.add_argument("--kinds", default=",".join(SNIPPETS))
-    parser.add_argument("--jails", default="bwrap,firejail")
+    parser.add_argument("--sides", default="ctpo,bwrap,firejail,library")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for each measurement")
     options = parser.parse_args()
-    jails = [jail for jail in options.jails.split(",") if shutil.which(jail)]
-    for jail in set(options.jails.split(",")) - set(jails):
-        print(f"{jail} is not installed and is left out")
+    sides = options.sides.split(",")
+    for jail in {"bwrap", "firejail"} & set(sides):
+        if not shutil.which(jail):
+            print(f"{jail} is not installed and is left out")
+            sides.remove(jail)
+    if trial := joining("trial"):
+        trial.rmdir()
+    else:
+        print("no control groups to count with: CPU-ms of the jails are too low")
     print(f"{len(os.sched_getaffinity(0))} processors, load {os.getloadavg()[0]:.1f} before\n")
-    with contextlib.ExitStack() as stack:
-        groups = {name: joining(name) for name in ("ctpo", *jails)}
-        for group in filter(None, groups.values()):
-            stack.callback(lambda group=group: (time.sleep(1), group.rmdir()))
-        if None in groups.values():
-            print("no control groups to count with: CPU-ms of the jails are too low")
-        sides = {"ctpo": (*stack.enter_context(ours(groups["ctpo"])), groups["ctpo"])}
-        for jail in jails:
-            sides[jail] = (*stack.enter_context(plain(jail, groups[jail])), groups[jail])
-        for kind in options.kinds.split(","):
-            for level in map(int, options.levels.split(",")):
-                compare(sides, kind, level, options.rounds)
+    for kind in options.kinds.split(","):
+        for level in map(int, options.levels.split(",")):
+            results = {side: [] for side in sides}
+            for _ in range(options.rounds):
+                for side in sides:
+                    results[side].append(measure(side, kind, level, options.seconds))
+            show(kind, level, results)
+    print(f"\nload {os.getloadavg()[0]:.1f} after")
 
 
-def compare(sides, kind, level, rounds):
-    results = {name: [] for name in sides}
-    for port, *_ in sides.values():
-        asyncio.run(load(port, SNIPPETS[kind], min(level, 4), 8))  # warm
-    for _ in range(rounds if level < 512 else 1):
-        for name, (port, pid, group) in sides.items():
-            count = (FAST if name == "ctpo" else SLOW[kind])[level]
-            before = group and int((group / "cpuacct.usage").read_text())
-            result = asyncio.run(load(port, SNIPPETS[kind], level, count, pid))
-            if group:
-                used = int((group / "cpuacct.usage").read_text()) - before
-                result.cpu_ms = used / 1e6 / result.done
-            results[name].append(result)
-
+def show(kind, level, results):
     def middle(name, attribute):
         return statistics.median(getattr(r, attribute) for r in results[name])
 
     for name, rs in results.items():
         rates = [r.rate for r in rs]
         ratio = ""
-        if name != "ctpo":
+        if name not in ("ctpo", "library") and "ctpo" in results:
             rate = middle("ctpo", "rate") / middle(name, "rate")
             cpu = middle(name, "cpu_ms") / middle("ctpo", "cpu_ms")
             ratio = f"  rate {rate:5.1f}×  CPU {cpu:5.1f}×"
-        wrong = sum(r.wrong + r.failed for r in rs)
+        wrong, unfinished = sum(r.wrong + r.failed for r in rs), sum(r.unfinished for r in rs)
         print(
             f"{kind:6} {level:4} in flight  {name:9} {middle(name, 'rate'):8.1f}/s "
             f"({min(rates):.1f}–{max(rates):.1f})  {middle(name, 'cpu_ms'):7.1f} CPU-ms  "
             f"p50 {middle(name, 'p50') * 1e3:7.0f} ms  p99 {middle(name, 'p99') * 1e3:7.0f} ms  "
-            f"{wrong} wrong{ratio}",
+            f"{wrong} wrong, {unfinished} unfinished{ratio}",
             flush=True,
         )
 

@@ -1,7 +1,9 @@
 """Snippets with known answers, and a load generator for /run_code."""
 
 import asyncio
+import functools
 import json
+import math
 import os
 import statistics
 import time
@@ -58,6 +60,8 @@ SNIPPETS = {
 
 @dataclass
 class Result:
+    """What came of a load; times in seconds, those of requests that were not answered infinite."""
+
     rate: float
     p50: float
     p99: float
@@ -65,6 +69,7 @@ class Result:
     wrong: int
     failed: int
     done: int
+    unfinished: int
     maximum: float
 
 
@@ -109,34 +114,68 @@ def tree_cpu(root):
 
 
 async def load(port, snippets, in_flight, count, pid=None, seconds=None):
-    """Keep so many requests in flight until the jobs are done or the time is up."""
-    if seconds is None:
-        jobs = [snippets[i % len(snippets)] for i in range(count)]
-    else:
-        jobs = _Endless(snippets, seconds)
+    """Keep so many requests in flight until `count` are answered or the time is up.
+
+    With a count, what is unanswered when the time is up counts as unfinished. With a count of 0,
+    no request is begun after that time, and those that were are waited for.
+    """
+    jobs = [snippets[i % len(snippets)] for i in range(count)] or _Endless(snippets, seconds)
+    limit = seconds if count else None
+    return await _measure(functools.partial(_client, port), jobs, in_flight, pid, limit)
+
+
+async def load_library(sandbox, snippets, in_flight, count, seconds):
+    """As `load`, of a sandbox in this process."""
+
+    async def client(jobs, latencies, outcome):
+        while jobs:
+            code, answer = jobs.pop()
+            started = time.perf_counter()
+            execution = await sandbox.arun(code, timeout=60.0)
+            latencies.append(time.perf_counter() - started)
+            outcome["failed"] += execution.status == "sandbox-failure"
+            outcome["wrong"] += execution.stdout != answer
+
+    jobs = [snippets[i % len(snippets)] for i in range(count)]
+    return await _measure(client, jobs, in_flight, os.getpid(), seconds)
+
+
+async def _measure(client, jobs, in_flight, pid, seconds):
     latencies, outcome = [], {"wrong": 0, "failed": 0}
+    asked = len(jobs)
     cpu = tree_cpu(pid) if pid else 0.0
     started = time.perf_counter()
-    clients = [_client(port, jobs, latencies, outcome) for _ in range(in_flight)]
-    await asyncio.gather(*clients)
+    clients = [asyncio.ensure_future(client(jobs, latencies, outcome)) for _ in range(in_flight)]
+    _, late = await asyncio.wait(clients, timeout=seconds)
     wall = time.perf_counter() - started
     cpu = tree_cpu(pid) - cpu if pid else 0.0
-    latencies.sort()
+    done = sorted(latencies)
+    for each in late:
+        each.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+    for each in set(clients) - late:
+        each.result()  # an error of a client's is one of the measurement
+    unfinished = asked - len(done) if late else 0
+    done_or_not = done + [math.inf] * unfinished
     return Result(
-        rate=len(latencies) / wall,
-        p50=statistics.median(latencies),
-        p99=latencies[min(len(latencies) - 1, int(0.99 * len(latencies)))],
-        cpu_ms=cpu / len(latencies) * 1e3,
+        rate=len(done) / wall,
+        p50=statistics.median_low(done_or_not),
+        p99=done_or_not[min(len(done_or_not) - 1, int(0.99 * len(done_or_not)))],
+        cpu_ms=cpu / max(1, len(done)) * 1e3,
         wrong=outcome["wrong"],
         failed=outcome["failed"],
-        done=len(latencies),
-        maximum=latencies[-1],
+        done=len(done),
+        unfinished=unfinished,
+        maximum=done_or_not[-1],
     )
 
 
 class _Endless:
     def __init__(self, snippets, seconds):
         self.snippets, self.end, self.taken = snippets, time.monotonic() + seconds, 0
+
+    def __len__(self):
+        return 0  # none that could be missed
 
     def __bool__(self):
         return time.monotonic() < self.end

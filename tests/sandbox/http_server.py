@@ -43,7 +43,8 @@ class Server:
 
 @contextlib.contextmanager
 def serving(*options, token=None) -> Iterator[Server]:
-    command = [sys.executable, "-c", "from ctpo.cli import main; main()", "sandbox", "serve"]
+    # -P: as the installed command, which takes no module from where it is started.
+    command = [sys.executable, "-P", "-c", "from ctpo.cli import main; main()", "sandbox", "serve"]
     environment = {**os.environ, "COLUMNS": "300"}
     if token is not None:
         environment["CTPO_SANDBOX_TOKEN"] = token

@@ -1,6 +1,7 @@
 import pytest
 
 from ctpo.sandbox import Sandbox, archive
+from ctpo.sandbox.plan import SCRATCH_BYTES, SCRATCH_INODES
 
 
 def test_files_go_in_and_come_out(sandbox):
@@ -40,6 +41,30 @@ def test_a_path_that_leads_elsewhere_is_refused(sandbox, name):
         sandbox.run("", files={name: b""})
     with pytest.raises(ValueError, match="relative path"):
         sandbox.run("", collect=[name])
+
+
+def test_as_many_files_as_fit_go_in(sandbox):
+    full = {"x": bytes(SCRATCH_BYTES)}
+    assert sandbox.run("import os; print(os.path.getsize('x'))", files=full).stdout == "67108864\n"
+    many = {f"d/{i}": b"" for i in range(SCRATCH_INODES - 2)}
+    count = "import os; print(len(os.listdir('d')))"
+    assert sandbox.run(count, files=many).stdout == f"{SCRATCH_INODES - 2}\n"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"x": bytes(SCRATCH_BYTES), "y": b"1"},
+        {f"{i}": b"" for i in range(SCRATCH_INODES)},
+        {"a": b"", "a/b": b""},
+        {"x" * 256: b""},
+        {"\ud800": b""},
+    ],
+    ids=["too large", "too many", "one in another", "a long name", "a name that is no text"],
+)
+def test_files_that_cannot_be_laid_out_are_refused_before_the_run(sandbox, files):
+    with pytest.raises(ValueError):
+        sandbox.run("", files=files)
 
 
 def test_an_archive_holds_what_was_put_in():

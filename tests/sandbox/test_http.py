@@ -1,4 +1,5 @@
 import base64
+import http.client
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +68,28 @@ def test_input_and_files_go_in_and_out(server):
     assert answer["files"] == {"b": base64.b64encode(b"\xff\xff").decode()}
 
 
+@pytest.mark.parametrize(
+    ("limit", "needed_mb", "return_code"),
+    [
+        (100, 50, 0),
+        (100, 150, 137),
+        (1, 50, 137),
+        # As much as the server allows, which is 512 MiB, and no more.
+        (-1, 150, 0),
+        (4096, 150, 0),
+        (4096, 700, 137),
+    ],
+)
+def test_a_request_can_lower_the_memory_of_its_program(server, limit, needed_mb, return_code):
+    code = f"x = bytearray({needed_mb} << 20); print(len(x) >> 20)"
+    answer = server.run(code, memory_limit_MB=limit)
+    assert answer["run_result"]["return_code"] == return_code
+    assert answer["run_result"]["stdout"] == ("" if return_code else f"{needed_mb}\n")
+    assert ("more memory" in answer["message"]) == (return_code == 137)
+    # The limit ends with the run.
+    assert server.run("x = bytearray(200 << 20)")["status"] == "Success"
+
+
 def test_bytes_that_are_no_text_are_replaced(server):
     answer = server.run("import os; os.write(1, b'a\\xffb')")
     assert answer["run_result"]["stdout"] == "a\ufffdb"
@@ -85,8 +109,13 @@ def test_bytes_that_are_no_text_are_replaced(server):
         b'{"code": "1", "run_timeout": 0}',
         b'{"code": "1", "run_timeout": 1e9}',
         b'{"code": "1", "run_timeout": NaN}',
+        b'{"code": "1", "memory_limit_MB": 0}',
+        b'{"code": "1", "memory_limit_MB": -2}',
+        b'{"code": "1", "memory_limit_MB": 1.5}',
+        b'{"code": "1", "memory_limit_MB": "much"}',
         b'{"code": "1", "files": {"../x": ""}}',
         b'{"code": "1", "files": {"x": "!"}}',
+        b'{"code": "1", "files": {"x": "", "x/y": ""}}',
         b'{"code": "1", "fetch_files": ["/etc/passwd"]}',
         b'{"code": "\\ud800"}',
         b'{"code": "1", "stdin": {}}',
@@ -108,7 +137,17 @@ def test_a_request_that_makes_no_sense_gets_422(server, body):
             max_leaves=8,
         ).map(lambda value: json.dumps(value).encode()),
         st.dictionaries(
-            st.sampled_from(["code", "stdin", "files", "fetch_files", "run_timeout", "language"]),
+            st.sampled_from(
+                [
+                    "code",
+                    "stdin",
+                    "files",
+                    "fetch_files",
+                    "run_timeout",
+                    "memory_limit_MB",
+                    "language",
+                ]
+            ),
             st.none() | st.text(max_size=9) | st.floats() | st.lists(st.text(max_size=5)),
         ).map(lambda value: json.dumps(value).encode()),
     )
@@ -217,6 +256,60 @@ def test_a_killed_front_end_is_replaced_and_the_pool_goes_on(processes):
             except OSError:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
+
+
+@pytest.mark.parametrize("frontends", [1, 2])
+def test_a_server_killed_under_load_leaves_nothing_and_can_be_started_again(
+    processes, frontends, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    options = ("--workers", "2", "--frontends", str(frontends))
+    mounts = Path("/proc/self/mounts").read_text().count("ctpo")
+    wrong, ends = [], []
+
+    def call(server, number):
+        i = number * 100_000
+        try:
+            while True:
+                i += 1
+                code = f"open('f', 'w').write('{i}'); print(open('f').read())"
+                answer = server.run(code, run_timeout=60)
+                if answer["status"] == "SandboxError":  # from a front end, of its last moment
+                    ends.append(answer)
+                    return
+                if answer["run_result"]["stdout"] != f"{i}\n":
+                    wrong.append(answer)
+        except (OSError, http.client.HTTPException) as error:
+            ends.append(error)
+
+    with serving(*options) as server:
+        assert server.run("print(0)")["status"] == "Success"
+        threads = [threading.Thread(target=call, args=(server, n)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 60
+        while not int(metric(server, "ctpo_sandbox_in_flight")):
+            assert time.monotonic() < deadline
+        tree = processes.tree(server.process.pid)
+        assert len(tree) > 5
+        server.process.kill()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive(), "a caller hangs"
+        assert not wrong and len(ends) == 6
+        assert not processes.wait_until_gone(tree, 60)
+        port = server.port
+    assert not list(tmp_path.iterdir())
+    assert Path("/proc/self/mounts").read_text().count("ctpo") == mounts
+    with serving(*options, "--port", str(port)) as server:
+        assert server.run("print(1)")["run_result"]["stdout"] == "1\n"
+
+
+def test_the_directory_it_is_started_in_lends_a_server_no_module(tmp_path, monkeypatch):
+    (tmp_path / "http.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    with serving("--workers", "1", "--frontends", "2") as server:
+        assert server.run("print(1)")["run_result"]["stdout"] == "1\n"
 
 
 def test_a_socket_file_can_be_served(tmp_path):

@@ -239,11 +239,12 @@ def test_nobody_else_can_be_signalled(sandbox, processes):
     thread = threading.Thread(target=lambda: neighbour.append(sandbox.run(code)))
     thread.start()
     time.sleep(0.3)
-    victims = sorted(processes.tree(server) | {os.getpid(), os.getppid(), 1, -1})
+    victims = sorted(processes.tree(server) | {os.getpid(), os.getppid(), 1, -1, 0})
     code = (
         "import os, signal\n"
-        f"for pid in {victims} + list(range(2, 400)) + [os.getppid()]:\n"
-        "    if pid in (0, os.getpid()): continue\n"
+        "group = os.getpgrp()\n"  # with the cell that it is a fork of
+        f"for pid in {victims} + list(range(2, 400)) + [os.getppid(), group, -group]:\n"
+        "    if pid == os.getpid(): continue\n"
         "    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGSTOP):\n"
         "        try:\n"
         "            os.kill(pid, number)\n"

@@ -154,6 +154,28 @@ def test_a_program_killed_from_outside_is_no_failure_of_its_own(processes):
         assert sandbox.run("print(1)").stdout == "1\n"
 
 
+def test_a_killed_cell_takes_its_program_along_and_leaves_nothing(processes):
+    with Sandbox(workers=1) as sandbox:
+        sandbox.run("")
+        warden = sorted(processes.tree(processes.server_of(sandbox)))[2]
+        assert processes.settles(warden, lambda tree: len(tree) == 4)
+        for _ in range(5):
+            cells = processes.tree(warden) - {warden}
+            future = sandbox.submit("import time; time.sleep(99)", timeout=100)
+            assert processes.settles(warden, lambda tree: len(tree) == 5)
+            (program,) = processes.tree(warden) - {warden} - cells
+            for pid in cells:
+                os.kill(pid, signal.SIGKILL)
+            execution = future.result(60)
+            assert (execution.status, execution.stdout) == ("sandbox-failure", "")
+            assert "outside" in str(execution.failure)
+            assert processes.settles(
+                warden, lambda tree, old={*cells, program}: len(tree) == 4 and not tree & old
+            )
+            assert sandbox.run("print(1)").stdout == "1\n"
+        assert sandbox.restarts == 0
+
+
 def test_a_cancelled_program_ends_and_makes_room(processes):
     with Sandbox(workers=1) as sandbox:
         running = sandbox.submit("import time; time.sleep(99)", timeout=100)

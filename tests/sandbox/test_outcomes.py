@@ -207,3 +207,14 @@ def test_an_execution_cannot_be_changed(sandbox):
     assert isinstance(execution, Execution)
     with pytest.raises(dataclasses.FrozenInstanceError):
         execution.stdout = "forged"  # type: ignore[misc]
+
+
+def test_a_program_may_be_given_less_memory_than_the_sandbox_allows(sandbox: Sandbox):
+    code = "x = bytearray(100 << 20); print(len(x) >> 20)"
+    assert sandbox.run(code, memory_mb=50).status == "memory"
+    assert sandbox.run(code, memory_mb=150).stdout == "100\n"
+    assert sandbox.run(code).stdout == "100\n"
+    assert sandbox.run("print(1)", memory_mb=1).status in ("success", "memory")
+    for wrong, error in ((0, ValueError), (257, ValueError), (1.5, TypeError), (True, TypeError)):
+        with pytest.raises(error, match="memory_mb"):
+            sandbox.run(code, memory_mb=wrong)  # type: ignore[arg-type]

@@ -70,6 +70,7 @@ def serve(
         most_requests=max_requests,
         most_body_bytes=max_body_mb << 20,
         most_seconds=max_timeout,
+        most_memory_mb=memory_mb,
     )
     path = None if socket is None else str(socket)
     try:

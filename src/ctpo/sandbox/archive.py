@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 _LENGTH = struct.Struct("!I")
+_LONGEST_PART = 255
 _REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -20,13 +21,15 @@ def check_name(name: str) -> str:
 
     Raises:
         TypeError: It is no string.
-        ValueError: It is absolute, empty, or has parts such as `..`.
+        ValueError: It is absolute, empty, too long, or has parts such as `..`.
     """
     if not isinstance(name, str):
         raise TypeError(f"files are named by str, not {type(name).__name__}")
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name or len(name) > 1024:
         raise ValueError(f"files are named by a relative path without '..', not {name!r}")
+    if any(len(os.fsencode(part)) > _LONGEST_PART for part in parts):
+        raise ValueError(f"parts of a path have at most {_LONGEST_PART} bytes, not as in {name!r}")
     return name
 
 
@@ -37,13 +40,22 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 
 
 def unpack(archive: bytes) -> dict[str, bytes]:
-    """The files of a string that `pack` made."""
-    (length,) = _LENGTH.unpack_from(archive)
-    start = _LENGTH.size + length
-    files = {}
-    for name, size in json.loads(archive[_LENGTH.size : start]):
-        files[name] = archive[start : start + size]
-        start += size
+    """The files of a string that `pack` made.
+
+    Raises:
+        ValueError: It did not make this one.
+    """
+    try:
+        (length,) = _LENGTH.unpack_from(archive)
+        start = _LENGTH.size + length
+        files = {}
+        for name, size in json.loads(archive[_LENGTH.size : start]):
+            files[check_name(name)] = archive[start : start + size]
+            start += max(size, 0)
+    except (struct.error, TypeError, RecursionError) as error:
+        raise ValueError(f"no archive of files: {error}") from None
+    if start != len(archive):
+        raise ValueError(f"an archive of {len(archive)} bytes that should have {start}")
     return files
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import resource
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 
 from ctpo.sandbox import archive
+from ctpo.sandbox.plan import SCRATCH_BYTES, SCRATCH_INODES
 
+_PAGE = resource.getpagesize()
 _MOST_WORKERS = 256
 _WORKERS_PER_PROCESSOR = 2
 
@@ -98,6 +102,21 @@ def seconds(timeout: float) -> float:
     return float(timeout)
 
 
+def memory(value: int | None, most_mb: int) -> int | None:
+    """A program's own limit in bytes; `None` for the sandbox's.
+
+    Raises:
+        TypeError: It is no int.
+        ValueError: It is smaller than 1 MiB or larger than the sandbox's.
+    """
+    if value is None:
+        return None
+    check_count("memory_mb", value)
+    if value > most_mb:
+        raise ValueError(f"memory_mb must be at most the sandbox's {most_mb}, not {value}")
+    return value << 20
+
+
 def seed(value: int) -> int:
     """A number that numpy takes for a seed, too.
 
@@ -128,7 +147,8 @@ def files(given: Mapping[str, bytes | str] | None) -> dict[str, bytes]:
 
     Raises:
         TypeError: A name is no str or a content neither bytes nor str.
-        ValueError: A name is no relative path that stays below.
+        ValueError: A name is no relative path that stays below or lies in another file, or they are
+            more than the working directory holds.
     """
     checked = {}
     for name, content in (given or {}).items():
@@ -137,7 +157,23 @@ def files(given: Mapping[str, bytes | str] | None) -> dict[str, bytes]:
         checked[archive.check_name(name)] = (
             content.encode() if isinstance(content, str) else bytes(content)
         )
+    _check_room(checked)
     return checked
+
+
+def _check_room(checked: Mapping[str, bytes]) -> None:
+    if not checked:
+        return
+    paths = {PurePosixPath(name) for name in checked}
+    folders = {folder for path in paths for folder in path.parents}
+    if clash := paths & folders:
+        raise ValueError(f"files has both {str(clash.pop())!r} and a file in it")
+    needed = sum(-(-len(content) // _PAGE) * _PAGE for content in checked.values())
+    if needed > SCRATCH_BYTES or len(paths | folders) > SCRATCH_INODES:
+        raise ValueError(
+            f"files has {len(checked)} files of {needed >> 20} MiB; the working directory holds "
+            f"{SCRATCH_BYTES >> 20} MiB and {SCRATCH_INODES} files and folders"
+        )
 
 
 def names(collect: Sequence[str]) -> tuple[str, ...]:

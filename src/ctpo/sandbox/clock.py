@@ -26,20 +26,30 @@ class Clock:
         proc_pid: The same, as that directory numbers it.
         timeout: Seconds of the program's own time.
         descendants: Whether it may have children, whose CPU time counts too.
+        started: When its process was made for it; `None` for one that has run before.
     """
 
     def __init__(
-        self, proc: int, pid: int, proc_pid: int, timeout: float, *, descendants: bool
+        self,
+        proc: int,
+        pid: int,
+        proc_pid: int,
+        timeout: float,
+        *,
+        descendants: bool,
+        started: float | None = None,
     ) -> None:
         self._proc = proc
         self._pid = pid
         self._proc_pid = proc_pid
         self._timeout = timeout
         self._descendants = descendants
-        self._waited_before = own_wait_seconds(proc, proc_pid)  # it has one thread yet
-        self._cpu_before = cpu_seconds(pid)
+        self._waited_before = self._cpu_before = 0.0
+        if started is None:
+            self._waited_before = own_wait_seconds(proc, proc_pid)  # it has one thread yet
+            self._cpu_before = cpu_seconds(pid)
         self._last_look = (0.0, 0.0)
-        self.started = time.monotonic()
+        self.started = time.monotonic() if started is None else started
 
     def left_seconds(self) -> float:
         """How long to wait before asking again; 0 when the program's time is up."""

@@ -16,39 +16,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import InvalidStateError
-from dataclasses import dataclass, field
 
 from ctpo.sandbox import wire
 from ctpo.sandbox.execution import Execution
 from ctpo.sandbox.fair import FairQueue
 from ctpo.sandbox.job import Job
 from ctpo.sandbox.launcher import LauncherGone
+from ctpo.sandbox.place import Place, roomiest
 from ctpo.sandbox.protections import SandboxUnavailable
 
 CLOSED = "the sandbox was closed"
 _HEAL_PAUSES = (0.0, 0.05, 0.25, 1.0)
 _LONGEST_LOOK = 5.0
-
-
-@dataclass(eq=False)
-class Place:
-    """A fork server, or the place of one that died.
-
-    Attributes:
-        lane: Which kind it is.
-        number: Tells those of a sandbox apart.
-        slots: Jobs it is made to hold at once.
-        usable: Whether it is not known to be dead.
-        connection: To it; `None` until it has been replaced.
-        jobs: What it has, by number.
-    """
-
-    lane: str
-    number: int
-    slots: int
-    usable: bool = True
-    connection: socket.socket | None = None
-    jobs: dict[int, Job] = field(default_factory=dict)
 
 
 class Dispatcher:
@@ -165,7 +144,7 @@ class Dispatcher:
             self._thread.join()
         for place in self._places:
             self._settle([(job, job.failed(CLOSED)) for job in place.jobs.values()])
-            self._hang_up(place)
+            place.hang_up()
         os.close(self._wake)
 
     def _watch(self, place: Place) -> None:
@@ -174,59 +153,21 @@ class Dispatcher:
         self._poll.register(place.connection, select.POLLIN)
         os.eventfd_write(self._wake, 1)
 
-    def _hang_up(self, place: Place) -> None:
-        if place.connection is not None:
-            # Not just close: a fork of the caller may hold a duplicate.
-            with contextlib.suppress(OSError):
-                place.connection.shutdown(socket.SHUT_RDWR)
-            place.connection.close()
-            place.connection = None
-
     def _hand_out(self) -> None:
         """Send what there is room for. With the lock held."""
         while self._in_flight < self._workers and (self._urgent or self._queue):
             job = self._urgent.popleft() if self._urgent else self._queue.get()
             if job.future.cancelled():
                 continue
-            place = self._best(job.lane)
+            place = roomiest(self._places, job.lane)
             if place is None:
                 self._urgent.appendleft(job)  # until one has been replaced
                 break
-            if not self._send(place, job):
+            if place.send(job, self._output_bytes):
+                self._in_flight += 1
+            else:
                 self._urgent.appendleft(job)
         self._room.notify_all()
-
-    def _best(self, lane: str) -> Place | None:
-        usable = [
-            place
-            for place in self._places
-            if place.lane == lane
-            and place.connection is not None
-            and place.usable
-            and len(place.jobs) < place.slots
-        ]
-        return min(usable, key=lambda place: len(place.jobs), default=None)
-
-    def _send(self, place: Place, job: Job) -> bool:
-        assert place.connection is not None
-        header, descriptors = job.message(self._output_bytes)
-        job.sent = time.monotonic()
-        sent_away = [d for d in descriptors if d not in job.outputs]
-        try:
-            wire.send(place.connection, header, descriptors)
-        except OSError:
-            job.close()
-            # Its reader will find out; until then it gets no more.
-            with contextlib.suppress(OSError):
-                place.connection.shutdown(socket.SHUT_RDWR)
-            place.usable = False
-            return False
-        finally:
-            for descriptor in sent_away:
-                os.close(descriptor)
-        place.jobs[job.number] = job
-        self._in_flight += 1
-        return True
 
     def _cancel(self, job: Job) -> None:
         with self._lock:
@@ -277,10 +218,8 @@ class Dispatcher:
                 self._heal(dead)
 
     def _hear(self, place: Place) -> None:
-        connection = place.connection
-        assert connection is not None
         try:
-            answer, descriptors = wire.receive(connection)
+            answer, files = place.receive(self._lock)
         except (OSError, EOFError, ValueError) as error:
             self._lose(place, f"{type(error).__name__}: {error}")
             return
@@ -289,7 +228,6 @@ class Dispatcher:
             self._in_flight -= 1
             if not self._closed:
                 self._hand_out()
-        files = descriptors[0] if descriptors else None
         if answer["status"] == "sandbox-failure" or "return_code" not in answer:
             outcome = job.failed(answer.get("failure") or "the session is over")
             job.over = bool(answer.get("over"))
@@ -309,7 +247,7 @@ class Dispatcher:
             assert place.connection is not None
             self._poll.unregister(place.connection)
             del self._by_descriptor[place.connection.fileno()]
-            self._hang_up(place)
+            place.hang_up()
             jobs, place.jobs = list(place.jobs.values()), {}
             self._in_flight -= len(jobs)
         if self._closed:

@@ -130,7 +130,7 @@ def _jail(plan: Plan, proc: int, missing: dict[str, str]) -> Jail:
     pages = int(read(proc, "self/statm").split()[0])
     return Jail(
         plan=plan,
-        address_space=pages * resource.getpagesize() + plan.memory_bytes,
+        base_space=pages * resource.getpagesize(),
         filter=call_filter,
         landlock=abi,
         readable=landlock.open_paths(rules) if abi else [],

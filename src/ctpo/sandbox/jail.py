@@ -31,14 +31,14 @@ class Jail:
 
     Attributes:
         plan: How they are confined.
-        address_space: Most bytes of address space.
+        base_space: Bytes of address space that a child starts with.
         filter: The system calls they may make; `None` where the kernel takes no filter.
         landlock: The kernel's version; 0 where there is none.
         readable: Descriptors of what may be read, with rights; empty with a view, whose root is.
     """
 
     plan: Plan
-    address_space: int
+    base_space: int
     filter: Filter | None
     landlock: int
     readable: Sequence[tuple[int, int]]
@@ -100,7 +100,7 @@ class Jail:
         return steps
 
     def shut(self, steps: kernel.Steps) -> None:
-        """Confine this process for good.
+        """Confine this process for good, but for the filter of system calls.
 
         Raises:
             OSError: A step was refused; no program must run.
@@ -108,12 +108,10 @@ class Jail:
         steps.take()
         if not self.plan.view:
             _at_home(os.getcwd())
-        if self.filter is not None:
-            self.filter.install(os.getpid())
 
     def _limit(self) -> None:
         limits = {
-            "address-space": (resource.RLIMIT_AS, self.address_space),
+            "address-space": (resource.RLIMIT_AS, self.base_space + self.plan.memory_bytes),
             "file-size": (resource.RLIMIT_FSIZE, SCRATCH_BYTES),
             "processes": (resource.RLIMIT_NPROC, MOST_PROCESSES),
             "core files": (resource.RLIMIT_CORE, 0),

@@ -6,17 +6,19 @@ import fcntl
 import os
 import resource
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from ctpo.sandbox import archive
-from ctpo.sandbox.execution import Execution, hard_wall_seconds
+from ctpo.sandbox.execution import Execution, Status, hard_wall_seconds
 
 # Beyond the hard bound on a program's wall time: then the fork server itself is stuck.
 _GRACE_SECONDS = 30.0
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_STATUSES = get_args(Status)
+_MEASURES = ("wall_seconds", "own_seconds", "cpu_seconds", "peak_memory_bytes")
 _PAGE = resource.getpagesize()
 
 
@@ -30,6 +32,7 @@ class Job:
         files: What is to lie in its scratch directory.
         collect: Names of the files wanted afterwards.
         timeout: Seconds of its own time.
+        memory_bytes: Address space it may add; `None` for as much as the sandbox allows.
         seed: For random numbers.
         echo: Whether the last expression's value is shown.
         flow: Whose turn it uses up.
@@ -51,6 +54,7 @@ class Job:
     seed: int
     flow: Hashable
     lane: str
+    memory_bytes: int | None = None
     echo: bool = False
     session: int | None = None
     first: bool = False
@@ -80,6 +84,7 @@ class Job:
             "id": self.number,
             "given": list(given),
             "timeout": self.timeout,
+            "memory_bytes": self.memory_bytes,
             "seed": self.seed,
             "echo": self.echo,
             "session": self.session,
@@ -88,12 +93,14 @@ class Job:
         }
         return header, list(given.values())
 
-    def finish(self, answer: Mapping[str, Any], files: int | None, output_bytes: int) -> Execution:
+    def finish(
+        self, answer: Mapping[str, Any], files: Mapping[str, bytes], output_bytes: int
+    ) -> Execution:
         """The outcome, from a fork server's answer and the outputs; closes these.
 
         Args:
             answer: As the fork server sent it.
-            files: Descriptor of the files collected, if any. Closed.
+            files: Those collected.
             output_bytes: How much of each output is kept.
         """
         fields = dict(answer)
@@ -104,11 +111,6 @@ class Job:
             stderr, more_stderr = _read(self.outputs[1], output_bytes)
         finally:
             self.close()
-        collected = {}
-        if files is not None:
-            with open(files, "rb") as file:
-                file.seek(0)
-                collected = archive.unpack(file.read())
         if fields["status"] != "sandbox-failure" and (more_stdout or more_stderr):
             fields["status"], fields["return_code"] = "output-limit", None
         return Execution(
@@ -117,7 +119,7 @@ class Job:
             stdout_truncated=more_stdout,
             stderr_truncated=more_stderr,
             queue_seconds=self.sent - self.submitted,
-            files=collected,
+            files=files,
             **fields,
         )
 
@@ -133,6 +135,35 @@ class Job:
         for descriptor in self.outputs:
             os.close(descriptor)
         self.outputs = ()
+
+
+def check_answer(answer: Mapping[str, Any], jobs: Container[int]) -> None:
+    """Check that a fork server's answer is one that it may give.
+
+    Args:
+        answer: As it came.
+        jobs: Numbers of those that the fork server has.
+
+    Raises:
+        ValueError: It is none.
+    """
+    allowed = {"id", "status", "failure", "over"}
+    number, status, failure = (answer.get(name) for name in ("id", "status", "failure"))
+    good = type(number) is int and number in jobs and status in _STATUSES
+    good = good and isinstance(failure, str | None) and type(answer.get("over", False)) is bool
+    if "return_code" in answer:
+        allowed |= {"return_code", *_MEASURES}
+        code = answer["return_code"]
+        good = good and (code is None or type(code) is int) and (status != "success" or code == 0)
+        good = good and all(_is_measure(answer.get(name)) for name in _MEASURES)
+    else:
+        good = good and (status == "sandbox-failure" or answer.get("over") is True)
+    if not good or not answer.keys() <= allowed:
+        raise ValueError(f"no answer of a fork server's: {str(answer)[:200]}")
+
+
+def _is_measure(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value < float("inf")  # type: ignore[operator]
 
 
 def _memory(content: bytes) -> int:

@@ -8,6 +8,7 @@ a compiler or a system library, and what is used here is fifteen calls. This mod
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+_CLONE_PARENT, _SIGCHLD = 0x8000, 17
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x2, 0x4, 0x8
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
@@ -39,10 +41,11 @@ _MADV_COLLAPSE, _HUGE = 25, 2 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc_with_gil = ctypes.PyDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+_libc.syscall.restype = _libc_with_gil.syscall.restype = ctypes.c_long
 CAPABILITY_HEADER = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
 NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
-# What `Steps` can call, by number on x86-64 and on aarch64.
+# Numbers on each of these machines.
+_MACHINES = ("x86_64", "aarch64")
 CALLS = {
     "setsid": (112, 157),
     "chroot": (161, 51),
@@ -55,6 +58,7 @@ CALLS = {
     "setresuid": (117, 147),
     "capset": (126, 91),
     "prlimit64": (302, 261),
+    "clone": (56, 220),
 }
 
 
@@ -86,6 +90,18 @@ def prctl(option: int, value: int) -> None:
     _check(_libc.prctl(option, *arguments), f"prctl {option}")
 
 
+def number_of(call: str) -> ctypes.c_long:
+    """The number of one of `CALLS` here.
+
+    Raises:
+        OSError: Those of this machine are not known.
+    """
+    machine = platform.machine()
+    if machine not in _MACHINES:
+        raise OSError(errno.ENOSYS, f"no numbers of system calls known for {machine}")
+    return ctypes.c_long(CALLS[call][_MACHINES.index(machine)])
+
+
 def fork() -> int:
     """Fork without what Python does in the child after `os.fork`, which costs as much as the rest.
 
@@ -98,6 +114,26 @@ def fork() -> int:
         OSError: There is no memory, or a limit is met.
     """
     return _check(_libc_with_gil.fork(), "fork")
+
+
+class Sibling:
+    """A fork that is a child of this process's own parent, which reaps it; otherwise as `fork`.
+
+    libc has no call for it, and so does not note the new thread's id: what asks the main thread's
+    by its `pthread_t` gets that of the process it is a copy of.
+    """
+
+    def __init__(self) -> None:
+        flags = ctypes.c_ulong(_CLONE_PARENT | _SIGCHLD)
+        self._arguments = (number_of("clone"), flags, *(ctypes.c_long(0) for _ in range(4)))
+
+    def fork(self) -> int:
+        """Fork.
+
+        Raises:
+            OSError: There is no memory, or a limit is met.
+        """
+        return _check(_libc_with_gil.syscall(*self._arguments), "clone")
 
 
 class Steps:
@@ -128,9 +164,8 @@ class Steps:
             name: Of the call, one of `CALLS`.
             arguments: Numbers, pointers as bytes or ctypes arrays, `None` for a null pointer.
         """
-        number = CALLS[name][platform.machine() == "aarch64"]
         wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-        self._calls.append((ctypes.c_long(number), *wide))
+        self._calls.append((number_of(name), *wide))
         self._names.append(name)
 
     def take(self) -> None:

@@ -42,6 +42,8 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "MPLBACKEND": "Agg",
+    # What a library looks up on first use, every program would look up again.
+    "LD_BIND_NOW": "1",
     # Every arena reserves 64 MB of the address space that is limited.
     "MALLOC_ARENA_MAX": "2",
 }

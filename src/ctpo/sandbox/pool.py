@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import re
 import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -15,13 +14,10 @@ from typing import Self
 from ctpo.sandbox import arguments
 from ctpo.sandbox.dispatcher import Dispatcher
 from ctpo.sandbox.execution import Execution
-from ctpo.sandbox.job import Job
+from ctpo.sandbox.intake import Intake
 from ctpo.sandbox.protections import SWITCHES, SYSTEM_CALLS, Protections, SandboxUnavailable
-from ctpo.sandbox.servers import BARE, LOADED, SESSIONS, Servers
+from ctpo.sandbox.servers import SESSIONS, Servers
 from ctpo.sandbox.session import Session
-
-# What else a program may name that brings a preloaded module in.
-_BRINGS = {"numpy": ("scipy", "pandas", "matplotlib", "sklearn"), "mpmath": ("sympy",)}
 
 
 class Sandbox:
@@ -65,10 +61,10 @@ class Sandbox:
         ):
             arguments.check_count(name, value)
         self._workers = arguments.workers(workers, memory_mb)
-        self.timeout = arguments.seconds(timeout)
+        self._timeout = arguments.seconds(timeout)
         modules = arguments.modules(preload)
         switched_off = arguments.switches(without, SWITCHES)
-        self._names = _mentions(modules)
+        self._intake = Intake(self._timeout, memory_mb, modules)
         self._sessions = sessions
         self._limits = {"memory_bytes": memory_mb << 20, "output_bytes": output_bytes}
         self._servers = Servers(modules, self._limits, switched_off, allow_weak=allow_weak)
@@ -84,6 +80,11 @@ class Sandbox:
     def restarts(self) -> int:
         """How often a server process was replaced after it died."""
         return self._servers.restarts
+
+    @property
+    def timeout(self) -> float:
+        """Seconds of its own time that a program has if it is not said."""
+        return self._timeout
 
     @property
     def memory_bytes(self) -> int:
@@ -189,6 +190,7 @@ class Sandbox:
         files: Mapping[str, bytes | str] | None = None,
         collect: Sequence[str] = (),
         timeout: float | None = None,
+        memory_mb: int | None = None,
         seed: int = 0,
         flow: Hashable = None,
     ) -> Future[Execution]:
@@ -200,16 +202,27 @@ class Sandbox:
             files: What lies in its working directory, by relative path.
             collect: Relative paths of files whose content is wanted afterwards, 16 MiB together.
             timeout: Seconds of its own time; the sandbox's by default.
+            memory_mb: Address space in MiB that it may add; at most, and by default, the sandbox's.
             seed: For the random numbers of Python, numpy and sympy.
             flow: On whose behalf. Flows take turns, whatever each has waiting.
 
         Raises:
             RuntimeError: The sandbox is not started, closed, or was inherited through a fork.
             TypeError: An argument has the wrong type.
-            ValueError: `timeout` is not a positive finite number, or a path is not relative.
+            ValueError: `timeout` is not a positive finite number, `memory_mb` is not from 1 to the
+                sandbox's, or a path is not relative.
         """
         self._check_usable()
-        job = self._job(code, stdin, files, collect, timeout, seed, flow)
+        job = self._intake.job(
+            code,
+            stdin=stdin,
+            files=files,
+            collect=collect,
+            timeout=timeout,
+            memory_mb=memory_mb,
+            seed=seed,
+            flow=flow,
+        )
         self._dispatcher.submit(job)
         return job.future
 
@@ -221,6 +234,7 @@ class Sandbox:
         files: Mapping[str, bytes | str] | None = None,
         collect: Sequence[str] = (),
         timeout: float | None = None,
+        memory_mb: int | None = None,
         seed: int = 0,
     ) -> Execution:
         """Run one program; waits for a free worker and for its end.
@@ -228,7 +242,15 @@ class Sandbox:
         Arguments and errors are those of `submit`.
         """
         return _wait(
-            self.submit(code, stdin=stdin, files=files, collect=collect, timeout=timeout, seed=seed)
+            self.submit(
+                code,
+                stdin=stdin,
+                files=files,
+                collect=collect,
+                timeout=timeout,
+                memory_mb=memory_mb,
+                seed=seed,
+            )
         )
 
     def run_many(
@@ -252,9 +274,10 @@ class Sandbox:
             TypeError: As in `submit`.
             ValueError: As in `submit`, or `stdin` has another length than `codes`.
         """
+        self._check_usable()
         futures: list[Future[Execution]] = []
         try:
-            for job in self._jobs(codes, stdin, timeout, seed):
+            for job in self._intake.jobs(codes, stdin=stdin, timeout=timeout, seed=seed):
                 self._dispatcher.submit(job)
                 futures.append(job.future)
             return [future.result() for future in futures]
@@ -271,6 +294,7 @@ class Sandbox:
         files: Mapping[str, bytes | str] | None = None,
         collect: Sequence[str] = (),
         timeout: float | None = None,
+        memory_mb: int | None = None,
         seed: int = 0,
         flow: Hashable = None,
     ) -> Execution:
@@ -283,6 +307,7 @@ class Sandbox:
             files=files,
             collect=collect,
             timeout=timeout,
+            memory_mb=memory_mb,
             seed=seed,
             flow=flow,
         )
@@ -297,9 +322,10 @@ class Sandbox:
         seed: int = 0,
     ) -> list[Execution]:
         """As `run_many`, for asyncio."""
+        self._check_usable()
         futures = []
         try:
-            for job in self._jobs(codes, stdin, timeout, seed):
+            for job in self._intake.jobs(codes, stdin=stdin, timeout=timeout, seed=seed):
                 while self._dispatcher.full and not self._closed:
                     await asyncio.sleep(0.01)
                 self._dispatcher.submit(job)
@@ -325,7 +351,7 @@ class Sandbox:
                 self._dispatcher.add(self._servers.place(SESSIONS, self._sessions))
                 self._has_session_lane = True
         return Session(
-            next(self._session_numbers), SESSIONS, self._dispatcher, self._job, self._sessions
+            next(self._session_numbers), SESSIONS, self._dispatcher, self._intake, self._sessions
         )
 
     async def statistics(self) -> Mapping[str, object]:
@@ -352,45 +378,6 @@ class Sandbox:
         if self._closed:
             raise RuntimeError("the sandbox is closed")
 
-    def _job(
-        self,
-        code: str,
-        stdin: str,
-        files: Mapping[str, bytes | str] | None,
-        collect: Sequence[str],
-        timeout: float | None,
-        seed: int,
-        flow: Hashable,
-    ) -> Job:
-        return Job(
-            code=arguments.encoded("code", code),
-            stdin=arguments.encoded("stdin", stdin),
-            files=arguments.files(files),
-            collect=arguments.names(collect),
-            timeout=self.timeout if timeout is None else arguments.seconds(timeout),
-            seed=arguments.seed(seed),
-            flow=flow,
-            lane=LOADED if self._names is not None and self._names.search(code) else BARE,
-        )
-
-    def _jobs(
-        self, codes: Sequence[str], stdin: str | Sequence[str], timeout: float | None, seed: int
-    ) -> list[Job]:
-        self._check_usable()
-        if isinstance(codes, str):
-            raise TypeError("codes must be a sequence of str, not a str")
-        inputs = [stdin] * len(codes) if isinstance(stdin, str) else list(stdin)
-        if len(inputs) != len(codes):
-            raise ValueError(f"stdin has {len(inputs)} entries for {len(codes)} codes")
-        flow = object()
-        for code in codes:
-            if not isinstance(code, str):
-                raise TypeError(f"codes must hold str, not {type(code).__name__}")
-        return [
-            self._job(code, text, None, (), timeout, seed, flow)
-            for code, text in zip(codes, inputs, strict=True)
-        ]
-
 
 def probe() -> Protections:
     """What the sandbox can offer on this machine, found by running one program.
@@ -408,12 +395,3 @@ def _wait(future: Future[Execution]) -> Execution:
     except BaseException:
         future.cancel()  # interrupted: nobody waits for it any more
         raise
-
-
-def _mentions(preload: Sequence[str]) -> re.Pattern[str] | None:
-    """Matches programs that profit from the preloaded modules; the others start faster bare."""
-    if not preload:
-        return None
-    roots = {name.split(".")[0] for name in preload}
-    names = roots | {more for root in roots for more in _BRINGS.get(root, ())}
-    return re.compile(r"\b(?:" + "|".join(map(re.escape, sorted(names))) + r")\b")

@@ -89,11 +89,12 @@ class Interpreter:
         sys.stdin = sys.__stdin__ = _stream(0, "r", "<stdin>")  # type: ignore[misc,assignment]
 
     def _execute(self, source: str, filename: str, *, echo: bool) -> tuple[int, bool]:
-        # As linecache reads a file; without a time of change it keeps the entry.
-        lines = io.StringIO(source + "\n", newline=None).readlines()
-        linecache.cache[filename] = (len(source), None, lines, filename)
         names = self._main.__dict__
         try:
+            # As linecache reads a file; without a time of change it keeps the entry.
+            text = source.replace("\r\n", "\n").replace("\r", "\n") if "\r" in source else source
+            lines = [line + "\n" for line in text.split("\n")]
+            linecache.cache[filename] = (len(source), None, lines, filename)
             if echo:
                 body, last = _split(source, filename)
                 exec(body, names)
@@ -204,7 +205,8 @@ def _full(descriptor: int) -> bool:
 def _finish(code: int) -> int:
     """What the interpreter does at its end, without taking itself apart; the exit code."""
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        if threading.active_count() > 1:
+            threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         _flush()
     except BaseException:

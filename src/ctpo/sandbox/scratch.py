@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 from ctpo.sandbox import kernel, view
 from ctpo.sandbox.plan import SCRATCH, SCRATCH_BYTES, SCRATCH_INODES, Plan
@@ -34,18 +33,23 @@ class Scratch:
         self._made = False
         self._clean: tuple[int, ...] = ()
 
+    @property
+    def untouched(self) -> bool:
+        """Whether it is empty and the slot's own, as it was made."""
+        return self._made and (self._reuse or self._state() == self._clean)
+
     def renew(self) -> bool:
         """Make it empty and the slot's own, unless it is both already; whether it is a new one."""
+        if self.untouched:
+            return False
         if self._made:
-            if self._reuse or self._state() == self._clean:
-                return False
             self.remove()
         if self._tmpfs:
             flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
             kernel.mount_tmpfs(self.path, flags, self._options)
         else:
             # What a server that was killed left behind is not handed to the next.
-            shutil.rmtree(self.path, ignore_errors=True)
+            delete_tree(self.path)
             os.mkdir(self.path, 0o700)
             os.chown(self.path, self._uid, -1)
         # Whatever is made in it sets another time, even within the same tick of the clock.
@@ -58,9 +62,16 @@ class Scratch:
         if self._tmpfs:
             kernel.unmount(self.path)
         else:
-            shutil.rmtree(self.path, ignore_errors=True)
+            delete_tree(self.path)
         self._made = False
 
     def _state(self) -> tuple[int, ...]:
         s = os.stat(self.path)
         return (s.st_mode, s.st_uid, s.st_gid, s.st_size, s.st_nlink, s.st_mtime_ns)
+
+
+def delete_tree(path: str) -> None:
+    """Delete a directory and what is in it, as far as that can be done."""
+    import shutil  # and with it three libraries that every program would carry
+
+    shutil.rmtree(path, ignore_errors=True)

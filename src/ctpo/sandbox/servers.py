@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from ctpo.sandbox import wire
-from ctpo.sandbox.dispatcher import Place
 from ctpo.sandbox.launcher import Launcher, LauncherGone
+from ctpo.sandbox.place import Place
 from ctpo.sandbox.protections import (
     LIMITS_ONLY,
     RUNGS,

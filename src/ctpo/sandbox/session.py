@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -13,6 +13,7 @@ from ctpo.sandbox.execution import Execution
 
 if TYPE_CHECKING:
     from ctpo.sandbox.dispatcher import Dispatcher
+    from ctpo.sandbox.intake import Intake
     from ctpo.sandbox.job import Job
 
 
@@ -35,13 +36,13 @@ class Session:
         number: int,
         lane: str,
         dispatcher: Dispatcher,
-        make_job: Callable[..., Job],
+        intake: Intake,
         most: int,
     ) -> None:
         self._number = number
         self._lane = lane
         self._dispatcher = dispatcher
-        self._make_job = make_job
+        self._intake = intake
         self._first = True
         self._lock = threading.Lock()
         self.over = False
@@ -75,7 +76,9 @@ class Session:
         """
         if self.over:
             raise SessionOver("the session is over: its interpreter has ended")
-        job = self._make_job(code, stdin, files, collect, timeout, 0, self)
+        job = self._intake.job(
+            code, stdin=stdin, files=files, collect=collect, timeout=timeout, flow=self
+        )
         job.lane, job.session, job.first, job.echo = self._lane, self._number, self._first, echo
         if not self._lock.acquire(blocking=False):
             raise RuntimeError("a session runs one call at a time")

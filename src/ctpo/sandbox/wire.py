@@ -47,7 +47,10 @@ def receive(connection: socket.socket) -> tuple[Header, list[int]]:
             raise EOFError("the other side closed the connection")
         if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
             raise ValueError("a message was cut short")
-        header = json.loads(data)
+        try:
+            header = json.loads(data)
+        except RecursionError:
+            raise ValueError("a message that is nested too deeply") from None
         if not isinstance(header, dict):
             raise ValueError(f"a message that is no object: {data[:40]!r}")
     except BaseException:

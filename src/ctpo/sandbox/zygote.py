@@ -10,11 +10,9 @@ import gc
 import importlib
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import traceback
 from typing import Any
 
@@ -22,6 +20,7 @@ from ctpo.sandbox import entrance, kernel, wire
 from ctpo.sandbox.cleanup import end_children
 from ctpo.sandbox.plan import INNER_UID, Plan, spare_uid
 from ctpo.sandbox.protections import ROOT_NAMESPACES, USER_NAMESPACE
+from ctpo.sandbox.scratch import delete_tree
 
 
 def main(control: int, parent: int, preload: str) -> None:
@@ -116,7 +115,7 @@ class Zygote:
         finally:
             end_children(self._proc)
             if self._host_scratch is not None:
-                shutil.rmtree(self._host_scratch, ignore_errors=True)
+                delete_tree(self._host_scratch)
 
     def _fork_warden(self, request: dict[str, Any]) -> socket.socket:
         """Replace a fork server by a new one; the caller's end of the connection to it."""
@@ -165,6 +164,8 @@ class Zygote:
 
     def _scratch_on_host(self, number: int) -> str:
         if self._host_scratch is None:
+            import tempfile  # which nothing else needs, and every program would carry
+
             self._host_scratch = tempfile.mkdtemp(prefix=f"ctpo-sandbox-{os.getppid()}-")
             os.chmod(self._host_scratch, 0o711)
         path = os.path.join(self._host_scratch, str(number))

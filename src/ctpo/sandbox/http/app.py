@@ -29,6 +29,7 @@ class Runner(Protocol):
         files: Mapping[str, bytes | str] | None = None,
         collect: Sequence[str] = (),
         timeout: float | None = None,
+        memory_mb: int | None = None,
         seed: int = 0,
         flow: Hashable = None,
     ) -> Execution:
@@ -47,6 +48,7 @@ def create_app(
     most_requests: int = 4096,
     most_body_bytes: int = 8 << 20,
     most_seconds: float = 120.0,
+    most_memory_mb: int = 512,
 ) -> FastAPI:
     """The application.
 
@@ -56,6 +58,7 @@ def create_app(
         most_requests: Runs at once, waiting ones included; beyond that the answer is 503.
         most_body_bytes: Size of a request; beyond that the answer is 413.
         most_seconds: Longest `run_timeout`; beyond that the answer is 422.
+        most_memory_mb: The sandbox's `memory_mb`, which caps what is asked for.
     """
     app = FastAPI(title="ctpo sandbox", docs_url=None, redoc_url=None, openapi_url=None)
     requests = 0
@@ -98,6 +101,7 @@ def create_app(
                     files=files,
                     collect=asked.fetch_files,
                     timeout=asked.run_timeout,
+                    memory_mb=asked.memory_mb(most_memory_mb),
                     flow=request.client.host if request.client else None,
                 ),
             )

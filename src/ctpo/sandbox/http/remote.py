@@ -1,4 +1,4 @@
-"""One pool for several processes: a sandbox behind a Unix socket, and the client of it."""
+"""One pool for several processes: a sandbox at one end of a connection, a client at the other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import socket
 import struct
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -21,40 +22,37 @@ _MOST_BYTES = 256 << 20
 Message = dict[str, Any]
 
 
-async def serve_pool(sandbox: Sandbox, path: str) -> asyncio.Server:
-    """Let other processes of this user run programs in a sandbox.
+async def serve_pool(sandbox: Sandbox, connection: socket.socket) -> None:
+    """Let another process run programs in a sandbox until it hangs up.
 
     Args:
         sandbox: A started one.
-        path: Of the socket.
+        connection: To the other process. Closed.
     """
+    reader, writer = await asyncio.open_unix_connection(sock=connection)
+    runs: dict[int, asyncio.Task[None]] = {}
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        runs: dict[int, asyncio.Task[None]] = {}
-
-        async def answer(number: int, message: Message) -> None:
-            try:
-                await _answer(sandbox, message, writer)
-            finally:
-                del runs[number]
-
+    async def answer(number: int, message: Message) -> None:
         try:
-            while True:
-                message = await _receive(reader)
-                if "cancel" in message:
-                    if message["cancel"] in runs:
-                        runs[message["cancel"]].cancel()
-                    continue
-                number = message["id"]
-                runs[number] = asyncio.create_task(answer(number, message))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client is gone, and nobody waits for what it asked for
+            await _answer(sandbox, message, writer)
         finally:
-            for run in list(runs.values()):
-                run.cancel()
-            writer.close()
+            del runs[number]
 
-    return await asyncio.start_unix_server(serve, path, backlog=1024)
+    try:
+        while True:
+            message = await _receive(reader)
+            if "cancel" in message:
+                if message["cancel"] in runs:
+                    runs[message["cancel"]].cancel()
+                continue
+            number = message["id"]
+            runs[number] = asyncio.create_task(answer(number, message))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass  # the client is gone, and nobody waits for what it asked for
+    finally:
+        for run in list(runs.values()):
+            run.cancel()
+        writer.close()
 
 
 async def _answer(sandbox: Sandbox, message: Message, writer: asyncio.StreamWriter) -> None:
@@ -62,8 +60,13 @@ async def _answer(sandbox: Sandbox, message: Message, writer: asyncio.StreamWrit
     if message.pop("statistics", False):
         answer: Message = dict(await sandbox.statistics())
     else:
-        message["files"] = _decoded(message["files"])
-        answer = _written(await sandbox.arun(**message))
+        try:
+            message["files"] = _decoded(message["files"])
+            execution = await sandbox.arun(**message)
+        except Exception as error:  # whatever it is, somebody waits for an answer
+            why = f"{type(error).__name__}: {error}"
+            execution = Execution.failed(why, wall_seconds=0.0, queue_seconds=0.0)
+        answer = _written(execution)
     with contextlib.suppress(ConnectionError):
         _send(writer, {"id": number, "answer": answer})
         await writer.drain()
@@ -73,11 +76,11 @@ class RemoteSandbox:
     """The client: runs programs in a pool that another process holds.
 
     Args:
-        path: Of the pool's socket.
+        connection: To that process, one end of a pair: no file that could be left behind.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         self._numbers = itertools.count()
@@ -92,6 +95,7 @@ class RemoteSandbox:
         files: Mapping[str, bytes | str] | None = None,
         collect: Sequence[str] = (),
         timeout: float | None = None,
+        memory_mb: int | None = None,
         seed: int = 0,
         flow: Hashable = None,
     ) -> Execution:
@@ -104,6 +108,7 @@ class RemoteSandbox:
                     "files": _encoded(files or {}),
                     "collect": list(collect),
                     "timeout": timeout,
+                    "memory_mb": memory_mb,
                     "seed": seed,
                     "flow": None if flow is None else str(flow),
                 }
@@ -131,9 +136,11 @@ class RemoteSandbox:
 
     async def _ask(self, message: Message) -> Message:
         async with self._connecting:
-            if self._writer is None or self._writer.is_closing():
-                reader, self._writer = await asyncio.open_unix_connection(self._path)
+            if self._writer is None:
+                reader, self._writer = await asyncio.open_unix_connection(sock=self._connection)
                 self._reading = asyncio.create_task(self._read(reader, self._writer))
+        if self._writer.is_closing():
+            raise ConnectionError("it hung up")
         number = next(self._numbers)
         self._answers[number] = asyncio.get_running_loop().create_future()
         try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from ctpo.sandbox import archive
+from ctpo.sandbox import archive, arguments
 from ctpo.sandbox.execution import Execution
 
 # What a shell reports for a process ended by SIGKILL and SIGXFSZ: clients want a number.
@@ -31,7 +31,8 @@ class RunCodeRequest(BaseModel):
         language: `python` is all there is.
         compile_timeout: Accepted; nothing is compiled.
         run_timeout: Seconds of the program's own time.
-        memory_limit_MB: Accepted; the limit is the server's.
+        memory_limit_MB: Memory in MiB the program may use; -1 for as much as the server allows,
+            which also caps it.
         stdin: Standard input.
         files: Contents by relative path, in base64; null ones are left out.
         fetch_files: Relative paths of files whose content is wanted.
@@ -41,7 +42,7 @@ class RunCodeRequest(BaseModel):
     language: str = "python"
     compile_timeout: float = 10.0
     run_timeout: float = Field(10.0, gt=0, allow_inf_nan=False)
-    memory_limit_MB: float = -1
+    memory_limit_MB: int = -1
     stdin: str | None = None
     files: dict[str, str | None] = Field(default_factory=dict)
     fetch_files: list[str] = Field(default_factory=list)
@@ -53,16 +54,27 @@ class RunCodeRequest(BaseModel):
             raise ValueError(f"language must be 'python', not {value!r}")
         return value
 
+    @field_validator("memory_limit_MB")
+    @classmethod
+    def _positive(cls, value: int) -> int:
+        if value < 1 and value != -1:
+            raise ValueError(f"memory_limit_MB must be at least 1, or -1 for no own, not {value}")
+        return value
+
     @field_validator("fetch_files")
     @classmethod
     def _relative(cls, value: list[str]) -> list[str]:
         return [archive.check_name(name) for name in value]
 
+    def memory_mb(self, most_mb: int) -> int | None:
+        """The program's own limit in MiB, if it is lower than `most_mb`."""
+        return self.memory_limit_MB if 0 < self.memory_limit_MB < most_mb else None
+
     def contents(self) -> dict[str, bytes]:
         """The files, decoded.
 
         Raises:
-            ValueError: A path is not relative, or a content is no base64.
+            ValueError: A path is not relative, a content is no base64, or they do not fit.
         """
         decoded = {}
         for name, content in self.files.items():
@@ -71,7 +83,7 @@ class RunCodeRequest(BaseModel):
                     decoded[archive.check_name(name)] = base64.b64decode(content, validate=True)
                 except binascii.Error as error:
                     raise ValueError(f"files[{name!r}] is no base64: {error}") from None
-        return decoded
+        return arguments.files(decoded)
 
 
 def response(execution: Execution) -> dict[str, Any]:

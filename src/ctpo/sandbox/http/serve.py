@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,12 +17,16 @@ from typing import NoReturn
 import uvicorn
 from fastapi import FastAPI
 
+from ctpo.sandbox import kernel
 from ctpo.sandbox.http.app import create_app
 from ctpo.sandbox.http.remote import RemoteSandbox, serve_pool
 from ctpo.sandbox.pool import Sandbox
+from ctpo.sandbox.protections import SandboxUnavailable
 
 _BACKLOG = 4096
 _RESTART_SECONDS = 0.5
+# More ends than these of each front end, within so long, and it is not bad luck.
+_MOST_EARLY_ENDS, _SETTLED_SECONDS = 10, 60.0
 _SWITCH_SECONDS = 0.0002
 
 
@@ -35,6 +38,7 @@ class Limits:
     most_requests: int = 4096
     most_body_bytes: int = 8 << 20
     most_seconds: float = 120.0
+    most_memory_mb: int = 512
 
 
 @contextlib.contextmanager
@@ -86,6 +90,9 @@ def serve(
         limits: What to let in.
         frontends: Processes that speak HTTP. One is this one; more share its sandbox.
         grace_seconds: How long to wait for requests that were begun.
+
+    Raises:
+        SandboxUnavailable: The processes that speak HTTP do not start.
     """
     # uvicorn raises the signal again when it is done; this makes of it an orderly end.
     signal.signal(signal.SIGTERM, _exit)
@@ -128,34 +135,48 @@ async def _supervise(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    with tempfile.TemporaryDirectory(prefix="ctpo-pool-") as directory:
-        path = os.path.join(directory, "socket")
-        pool = await serve_pool(sandbox, path)
-        arguments = [path, str(server.fileno()), str(grace_seconds)]
-        environment = os.environ | {"CTPO_SANDBOX_TOKEN": limits.token or ""}
-        numbers = [str(v) for k, v in asdict(limits).items() if k != "token"]
-        source = str(Path(__file__).resolve().parents[3])
+    environment = os.environ | {"CTPO_SANDBOX_TOKEN": limits.token or ""}
+    numbers = [str(v) for k, v in asdict(limits).items() if k != "token"]
+    source = str(Path(__file__).resolve().parents[3])
+    pools: set[asyncio.Task[None]] = set()
 
-        def start() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(
-                [sys.executable, "-c", _FRONTEND, source, *arguments, *numbers],
-                pass_fds=[server.fileno()],
+    def start() -> subprocess.Popen[bytes]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            passed = [theirs.fileno(), server.fileno()]
+            arguments = [os.getpid(), *passed, grace_seconds]
+            process = subprocess.Popen(
+                # -P: no module of the directory that the server was started in.
+                [sys.executable, "-P", "-c", _FRONTEND, source, *map(str, arguments), *numbers],
+                pass_fds=passed,
                 env=environment,
             )
+        pool = asyncio.create_task(serve_pool(sandbox, ours))
+        pools.add(pool)
+        pool.add_done_callback(pools.discard)
+        pool.add_done_callback(lambda _: process.terminate())  # it can do nothing any more
+        return process
 
-        processes = [start() for _ in range(frontends)]
-        while not stop.is_set():
-            processes = [p if p.poll() is None else start() for p in processes]
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(stop.wait(), _RESTART_SECONDS)
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            try:
-                await asyncio.to_thread(process.wait, grace_seconds + 5.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        pool.close()
+    processes = [start() for _ in range(frontends)]
+    ended_early, since = 0, loop.time()
+    while not stop.is_set():
+        if loop.time() - since > _SETTLED_SECONDS:
+            ended_early, since = 0, loop.time()
+        ended_early += sum(process.poll() is not None for process in processes)
+        if ended_early > _MOST_EARLY_ENDS * frontends:
+            raise SandboxUnavailable(
+                "the processes that speak HTTP end as soon as they start; why is said above"
+            )
+        processes = [p if p.poll() is None else start() for p in processes]
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.wait(), _RESTART_SECONDS)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            await asyncio.to_thread(process.wait, grace_seconds + 5.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 _FRONTEND = """
@@ -167,24 +188,37 @@ frontend(*sys.argv[2:])
 
 
 def frontend(
-    path: str, descriptor: str, grace: str, requests: str, body_bytes: str, seconds: str
+    parent: str,
+    pool: str,
+    descriptor: str,
+    grace: str,
+    requests: str,
+    body_bytes: str,
+    seconds: str,
+    memory: str,
 ) -> None:
     """Be one of several processes that speak HTTP.
 
     Args:
-        path: Of the pool's socket.
+        parent: The process that holds the pool, without which this one ends.
+        pool: Descriptor of the connection to it.
         descriptor: Of the listening socket.
         grace: Seconds to wait at the end.
         requests: As `Limits.most_requests`; each front end counts its own.
         body_bytes: As `Limits.most_body_bytes`.
         seconds: As `Limits.most_seconds`.
+        memory: As `Limits.most_memory_mb`.
     """
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        return
     signal.signal(signal.SIGTERM, _exit)
     app = create_app(
-        RemoteSandbox(path),
+        RemoteSandbox(socket.socket(fileno=int(pool))),
         token=os.environ.pop("CTPO_SANDBOX_TOKEN") or None,
         most_requests=int(requests),
         most_body_bytes=int(body_bytes),
         most_seconds=float(seconds),
+        most_memory_mb=int(memory),
     )
     _run(app, socket.socket(fileno=int(descriptor)), float(grace))
