@@ -1,4 +1,4 @@
-"""verl teaches the demo's model something: `make learn-verl`, a quarter of an hour on two cores."""
+"""verl teaches the demo's model something: `make learn-verl`, ten minutes on two cores."""
 
 from __future__ import annotations
 

@@ -178,8 +178,10 @@ def test_rewards_are_those_of_the_policys_own_answers(run: Run) -> None:
         assert len(values) == 1
         [advantage] = values
         outcome = row["extra_fields"]["reward_extra_info"]["outcome"]
-        assert outcome in ("right", "wrong")
-        assert advantage == 0 or (advantage > 0) == (outcome == "right")
+        if outcome == "could-not-tell":  # a box that holds no number
+            assert advantage == 0
+        else:
+            assert advantage == 0 or (advantage > 0) == (outcome == "right")
         mixed += advantage != 0
     assert mixed > len(run.rows) / 10
 

@@ -5,9 +5,8 @@ import sys
 
 import pytest
 
-from ctpo.tasks import generate, write_verl_parquet
 from tests.engines.verl import whole
-from tests.engines.verl.writing_model import save_writing_model
+from tests.engines.verl.writing_model import save_writing_model, write_sums
 
 pytestmark = [
     pytest.mark.verl,
@@ -24,10 +23,11 @@ def test_a_sandbox_that_cannot_run_anything_stops_the_run_before_its_first_updat
     """
     save_writing_model(tmp_path / "model")
     problems, metrics = tmp_path / "problems.parquet", tmp_path / "metrics.jsonl"
-    write_verl_parquet(problems, generate(16, seed=0))
+    write_sums(problems, copies=1)
     actor, rollout = whole.ACTOR, whole.ROLLOUT
     settings = [
         *whole.overrides(1),
+        f"+{whole.MODEL}.override_config.attn_implementation=sdpa",
         "hydra.searchpath=[pkg://ctpo.engines.verl.config]",
         "+policy_loss=ctpo",
         f"{actor}.policy_loss.positions={tmp_path / 'positions'}",
