@@ -21,7 +21,7 @@ help:
 	@echo "make test       the tests that take seconds"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-verl  whole runs of verl under Ray, on the processor, in minutes"
-	@echo "make learn-verl the demo on verl: it must get better; ten minutes"
+	@echo "make learn-verl the demo on verl: it must get better; six minutes"
 	@echo "make check      lint, format, types and the rule on imports between rooms"
 	@echo "make bench      the benchmarks"
 	@echo "make bench-sandbox      the sandbox beside bubblewrap and firejail, where installed"

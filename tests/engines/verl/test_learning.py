@@ -1,4 +1,4 @@
-"""verl teaches the demo's model something: `make learn-verl`, ten minutes on two cores."""
+"""verl teaches the demo's model something: `make learn-verl`, six minutes on two cores."""
 
 from __future__ import annotations
 

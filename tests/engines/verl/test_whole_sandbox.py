@@ -42,7 +42,6 @@ def test_a_sandbox_that_cannot_run_anything_stops_the_run_before_its_first_updat
         f"{actor}.ppo_mini_batch_size=8",
         f"{actor}.ppo_micro_batch_size_per_gpu=8",
         f"{whole.MODEL}.path={tmp_path / 'model'}",
-        f"+{whole.MODEL}.override_config.attn_implementation=sdpa",
         f"{rollout}.name=transformers",
         f"{rollout}.tensor_model_parallel_size=1",
         f"{rollout}.n=4",
