@@ -76,13 +76,13 @@ def test_benchmarks_are_written_together_and_checked(tmp_path):
         return f"{name}={file}"
 
     out = tmp_path / "x.parquet"
-    shown = data(f"{benchmark('aime25', 30)},{benchmark('brumo25', 30)}", "--output", out)
-    assert "60: 30 of aime25, 30 of brumo25" in shown.stdout
+    shown = data(f"{benchmark('aime26', 30)},{benchmark('hmmt25', 30)}", "--output", out)
+    assert "60: 30 of aime26, 30 of hmmt25" in shown.stdout
     rows = pq.read_table(out).to_pylist()
-    assert {row["data_source"] for row in rows} == {"aime25", "brumo25"}
+    assert {row["data_source"] for row in rows} == {"aime26", "hmmt25"}
     assert len({row["extra_info"]["id"] for row in rows}) == 60
-    shown = data(benchmark("aime25", 29), "--output", tmp_path / "y.parquet", expect=1)
-    assert "29 problems; AIME 2025 has 30" in shown.stderr
+    shown = data(benchmark("aime26", 29), "--output", tmp_path / "y.parquet", expect=1)
+    assert "29 problems; AIME 2026 has 30" in shown.stderr
     assert not (tmp_path / "y.parquet").exists()
 
 

@@ -28,11 +28,12 @@ def command(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Which part; needed of a Hub name that has several. [default: train, of builtin]"
+            help="Which part: needed of a Hub name that has several; of builtin train unless named."
         ),
     ] = None,
     problems: Annotated[
-        int | None, typer.Option(min=1, help="Most problems. [default: all; 2000 built-in ones]")
+        int | None,
+        typer.Option(min=1, help="Most problems; all unless named, of the built-in ones 2000."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of built-in training problems.")] = 0,
     hard_fraction: Annotated[

@@ -32,7 +32,7 @@ def command(
     ] = None,
     engine: Annotated[
         Literal["trl", "verl"] | None,
-        typer.Option(help="What trains. [default: the recipe's, trl where it says nothing]"),
+        typer.Option(help="What trains: as the recipe says, or trl."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="The run directory. (default: runs/NAME-SEED-TIME)")
