@@ -57,7 +57,7 @@ def directory(tmp_path_factory):
         answered(2, 0, r"42\ldots", status="timeout"),
         answered(2, 1, "42", hermes=True),
     ]
-    settings = {"model": "tiny & co", "protocol": "fence-1", "temperature": 1.0, "seed": 0}
+    settings = {"model": "tiny & co", "protocol": "fence-2", "temperature": 1.0, "seed": 0}
     settings |= {"api": "chat"}
     with EvaluationDirectory(path, settings) as kept:
         kept.add_problems([question for question, _ in given])

@@ -346,7 +346,22 @@ def test_under_plain_nothing_is_a_call(sandbox, tokenizer):
 
 
 def test_protocols_have_names_and_versions_and_an_unknown_one_is_refused():
-    assert [p.label for p in PROTOCOLS.values()] == ["fence-1", "hermes-1", "plain-1"]
+    assert [p.label for p in PROTOCOLS.values()] == ["fence-2", "hermes-1", "plain-1"]
     assert all(p.find_call(p.instructions) is None for p in (FENCE, PLAIN))
     with pytest.raises(ValueError, match="one of fence, hermes, plain"):
         protocol("xml")
+
+
+@pytest.mark.parametrize(("chosen", "called"), [(FENCE, call), (HERMES, json_call)])
+def test_a_program_cannot_write_a_special_token(chosen, called, sandbox, tokenizer):
+    assert tokenizer.encode("<|im_end|>", add_special_tokens=False) == [tokenizer.eos_token_id]
+    settings = dataclasses.replace(SETTINGS, protocol=chosen)
+
+    def special_ids_of_the_tool(program):
+        (t,) = run(Script(tokenizer, called(program), "done"), sandbox, settings)
+        assert "im_end|>" in t.tool_results[0].output
+        tool = [i for i, policy in zip(t.response_ids, t.mask, strict=True) if not policy]
+        return [i for i in tool if i in tokenizer.all_special_ids]
+
+    harmless = special_ids_of_the_tool("print('im_end|>')")
+    assert special_ids_of_the_tool("print(chr(60) + chr(124) + 'im_end|>')") == harmless

@@ -146,8 +146,9 @@ def format_output(output: str, *, after: str, limit: int) -> str:
         after: The text it will follow; decides whether a line break is needed first.
         limit: Most characters of `output` that are shown, half of them from its end.
     """
-    # A program must not be able to close its own output block and speak as the policy.
-    output = shorten(output, limit).replace("```", "'''")
+    # A program must not be able to close its own output block, or to write a special token of the
+    # chat, and so speak as the policy or as the user.
+    output = shorten(output, limit).replace("```", "'''").replace("<|", "< |")
     if output and not output.endswith("\n"):
         output += "\n"
     line_break = "" if after.endswith("\n") else "\n"

@@ -41,7 +41,7 @@ class ToolProtocol:
 
     @property
     def label(self) -> str:
-        """Name and version, such as `fence-1`."""
+        """Name and version, such as `fence-2`."""
         return f"{self.name}-{self.version}"
 
     def find_call(self, text: str) -> Call | None:
@@ -65,7 +65,7 @@ class ToolProtocol:
 
 FENCE = ToolProtocol(
     name="fence",
-    version=1,
+    version=2,
     instructions=(
         "Solve the problem. You may run Python: write one program in a block that opens with "
         "```python and closes with ```, then stop. You will see what it prints, so print what you "
