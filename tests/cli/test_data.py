@@ -93,6 +93,8 @@ def test_benchmarks_are_written_together_and_checked(tmp_path):
         (["builtin", "--split", "test"], "it must be train or held-out"),
         (["aime25", "--split", "train"], "a benchmark has only one"),
         (["x.jsonl", "--hard-fraction", "0.5"], "has an effect on builtin only"),
+        (["x.jsonl", "--seed", "3"], "seed is 3; it has an effect on builtin only"),
+        (["builtin", "--split", "held-out", "--seed", "3"], "do not depend on it"),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, message, tmp_path, monkeypatch):

@@ -29,10 +29,7 @@ BASE = [
     "optimization.micro_batch=2",
     "evaluation.every=10",
 ]
-LARGE = [
-    "engine=verl",
-    "model.lora.rank=16",
-]
+LARGE = ["engine=verl", "model.lora="]
 
 
 def composed(recipe, tmp_path, **further):
@@ -64,9 +61,6 @@ CHANGES = {
     "seed": ("tiny", "seed=7"),
     "threads": ("tiny", "threads=2"),
     "model.path": ("large", "model.path=OTHER"),
-    "model.lora.rank": ("large", "model.lora.rank=8"),
-    "model.lora.alpha": ("large", "model.lora.alpha=8"),
-    "model.lora.target_modules": ("large", 'model.lora.target_modules=["q_proj"]'),
     "model.precision": ("large", "model.precision=float32"),
     "model.gradient_checkpointing": ("large", "model.gradient_checkpointing=false"),
     "model.chat_template_kwargs": ("large", "model.chat_template_kwargs.enable_thinking=true"),

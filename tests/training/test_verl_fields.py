@@ -32,18 +32,23 @@ def test_every_field_has_exactly_one_fate():
 
 
 @pytest.mark.parametrize(
-    ("change", "field"),
-    [("optimization.schedule=linear", "schedule"), ("optimization.warmup_fraction=0.1", "warmup")],
+    ("start", "change", "field"),
+    [
+        (["tiny", *ON_VERL], "optimization.schedule=linear", "optimization.schedule"),
+        (["tiny", *ON_VERL], "optimization.warmup_fraction=0.1", "optimization.warmup_fraction"),
+        (["qwen3-4b"], "model.lora.rank=16", "model.lora.rank"),
+    ],
 )
-def test_what_verl_cannot_do_is_refused_by_name(change, field):
-    recipe = load_recipe("tiny", [*ON_VERL, change])
-    with pytest.raises(ValueError, match=rf"optimization.{field}\w* is .*; on verl it must be"):
+def test_what_verl_cannot_do_is_refused_by_name(start, change, field):
+    recipe = load_recipe(start[0], [*start[1:], change])
+    with pytest.raises(ValueError, match=rf"{field} is .*; on verl it must be"):
         refuse(recipe)
 
 
 def test_every_refusal_is_tried():
     refused = {name for name, fate in FIELDS.items() if isinstance(fate, Refused)}
-    assert refused == {"optimization.schedule", "optimization.warmup_fraction"}
+    lora = {f"model.lora.{name}" for name in ("rank", "alpha", "target_modules")}
+    assert refused == {"optimization.schedule", "optimization.warmup_fraction"} | lora
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,9 @@ def command(
         int | None,
         typer.Option(min=1, help="Most problems; all unless named, of the built-in ones 2000."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of built-in training problems.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of built-in training problems; 0 unless named.")
+    ] = None,
     hard_fraction: Annotated[
         float, typer.Option(help="Share of built-in problems with three-digit operands.")
     ] = 0.0,

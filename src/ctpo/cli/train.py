@@ -32,7 +32,7 @@ def command(
     ] = None,
     engine: Annotated[
         Literal["trl", "verl"] | None,
-        typer.Option(help="What trains: as the recipe says, or trl."),
+        typer.Option(help="Train on this engine instead of the recipe's own."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="The run directory. (default: runs/NAME-SEED-TIME)")

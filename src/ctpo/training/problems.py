@@ -33,7 +33,7 @@ def _of_recipe(recipe: Recipe, source: str, count: int, split: str) -> list[Prob
         source,
         count,
         split,
-        seed=recipe.seed,
+        seed=recipe.seed if split == "train" else None,
         hard_fraction=recipe.data.hard_fraction,
         told=recipe.system_message,
     )
@@ -44,7 +44,7 @@ def problems_of_source(
     count: int | None = None,
     split: str | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     hard_fraction: float = 0.0,
     told: str | None = None,
 ) -> list[Problem]:
@@ -55,7 +55,7 @@ def problems_of_source(
         count: Most problems, of each benchmark; None for all, or 2,000 built-in ones.
         split: Which part: of built-in problems `train`, if not said, or `held-out`, which does not
             depend on the seed, so that runs can be compared; else as `read_problems` takes it.
-        seed: Of built-in training problems.
+        seed: Of built-in training problems; 0, if not said.
         hard_fraction: Share of built-in problems with three-digit operands.
         told: System message of problems that have none.
 
@@ -65,6 +65,8 @@ def problems_of_source(
     """
     if hard_fraction and source != "builtin":
         raise ValueError(f"hard_fraction is {hard_fraction}; it has an effect on builtin only")
+    if seed is not None and source != "builtin":
+        raise ValueError(f"seed is {seed}; it has an effect on builtin only")
     names = benchmark_names(source)
     if split is not None and names:
         raise ValueError(f"split is {split!r}; a benchmark has only one")
@@ -72,9 +74,11 @@ def problems_of_source(
         part: Literal["train", "held-out"] = "held-out" if split == "held-out" else "train"
         if split not in (None, part):
             raise ValueError(f"split is {split!r}; of builtin it must be train or held-out")
+        if seed is not None and part == "held-out":
+            raise ValueError(f"seed is {seed}; built-in held-out problems do not depend on it")
         found = generate(
             2000 if count is None else count,
-            seed=seed if part == "train" else 0,
+            seed=seed or 0,
             hard_fraction=hard_fraction,
             split=part,
         )

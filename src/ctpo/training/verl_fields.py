@@ -59,7 +59,8 @@ class Refused:
     why: str
 
     def __str__(self) -> str:
-        return f"must be `{self.only}`: {self.why}"
+        right = "left out" if self.only is None else f"`{self.only}`"
+        return f"must be {right}: {self.why}"
 
 
 Fate = Mapped | Ours | Irrelevant | Refused
@@ -71,6 +72,10 @@ def _mapped(*keys: str) -> Mapped:
 
 _WARM_START = Ours("the warm start, whose model is given to verl")
 _PROBLEMS = Ours("the problems, written in verl's schema")
+_NO_LORA = Refused(
+    None,
+    "verl's merger leaves adapters out of the model it writes, which would be the untrained one",
+)
 _TRL = Irrelevant("TRL's; verl has `[verl]`")
 
 FIELDS: Mapping[str, Fate] = MappingProxyType(
@@ -95,9 +100,7 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
                 "weight_std",
             )
         },
-        "model.lora.rank": _mapped(f"{_MODEL}.lora_rank"),
-        "model.lora.alpha": _mapped(f"{_MODEL}.lora_alpha"),
-        "model.lora.target_modules": _mapped(f"{_MODEL}.target_modules"),
+        **{f"model.lora.{name}": _NO_LORA for name in ("rank", "alpha", "target_modules")},
         "model.precision": _mapped(f"{_FSDP}.mixed_precision.param_dtype", f"{_ROLLOUT}.dtype"),
         "model.gradient_checkpointing": _mapped(f"{_MODEL}.enable_gradient_checkpointing"),
         "model.chat_template_kwargs": _mapped("data.apply_chat_template_kwargs"),
@@ -242,7 +245,8 @@ def refuse(recipe: Recipe) -> None:
     for name, fate in FIELDS.items():
         value = value_of(recipe, name)
         if isinstance(fate, Refused) and value != fate.only:
-            raise ValueError(f"{name} is {value!r}; on verl it must be {fate.only!r}: {fate.why}")
+            right = "left out" if fate.only is None else repr(fate.only)
+            raise ValueError(f"{name} is {value!r}; on verl it must be {right}: {fate.why}")
     _refuse_uneven_batches(recipe)
     verl = recipe.verl
     assert verl is not None, "the engine's section is there"

@@ -30,7 +30,7 @@ _FROM_VERL = {
     "actor/entropy": "entropy",
     "training/rollout_probs_diff_max": "sampler/probability_gap_max",
     "training/rollout_probs_diff_mean": "sampler/probability_gap_mean",
-    "training/off_policy/trajectory_staleness/mean": "sampler/staleness",
+    "training/off_policy/trajectory_staleness_worst/mean": "sampler/staleness",
 }
 # What our loss, our episodes and our reward log has our names behind these.
 _OURS = ("actor/ctpo/", "ctpo/")
@@ -113,7 +113,7 @@ def collect(recipe: Recipe, directory: RunDirectory, files: VerlFiles, *, ended:
         recipe: The run's.
         directory: Receives them.
         files: What verl has written so far.
-        ended: Whether verl has ended, and no dump is still being written.
+        ended: Whether verl has ended by itself, so that every dump is whole.
     """
     known = {line["batch"] for line in directory.metrics()}
     for step, data in sorted(logged(files).items()):
@@ -132,7 +132,8 @@ def collect(recipe: Recipe, directory: RunDirectory, files: VerlFiles, *, ended:
         if made.is_file() and made.stat().st_mtime >= file.stat().st_mtime:
             continue
         rows = list(_lines(file))
-        if rows and (len(rows) >= expected or ended):
+        written = ended or int(file.stem) < max(known, default=0)
+        if rows and (len(rows) >= expected or written):
             directory.add_evaluation(name, int(file.stem), evaluation_of(rows), None)
 
 

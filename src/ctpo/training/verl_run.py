@@ -120,7 +120,7 @@ def train_with_verl(
         write_verl_parquet(files.held_out, held_out)
     checkpoint = files.last_checkpoint()
     done = 0 if checkpoint is None else int(checkpoint.name.removeprefix("global_step_"))
-    verl_results.collect(recipe, directory, files, ended=True)
+    verl_results.collect(recipe, directory, files, ended=False)
     directory.forget_after(done)
     if done < recipe.optimization.batches:
         start = Start(len(files.starts()) + 1, done)
@@ -138,6 +138,7 @@ def train_with_verl(
         listener.phase("training", recipe.optimization.batches)
         listener.progress(done)
         started, logged = time.perf_counter(), _size(files.log)
+        code: int | None = None
         try:
             code = run_child(
                 verl_config.command(files),
@@ -146,7 +147,7 @@ def train_with_verl(
                 verl_config.environment(decided),
             )
         finally:
-            verl_results.collect(recipe, directory, files, ended=True)
+            verl_results.collect(recipe, directory, files, ended=code == 0)
             phases = verl_results.seconds_by_phase(files, start)
             for phase, seconds in phases.items():
                 watch.add(phase, seconds)

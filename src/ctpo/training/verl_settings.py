@@ -128,7 +128,6 @@ def settings(
     assert verl is not None, "the recipe has been checked"
     rollout, optimization, evaluation = recipe.rollout, recipe.optimization, recipe.evaluation
     precision = _PRECISIONS[recipe.model.precision]
-    lora = recipe.model.lora
     batch_shape = {
         "data.train_batch_size": rollout.prompts_per_batch,
         f"{_ROLLOUT}.n": rollout.responses_per_prompt,
@@ -151,9 +150,6 @@ def settings(
         f"{_MODEL}.path": model,
         f"{_MODEL}.enable_gradient_checkpointing": recipe.model.gradient_checkpointing,
         f"{_MODEL}.use_remove_padding": verl.packed,
-        f"{_MODEL}.lora_rank": 0 if lora is None else lora.rank,
-        f"{_MODEL}.lora_alpha": 16 if lora is None else lora.alpha,
-        f"{_MODEL}.target_modules": "all-linear" if lora is None else lora.target_modules,
         "data.apply_chat_template_kwargs": dict(recipe.model.chat_template_kwargs),
         # Weights that are trained stay float32; an update of 1e-6 is far below bfloat16's rounding.
         f"{_FSDP}.model_dtype": "fp32",

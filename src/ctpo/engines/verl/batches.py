@@ -30,10 +30,15 @@ def watched(sample: Callable[..., Any]) -> Callable[..., Any]:
             raise RuntimeError(
                 f"not one answer to {batch_size} problems was made; verl's log above says why"
             )
-        answers = _read(batch)
+        first = _read(batch, batch.keys[:1])[0]
+        if RECORD not in first and "graded" not in (first.get("reward_extra_info") or {}):
+            return batch, metrics  # neither our episodes nor our reward
+        answers = _read(batch, batch.keys)
         check_sandbox(answers, (self.sampler_kwargs or {}).get(SHARE_KEY, SHARE))
         groups = [key.rsplit("_", 2)[0] for key in batch.keys]
-        failed = len(self.failure_keys[partition_id])
+        # Where verl replaces what was lost, it has forgotten the keys by now.
+        replaced = metrics.get("training/rollout_failure/evicted_samples", 0)
+        failed = len(self.failure_keys[partition_id]) + replaced
         if failed:
             logger.error("verl lost answers to %d problems; its log says why", failed)
         found = answer_metrics(answers, groups) | {"rollout/failed_groups": failed}
@@ -42,12 +47,12 @@ def watched(sample: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def _read(batch: Any) -> list[Mapping[str, Any]]:  # noqa: ANN401 - a KVBatchMeta of TransferQueue
-    """Return the answers' extra fields."""
+def _read(batch: Any, keys: Sequence[str]) -> list[Mapping[str, Any]]:  # noqa: ANN401
+    """Return the extra fields of some answers of a batch, a `KVBatchMeta` of TransferQueue."""
     import transfer_queue
 
     data = transfer_queue.kv_batch_get(
-        keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
+        keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
     )
     return [getattr(value, "data", value) for value in data["extra_fields"]]
 

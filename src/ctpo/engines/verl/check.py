@@ -16,7 +16,6 @@ import subprocess
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import Any
 
 _PLUGIN = "ctpo.engines.verl.plugin"
 _MARK = "ctpo-plugin-check: "
@@ -46,7 +45,8 @@ def plugin_loaded() -> Found:
 def plugin_loaded_in_workers() -> list[Found]:
     """Look in one Ray worker of every node.
 
-    Ray is started here, small, and stopped again; with `RAY_ADDRESS` set, its cluster is asked.
+    The cluster that verl would join is asked: that of `RAY_ADDRESS`, or one that runs here. Where
+    there is none, Ray is started, small, and stopped again.
     """
     return _run("Ray", "from ctpo.engines.verl import check; check.report(*check.in_workers())")
 
@@ -82,8 +82,12 @@ def in_workers() -> list[Found]:
 
     # As verl does; Ray's hook for uv changes the working directory of workers.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    start: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False}
-    ray.init(log_to_driver=False, **({} if "RAY_ADDRESS" in os.environ else start))
+    try:
+        ray.init(address="auto", log_to_driver=False)
+    except ConnectionError:
+        if "RAY_ADDRESS" in os.environ:
+            raise
+        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         answers = [

@@ -1,6 +1,7 @@
 """Where verl has no place for a plug-in: functions of its own, wrapped.
 
-Each wrapper calls the original and changes nothing unless a loss of ours is in use. A verl whose
+Each wrapper calls the original and changes nothing unless a loss, an episode or a reward of ours is
+in use. A verl whose
 function has other parameters than those known here is refused.
 """
 

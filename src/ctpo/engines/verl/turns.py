@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,10 @@ from ctpo.tir.steps import EpisodeRules
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
+
+# Seconds between requests that a server aborts at once, while it takes new weights.
+_PAUSE = 1.0
 # So many answers without a token in a row mean that the server has nothing to say.
 _MOST_EMPTY = 3
 # What the servers count per request and an episode adds up.
@@ -88,12 +94,16 @@ class TurnSampler:
             count, reason = self._end(ids, list(output.token_ids), budget)
             logprobs += self._logprobs(output)[:count]
             ids += output.token_ids[:count]
-            empty = 0 if count else empty + 1
+            aborted = output.stop_reason in ("aborted", "abort")  # for new weights; it goes on
+            if aborted and not count:
+                await asyncio.sleep(_PAUSE)
+            elif not aborted:
+                empty = 0 if count else empty + 1
             if reason is not None:
                 return Sampled(ids, logprobs, reason)
             if empty == _MOST_EMPTY:  # its context is full, whatever we were told of it
                 return Sampled(ids, logprobs, "length")
-            if count and output.stop_reason != "aborted" and not self._at_a_closing(ids):
+            if count and not aborted and not self._at_a_closing(ids):
                 # Nobody asked it to stop here, so this was the end of the turn by its own lights.
                 return Sampled(ids, logprobs, "eos")
 
@@ -186,7 +196,8 @@ def end_of_turn_ids(path: str, tokenizer: PreTrainedTokenizerBase) -> frozenset[
     ids = {tokenizer.eos_token_id} - {None}
     try:
         configured = GenerationConfig.from_pretrained(copy_to_local(path)).eos_token_id
-    except OSError:  # a model without a generation configuration ends its turns as its tokenizer
+    except OSError as error:  # most often a model that has none
+        logger.warning("turns end as the tokenizer says, for want of %s: %s", path, error)
         configured = None
     ids |= {configured} - {None} if isinstance(configured, int | None) else set(configured)
     if not ids:
