@@ -156,6 +156,16 @@ def test_evaluations_are_named_by_their_batch_and_wait_until_they_are_whole(dire
     assert read_run_names(directory) == ["batch-0002.json", "final.json", "start.json"]
 
 
+def test_an_evaluation_that_was_cut_off_is_none_however_verl_ended(directory, files):
+    write_verl_parquet(files.held_out, generate(3, seed=0, split="held-out"))
+    write(files.validations / "0.jsonl", ROWS[:1])
+    collect(RECIPE, directory, files, ended=False)
+    assert read_run_names(directory) == []
+    # verl can lose answers; where it has ended by itself, what is there is all there will be.
+    collect(RECIPE, directory, files, ended=True)
+    assert read_run_names(directory) == ["start.json"]
+
+
 def read_run_names(directory):
     return sorted(file.name for file in (directory.path / "evaluations").iterdir())
 

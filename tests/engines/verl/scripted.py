@@ -19,16 +19,21 @@ class ScriptedServer:
     """Stands where verl's `LLMServerClient` does: gives the turns of a script, token by token.
 
     It knows nothing of calls. Unless it `heeds` stop tokens it goes on to the end of what the
-    script says, and it may `break_off` after so many tokens, as a server does whose weights change.
+    script says, and it may `break_off` after so many tokens, as a server does whose weights change;
+    vLLM and SGLang have each its own `word` for that. The first `busy` requests get nothing else.
     """
 
-    def __init__(self, turns, *, heeds=True, break_off=None, logprobs=True):
+    def __init__(self, turns, *, heeds=True, break_off=None, word="aborted", busy=0, logprobs=True):
         self.turns = [list(turn) for turn in turns]
         self.heeds, self.break_off, self.logprobs = heeds, break_off, logprobs
+        self.word, self.busy = word, busy
         self.requests = []
         self._turn, self._said, self._context = -1, 0, None
 
     async def generate(self, request_id, *, prompt_ids, sampling_params, **_):
+        if self.busy:
+            self.busy -= 1
+            return TokenOutput(token_ids=[], log_probs=[], stop_reason=self.word)
         self.requests.append((request_id, list(prompt_ids), dict(sampling_params)))
         if prompt_ids != self._context:  # not where it broke off, so a new turn begins
             self._turn, self._said = self._turn + 1, 0
@@ -40,7 +45,7 @@ class ScriptedServer:
             ]
             left = left[: stops[0] + 1] if stops else left
         if self.break_off is not None and len(left) > self.break_off:
-            left, reason = left[: self.break_off], "aborted"
+            left, reason = left[: self.break_off], self.word
         start = self._said
         self._said += len(left)
         self._context = prompt_ids + left

@@ -11,6 +11,7 @@ from ctpo.engines.verl import (
     agent_loop,
     plugin,  # noqa: F401 - as verl loads it
 )
+from ctpo.engines.verl import turns as turns_module
 from ctpo.engines.verl.loop_settings import LoopSettings
 from ctpo.engines.verl.paths import PATHS
 from ctpo.engines.verl.turns import ids_with, stop_hint
@@ -75,11 +76,20 @@ SCRIPTS = {
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize(
     "server",
-    [{}, {"heeds": False}, {"break_off": 3}, {"break_off": 1}],
-    ids=["stops at closings", "never stops", "breaks off", "a token at a time"],
+    [
+        {},
+        {"heeds": False},
+        {"break_off": 3},
+        {"break_off": 1, "word": "abort"},
+        {"busy": 5, "word": "abort"},
+    ],
+    ids=["stops at closings", "never stops", "breaks off", "a token at a time", "busy at first"],
 )
-def test_an_episode_is_token_for_token_that_of_run_episodes(name, server, tokenizer, play, sandbox):
+def test_an_episode_is_token_for_token_that_of_run_episodes(
+    name, server, tokenizer, play, sandbox, monkeypatch
+):
     """Whatever pieces the server gives the turns in."""
+    monkeypatch.setattr(turns_module, "_PAUSE", 0.0)
     protocol, turns = SCRIPTS[name]
     scripted = [ids_of(tokenizer, turn) for turn in turns]
     settings = {"protocol": protocol, "max_output_tokens": 60}
