@@ -7,7 +7,7 @@ pytest.importorskip("verl", reason="verl is not installed (it has no release for
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from ctpo.engines.verl import plugin  # noqa: F401 - as verl loads it
-from ctpo.engines.verl.batches import answer_metrics, check_sandbox
+from ctpo.engines.verl.batches import answer_metrics, check_sandbox, watched
 from ctpo.engines.verl.reward import UNGRADED
 from ctpo.tir import SandboxFailure
 
@@ -132,6 +132,15 @@ def test_verls_own_trainer_gets_the_metrics_and_the_error_from_the_queue():
         assert len(batch.keys) == 5
         expected = answer_metrics(ANSWERS, GROUPS) | {"rollout/failed_groups": 0}
         assert metrics == pytest.approx({f"ctpo/{k}": v for k, v in expected.items()})
+        # Where verl replaces lost answers, its own metric is all that is left of them.
+        buffer.failure_keys["train"].add("lost")
+        replaced = {"training/rollout_failure/evicted_samples": 2}
+        _, metrics = watched(lambda *_: (batch, replaced))(buffer, 1, "train", 2)
+        assert metrics["ctpo/rollout/failed_groups"] == 1 + 2
+        # Answers of other loops and rewards are none of our business.
+        put([{"reward_extra_info": {"score": 1.0, "acc": 1.0}}] * 5, "others")
+        _, metrics = buffer.sample(global_steps=1, partition_id="others", batch_size=2)
+        assert not [name for name in metrics if name.startswith("ctpo/")]
         put([answer(["sandbox-failure"])] * 5, "val")
         with pytest.raises(SandboxFailure, match="5 of 5"):
             buffer.sample(global_steps=1, partition_id="val", batch_size=2)

@@ -7,6 +7,7 @@ writes without the result; the agent loop `ctpo` cuts.
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,8 +40,8 @@ class _Parser(ToolParser):
         others = {tool.function.name for tool in tools or ()} - {TOOL_NAME}
         return text[: call.start], [self.written(text, call, others)]
 
-    def find(self, text: str) -> Call | None:
-        raise NotImplementedError
+    @abstractmethod
+    def find(self, text: str) -> Call | None: ...
 
     def written(self, text: str, call: Call, others: set[str]) -> FunctionCall:
         """Return the call as verl takes it."""
