@@ -11,9 +11,10 @@ import torch
 
 from ctpo.tasks import generate
 from ctpo.tir.transformers_generator import TransformersGenerator
-from ctpo.training import teacher, tiny
-from ctpo.training.libraries import quiet_libraries
-from ctpo.training.recipe import TinyModel
+from ctpo.training.models import quiet_libraries
+from ctpo.training.recipe.recipe import TinyModel
+from ctpo.training.tiny import teacher
+from ctpo.training.tiny.model import build_model, build_tokenizer
 
 ROWS, TOKENS, ROUNDS = 128, 96, 7
 
@@ -31,8 +32,8 @@ def main() -> None:
     problems = generate(700, seed=0)
     transcripts = teacher.demonstrations(problems, seed=0)
     texts = [t.messages[-1]["content"] + "\n" + t.text for t in transcripts]
-    tokenizer = tiny.build_tokenizer(texts, 384)
-    model = tiny.build_model(TinyModel(), tokenizer, seed=0).eval()
+    tokenizer = build_tokenizer(texts, 384)
+    model = build_model(TinyModel(), tokenizer, seed=0).eval()
     prompts = [
         tokenizer.encode(
             tokenizer.apply_chat_template(

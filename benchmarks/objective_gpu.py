@@ -22,7 +22,8 @@ from unittest import mock
 
 import torch
 
-from ctpo.objective import fused, preset
+from ctpo.objective import preset
+from ctpo.objective.fused import dispatch
 
 TOKENS = 2**22
 SHAPES = [(2048, 2048), (512, 8192), (64, 65536)]
@@ -53,7 +54,7 @@ def forward(inputs, edges, with_statistics: bool) -> Callable[[], object]:
         advantages = advantages[:, None]
 
     def step() -> object:
-        return fused.forward(
+        return dispatch.forward(
             objective.ratio,
             objective.window,
             logprobs,
@@ -84,7 +85,7 @@ def whole_call(inputs, edges, with_statistics: bool, torch_path: bool) -> Callab
         out.mean("token-mean").backward()
 
     def step_without() -> None:
-        with mock.patch.object(fused, "supports", return_value=False):
+        with mock.patch.object(dispatch, "supports", return_value=False):
             step()
 
     return step_without if torch_path else step

@@ -27,23 +27,24 @@ def sandbox():
 @pytest.fixture(scope="session")
 def tokenizer():
     from ctpo.tasks import generate
-    from ctpo.training import teacher, tiny
+    from ctpo.training.tiny import teacher
+    from ctpo.training.tiny.model import build_tokenizer
 
     transcripts = teacher.demonstrations(generate(700, seed=0), seed=0)
     texts = [t.messages[-1]["content"] + "\n" + t.text for t in transcripts]
-    return tiny.build_tokenizer(texts, 384)
+    return build_tokenizer(texts, 384)
 
 
 @pytest.fixture
 def model(tokenizer):
     """An untrained model: its text is noise, its log-probabilities are as good as any."""
-    from ctpo.training import tiny
-    from ctpo.training.recipe import TinyModel
+    from ctpo.training.recipe.recipe import TinyModel
+    from ctpo.training.tiny.model import build_model
 
     settings = TinyModel(
         hidden_size=32, layers=2, heads=2, key_value_heads=1, head_size=16, intermediate_size=32
     )
-    return tiny.build_model(settings, tokenizer, seed=0).eval()
+    return build_model(settings, tokenizer, seed=0).eval()
 
 
 _SCALES = {

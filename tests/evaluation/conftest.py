@@ -15,8 +15,8 @@ import torch
 from transformers import GenerationConfig
 
 from ctpo.tir.protocols import FENCE
-from ctpo.training import tiny
-from ctpo.training.recipe import TinyModel
+from ctpo.training.recipe.recipe import TinyModel
+from ctpo.training.tiny.model import build_model
 from tests.evaluation.lessons import LESSONS
 
 
@@ -42,7 +42,7 @@ def parrot(tokenizer, tmp_path_factory):
     settings = TinyModel(
         hidden_size=64, layers=2, heads=2, key_value_heads=1, head_size=32, intermediate_size=128
     )
-    model = tiny.build_model(settings, tokenizer, seed=0)
+    model = build_model(settings, tokenizer, seed=0)
     batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
     start = len(tokenizer(FENCE.instructions)["input_ids"])

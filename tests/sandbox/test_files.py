@@ -1,7 +1,7 @@
 import pytest
 
 from ctpo.sandbox import Sandbox, archive
-from ctpo.sandbox.plan import SCRATCH_BYTES, SCRATCH_INODES
+from ctpo.sandbox.jail.plan import SCRATCH_BYTES, SCRATCH_INODES
 
 
 def test_files_go_in_and_come_out(sandbox):

@@ -13,9 +13,9 @@ import pytest
 
 from ctpo.sandbox import Sandbox, SessionOver, wire
 from ctpo.sandbox.archive import pack
-from ctpo.sandbox.dispatcher import Dispatcher
-from ctpo.sandbox.job import Job
-from ctpo.sandbox.place import Place
+from ctpo.sandbox.client.connection import Place
+from ctpo.sandbox.client.dispatcher import Dispatcher
+from ctpo.sandbox.client.job import Job
 
 # Of a session, whose process keeps the channel to its fork server while it runs what it is told.
 FIND_LINK = """

@@ -3,7 +3,7 @@
 import pytest
 
 from ctpo.tir import Trajectory
-from ctpo.training.trl_run import _FROM_TRL, _metrics
+from ctpo.training.trl.run import _FROM_TRL, _metrics
 
 
 def trajectory(reward):

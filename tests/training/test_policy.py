@@ -1,6 +1,6 @@
 from ctpo.tasks import generate
-from ctpo.training.loading import load_recipe
 from ctpo.training.policy import episode_settings, instruct
+from ctpo.training.recipe.loading import load_recipe
 from ctpo.training.run import problems
 
 

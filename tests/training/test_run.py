@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM
 
 from ctpo.report import write_report
 from ctpo.tir.storage import read_trajectories
-from ctpo.training.loading import load_recipe
+from ctpo.training.recipe.loading import load_recipe
 from ctpo.training.run import run
 from ctpo.training.run_directory import RunDirectory
-from ctpo.training.warm_start import WarmStartFailed, fingerprint
+from ctpo.training.tiny.warm_start import WarmStartFailed, fingerprint
 
 SMALL = [
     "model.tiny.hidden_size=32",

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ctpo.training.loading import load_recipe
+from ctpo.training.recipe.loading import load_recipe
 from ctpo.training.run_directory import RunDirectory
 
 

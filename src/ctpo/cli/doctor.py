@@ -23,7 +23,7 @@ def command(
     ] = None,
 ) -> None:
     """Tell what this machine can and cannot do. Exits with 1 if training cannot run."""
-    from ctpo.training.doctor import examine
+    from ctpo.doctor import examine
 
     table = Table("", "", "what was found", show_lines=True)
     findings = examine(engine)

@@ -136,8 +136,8 @@ def command(
     from ctpo.sandbox import SandboxUnavailable
     from ctpo.tir import SandboxFailure
     from ctpo.tir.endpoint import EndpointError
-    from ctpo.training.evaluating import evaluate_request
-    from ctpo.training.evaluation_request import EvaluationRequest, Server
+    from ctpo.training.evaluating.evaluate import evaluate_request
+    from ctpo.training.evaluating.request import EvaluationRequest, Server
 
     names = [name.strip() for name in (benchmark or "").split(",") if name.strip()]
     place = output or Path("evals") / _place_name(model, names, data)
@@ -202,8 +202,8 @@ def compare(
     """Compare two evaluations problem by problem: the difference and its interval."""
     from dataclasses import asdict
 
-    from ctpo.evaluation.compared import compare_answers, comparison_markdown, differing_settings
     from ctpo.evaluation.directory import read_answers, read_settings
+    from ctpo.evaluation.paired import compare_answers, comparison_markdown, differing_settings
 
     with usable(FileNotFoundError, ValueError):
         before, after = (

@@ -12,7 +12,7 @@ from ctpo.cli.console import Bars, console, usable
 
 if TYPE_CHECKING:
     from ctpo.theory import Table
-    from ctpo.training.gradients import Measurement
+    from ctpo.training.measuring.gradients import Measurement
 
 app = typer.Typer(help="Check the theory by computation.", no_args_is_help=True)
 
@@ -68,7 +68,7 @@ def measure(
     """Measure bias and variance of every estimator's gradient between checkpoints of a run."""
     from ctpo.sandbox import SandboxUnavailable
     from ctpo.tir import SandboxFailure
-    from ctpo.training.measuring import MeasureRequest, measure_run
+    from ctpo.training.measuring.runs import MeasureRequest, measure_run
 
     with usable(FileNotFoundError, ValueError, SandboxFailure, SandboxUnavailable):
         request = MeasureRequest(
@@ -121,7 +121,7 @@ def measure_files(
     seed: Annotated[int, typer.Option(min=0, help="Of projection and bootstrap.")] = 0,
 ) -> None:
     """Measure the same between any two models, on trajectories from a file."""
-    from ctpo.training.measuring_files import FileRequest, measure_files
+    from ctpo.training.measuring.files import FileRequest, measure_files
 
     with usable(FileNotFoundError, ValueError):
         request = FileRequest(old, new, trajectories, reference, temperature, seed)

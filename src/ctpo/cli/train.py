@@ -62,7 +62,7 @@ def command(
         )
     changes = [*(change or []), *([f"engine={engine}"] if engine else [])]
 
-    from ctpo.training.loading import RecipeError, dump_recipe, load_recipe
+    from ctpo.training.recipe.loading import RecipeError, dump_recipe, load_recipe
 
     with usable(RecipeError):
         resolved = load_recipe(source, changes)
@@ -71,7 +71,7 @@ def command(
     if dry_run:
         console.print(dump_recipe(resolved), markup=False, highlight=False, soft_wrap=True)
         if resolved.engine == "verl":
-            from ctpo.training.verl_run import dry_run as describe
+            from ctpo.training.verl.run import dry_run as describe
 
             with usable(ValueError):
                 text = describe(resolved, path)
@@ -84,8 +84,8 @@ def command(
     from ctpo.tir import SandboxFailure
     from ctpo.training.run import preflight, run
     from ctpo.training.run_directory import RunDirectory
-    from ctpo.training.verl_run import VerlFailed
-    from ctpo.training.warm_start import WarmStartFailed
+    from ctpo.training.tiny.warm_start import WarmStartFailed
+    from ctpo.training.verl.run import VerlFailed
 
     with usable(
         FileExistsError,

@@ -1,9 +1,9 @@
 """avg@k, pass@k and maj@k of a policy on problems, with their errors."""
 
-from ctpo.evaluation.comparison import Comparison, compare
 from ctpo.evaluation.estimate import Estimate
 from ctpo.evaluation.evaluate import Evaluation, Policy, Record, Response, evaluate
 from ctpo.evaluation.majority import Vote
+from ctpo.evaluation.paired import Comparison, compare
 from ctpo.evaluation.statistics import avg_at_k, maj_at_k, pass_at_k
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any
 from ctpo.grading import Outcome, Verdict, grade
 from ctpo.tasks import Problem
 from ctpo.tir import Trajectory
-from ctpo.tir.conversation import Transcript
+from ctpo.tir.server_episodes import Transcript
 
 Key = tuple[str, str, int]
 

@@ -14,7 +14,6 @@ from ctpo.objective.calibration import Calibration, calibrate
 from ctpo.objective.combinations import RATIOS, SURROGATES
 from ctpo.objective.mismatch import Mismatch, icepop
 from ctpo.objective.objective import Objective
-from ctpo.objective.on_policy import OnPolicyReport
 from ctpo.objective.output import ObjectiveOutput, Sequences
 from ctpo.objective.presets import METHODS, PRESETS, Preset, parameters, preset
 from ctpo.objective.ratios import (
@@ -40,7 +39,8 @@ from ctpo.objective.soft_surrogates import (
     TOPRSurrogate,
     VESPOSurrogate,
 )
-from ctpo.objective.statistics import PositionStatistics
+from ctpo.objective.statistics.on_policy import OnPolicyReport
+from ctpo.objective.statistics.positions import PositionStatistics
 from ctpo.objective.surrogates import (
     ClippedSurrogate,
     PlainSurrogate,

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from ctpo.objective import fused
 from ctpo.objective.combinations import RATIOS, SURROGATES, named, refuse_senseless
+from ctpo.objective.fused import dispatch
 from ctpo.objective.inputs import Batch, prepare
 from ctpo.objective.layout import Packed
 from ctpo.objective.mismatch import Mismatch
 from ctpo.objective.output import ObjectiveOutput, TokensT, in_pieces
 from ctpo.objective.parameters import unknown_name
 from ctpo.objective.ratios import CumulativeRatio, Ratio
-from ctpo.objective.statistics import PositionStatistics
+from ctpo.objective.statistics.positions import PositionStatistics
 from ctpo.objective.surrogates import ClippedSurrogate, Surrogate, Tokens
 from ctpo.objective.windows import Window
 
@@ -156,9 +156,9 @@ class Objective:
             check=check,
         )
         layout = batch.layout
-        if fused.supports(self, batch):
+        if dispatch.supports(self, batch):
             edges = layout.edges if isinstance(layout, Packed) else None
-            value, slope, log_ratio, log_weight, collected = fused.forward(
+            value, slope, log_ratio, log_weight, collected = dispatch.forward(
                 self.ratio,
                 self.window,
                 batch.logprobs,

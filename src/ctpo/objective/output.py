@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import torch
 
 from ctpo.objective.reductions import reduce
-from ctpo.objective.statistics import PositionStatistics
+from ctpo.objective.statistics.positions import PositionStatistics
 from ctpo.objective.surrogates import weight_of
 
 if TYPE_CHECKING:

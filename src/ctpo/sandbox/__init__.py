@@ -7,8 +7,8 @@ with Sandbox(preload=["sympy"]) as sandbox:
 """
 
 from ctpo.sandbox.execution import Execution, Status
-from ctpo.sandbox.pool import Sandbox, probe
 from ctpo.sandbox.protections import Protections, SandboxUnavailable
+from ctpo.sandbox.sandbox import Sandbox, probe
 from ctpo.sandbox.session import Session, SessionOver
 
 __all__ = [

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from ctpo.sandbox import archive
-from ctpo.sandbox.plan import SCRATCH_BYTES, SCRATCH_INODES
+from ctpo.sandbox.jail.plan import SCRATCH_BYTES, SCRATCH_INODES
 
 _PAGE = resource.getpagesize()
 _MOST_WORKERS = 256

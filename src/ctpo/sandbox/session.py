@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Self
 from ctpo.sandbox.execution import Execution
 
 if TYPE_CHECKING:
-    from ctpo.sandbox.dispatcher import Dispatcher
-    from ctpo.sandbox.intake import Intake
-    from ctpo.sandbox.job import Job
+    from ctpo.sandbox.client.dispatcher import Dispatcher
+    from ctpo.sandbox.client.job import Job
+    from ctpo.sandbox.client.requests import Intake
 
 
 class SessionOver(RuntimeError):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from ctpo.sandbox import Sandbox
 from ctpo.tir.calls import Call
 from ctpo.tir.generation import Generator
+from ctpo.tir.open_episode import EpisodeRules, OpenEpisode
 from ctpo.tir.programs import run_programs
 from ctpo.tir.settings import EpisodeSettings, Message
-from ctpo.tir.steps import EpisodeRules, OpenEpisode
 from ctpo.tir.trajectory import Trajectory
 
 if TYPE_CHECKING:

@@ -1,15 +1,21 @@
-"""Loading a model and its tokenizer by directory or Hub name."""
+"""Loading a model and its tokenizer by directory or Hub name, and keeping the libraries quiet."""
 
 from __future__ import annotations
 
+import logging
+import os
+import warnings
 from pathlib import Path
 
+import datasets
+import huggingface_hub.constants
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from ctpo.training.recipe import Recipe
+from ctpo.training.recipe.recipe import Recipe
 
 
 class ModelNotFound(ValueError):
@@ -110,3 +116,18 @@ def take_back_float32_head(model: PreTrainedModel, *, tied: bool) -> None:
     model.set_output_embeddings(plain)
     model.config.tie_word_embeddings = tied
     model.tie_weights()
+
+
+def quiet_libraries() -> None:
+    """Silence progress bars and notes that are not about the run, and keep telemetry at home."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # It was read when the library was imported.
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    # An answer nobody can grade is counted in our own metrics; TRL prints each in full.
+    logging.getLogger("trl.trainer.grpo_trainer").setLevel(logging.ERROR)
+    # Peft and TRL warn of things that the recipe has decided.
+    warnings.filterwarnings("ignore", category=UserWarning, module="peft")

@@ -13,7 +13,7 @@ from ctpo.tir import EpisodeSettings, Generator, Trajectory, run_episodes
 from ctpo.tir.episode import Message
 from ctpo.tir.protocols import protocol
 from ctpo.training.listening import Listener
-from ctpo.training.recipe import Recipe
+from ctpo.training.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

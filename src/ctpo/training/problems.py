@@ -6,7 +6,7 @@ from typing import Literal
 
 from ctpo.tasks import BENCHMARKS, Problem, generate, load_benchmark, read_problems
 from ctpo.training.policy import instruct
-from ctpo.training.recipe import Recipe
+from ctpo.training.recipe.recipe import Recipe
 
 
 def problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:

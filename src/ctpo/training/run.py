@@ -13,14 +13,13 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem
 from ctpo.tir import Generator
-from ctpo.training import warm_start
-from ctpo.training.libraries import quiet_libraries
 from ctpo.training.listening import Listener, Quiet, Stopwatch
-from ctpo.training.models import frozen_in_bfloat16, load_model
+from ctpo.training.models import frozen_in_bfloat16, load_model, quiet_libraries
 from ctpo.training.policy import episode_settings, measure, start_sandbox
 from ctpo.training.problems import problems
-from ctpo.training.recipe import Recipe
+from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
+from ctpo.training.tiny import warm_start
 
 
 def run(
@@ -58,7 +57,7 @@ def run(
         torch.set_num_threads(recipe.threads)
     try:
         if recipe.engine == "verl":
-            from ctpo.training.verl_run import train_with_verl
+            from ctpo.training.verl.run import train_with_verl
 
             # The sandbox is gone before verl starts its own.
             with start_sandbox(recipe) as sandbox:
@@ -69,7 +68,7 @@ def run(
             model, tokenizer = load_policy(recipe, sandbox, cache, listener, watch)
             evaluator = Evaluator(recipe, held_out, tokenizer, sandbox, directory, listener, watch)
             # Imported late: reading problems needs no trainer.
-            from ctpo.training.trl_run import train_with_trl
+            from ctpo.training.trl.run import train_with_trl
 
             train_with_trl(
                 recipe, directory, train, model, tokenizer, sandbox, evaluator, listener, watch
@@ -90,7 +89,7 @@ def preflight(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
             the engine cannot do what the recipe asks for.
     """
     if recipe.engine == "verl":
-        from ctpo.training.verl_run import preflight as preflight_verl
+        from ctpo.training.verl.run import preflight as preflight_verl
 
         preflight_verl(recipe)
     elif recipe.vllm is not None and importlib.util.find_spec("vllm") is None:

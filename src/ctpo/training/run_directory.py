@@ -19,8 +19,8 @@ from ctpo.evaluation import Evaluation
 from ctpo.objective import PositionStatistics
 from ctpo.tir import Trajectory
 from ctpo.tir.storage import write_trajectories
-from ctpo.training.loading import dump_recipe, load_recipe
-from ctpo.training.recipe import Recipe
+from ctpo.training.recipe.loading import dump_recipe, load_recipe
+from ctpo.training.recipe.recipe import Recipe
 
 _PACKAGES = ("accelerate", "ctpo", "datasets", "numpy", "peft", "torch", "transformers", "trl")
 # Of other engines, named where they are installed.

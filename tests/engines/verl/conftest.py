@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ctpo.training import tiny
-from ctpo.training.recipe import TinyModel
+from ctpo.training.recipe.recipe import TinyModel
+from ctpo.training.tiny.model import build_model, build_tokenizer
 
 TINY = TinyModel(
     hidden_size=32,
@@ -23,7 +23,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with an untrained Qwen3 and its tokenizer."""
     directory = tmp_path_factory.mktemp("tiny")
     texts = ["Compute 12 + 34.\n```python\nprint(12 + 34)\n```\n```output\n46\n```\n\\boxed{46}"]
-    tokenizer = tiny.build_tokenizer(texts, TINY.vocabulary)
-    tiny.build_model(TINY, tokenizer, seed=0).save_pretrained(directory)
+    tokenizer = build_tokenizer(texts, TINY.vocabulary)
+    build_model(TINY, tokenizer, seed=0).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory

@@ -11,10 +11,10 @@ from ctpo.engines.verl import (
     agent_loop,
     plugin,  # noqa: F401 - as verl loads it
 )
-from ctpo.engines.verl import turns as turns_module
-from ctpo.engines.verl.loop_settings import LoopSettings
+from ctpo.engines.verl.episodes import turns as turns_module
+from ctpo.engines.verl.episodes.settings import LoopSettings
+from ctpo.engines.verl.episodes.turns import ids_with, stop_hint
 from ctpo.engines.verl.paths import PATHS
-from ctpo.engines.verl.turns import ids_with, stop_hint
 from ctpo.sandbox import Execution
 from ctpo.tir import run_episodes
 from ctpo.tir.protocols import FENCE, HERMES, PLAIN, PROTOCOLS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ctpo.training.loading import load_recipe
+from ctpo.training.recipe.loading import load_recipe
 
 PAGE = Path(__file__).parents[3] / "docs" / "verl.md"
 COMMANDS = sorted(
@@ -21,7 +21,7 @@ def test_the_page_gives_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_verl_takes_the_configuration(command: str, tmp_path: Path) -> None:
     pytest.importorskip("verl", reason="verl has no release for this Python")
-    from ctpo.training.verl_run import dry_run
+    from ctpo.training.verl.run import dry_run
 
     name, *rest = shlex.split(command)
     changes = [word for word in rest if word != "--set"]

@@ -13,8 +13,8 @@ from ctpo.evaluation import evaluate
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import generate
 from ctpo.tir.transformers_generator import TransformersGenerator
-from ctpo.training.loading import load_recipe
 from ctpo.training.policy import EpisodePolicy, episode_settings
+from ctpo.training.recipe.loading import load_recipe
 from tests.engines.verl import whole
 
 pytestmark = [

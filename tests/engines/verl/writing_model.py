@@ -10,8 +10,9 @@ import torch
 
 from ctpo.tasks import Problem, write_verl_parquet
 from ctpo.tir.calls import format_output
-from ctpo.training import supervised, teacher, tiny
-from ctpo.training.recipe import TinyModel
+from ctpo.training.recipe.recipe import TinyModel
+from ctpo.training.tiny import supervised, teacher
+from ctpo.training.tiny.model import build_model, build_tokenizer
 
 SIZE = TinyModel(
     hidden_size=32,
@@ -70,8 +71,8 @@ def save_writing_model(directory: Path) -> None:
     """
     transcripts = [_transcript(problem, sign) for problem in _problems() for sign in "+*"]
     texts = [t.messages[-1]["content"] + "\n" + t.text for t in transcripts]
-    tokenizer = tiny.build_tokenizer(texts, SIZE.vocabulary)
-    model = tiny.build_model(SIZE, tokenizer, seed=0)
+    tokenizer = build_tokenizer(texts, SIZE.vocabulary)
+    model = build_model(SIZE, tokenizer, seed=0)
     examples = [supervised.encode(tokenizer, transcript) for transcript in transcripts]
     optimizers = supervised._optimizers(model, _RATE)
     order = random.Random(0)

@@ -15,12 +15,12 @@ from verl.experimental.agent_loop.agent_loop import (
 )
 from verl.experimental.agent_loop.agent_loop import register as register_agent_loop
 
-from ctpo.engines.verl.episode_record import RECORD, episode_record
-from ctpo.engines.verl.loop_settings import KEY, LoopSettings
-from ctpo.engines.verl.node_sandbox import node_sandbox
-from ctpo.engines.verl.turns import TurnSampler, end_of_turn_ids
+from ctpo.engines.verl.episodes.node_sandbox import node_sandbox
+from ctpo.engines.verl.episodes.record import RECORD, episode_record
+from ctpo.engines.verl.episodes.settings import KEY, LoopSettings
+from ctpo.engines.verl.episodes.turns import TurnSampler, end_of_turn_ids
+from ctpo.tir.open_episode import EpisodeRules, OpenEpisode
 from ctpo.tir.programs import Outcome, arun_program
-from ctpo.tir.steps import EpisodeRules, OpenEpisode
 
 LOOP = "ctpo"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from ctpo.engines.verl.episode_record import RECORD
+from ctpo.engines.verl.episodes.record import RECORD
 from ctpo.tir.episode import check_failures
 
 logger = logging.getLogger(__name__)

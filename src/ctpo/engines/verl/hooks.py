@@ -130,7 +130,7 @@ def _validated(validate_config: Callable[..., None]) -> Callable[..., None]:
     """Refuse what would do nothing, or harm, with a loss of ours, before anything starts."""
 
     def wrapper(config: Any, use_reference_policy: bool, use_critic: bool) -> None:
-        from ctpo.engines.verl.episode_refusals import refuse_episode_settings
+        from ctpo.engines.verl.episodes.refusals import refuse_episode_settings
         from ctpo.engines.verl.refusals import refuse_and_warn
 
         refuse_and_warn(config)

@@ -21,7 +21,7 @@ from ctpo.engines.verl.beside_trl import hide_trl_from_verl
 
 PARTS = (
     ("verl.experimental.agent_loop.agent_loop", "agent_loop"),
-    ("verl.experimental.agent_loop.tool_parser", "parsers"),
+    ("verl.experimental.agent_loop.tool_parser", "episodes.parsers"),
     ("verl.trainer.ppo.core_algos", "advantages"),
     ("verl.trainer.ppo.core_algos", "loss"),
 )

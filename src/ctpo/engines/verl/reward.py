@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ctpo.engines.verl.episode_record import RECORD
+from ctpo.engines.verl.episodes.record import RECORD
 from ctpo.grading import Verdict, grade
 from ctpo.grading.verdict import DEFAULT_TIMEOUT
 

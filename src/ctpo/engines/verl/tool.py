@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from verl.tools.base_tool import BaseTool
 from verl.tools.schemas import OpenAIFunctionToolSchema, ToolResponse
 
-from ctpo.engines.verl import parsers
-from ctpo.engines.verl.episode_record import RECORD, program_record
-from ctpo.engines.verl.loop_settings import SandboxSettings
-from ctpo.engines.verl.node_sandbox import node_sandbox
+from ctpo.engines.verl.episodes import parsers
+from ctpo.engines.verl.episodes.node_sandbox import node_sandbox
+from ctpo.engines.verl.episodes.record import RECORD, program_record
+from ctpo.engines.verl.episodes.settings import SandboxSettings
 from ctpo.tir.calls import TOOL_NAME, Call, shorten
+from ctpo.tir.open_episode import shorten_tokens
 from ctpo.tir.programs import Outcome, arun_program
-from ctpo.tir.steps import shorten_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

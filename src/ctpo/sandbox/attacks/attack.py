@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ctpo.sandbox.attacks.stand import Stand
+from ctpo.sandbox.attacks.targets import Stand
 from ctpo.sandbox.execution import Execution
-from ctpo.sandbox.pool import Sandbox
+from ctpo.sandbox.sandbox import Sandbox
 
 # By name: numbers of system calls on x86-64 and aarch64.
 _CALLS = {

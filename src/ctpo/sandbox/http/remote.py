@@ -14,7 +14,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from ctpo.sandbox.execution import Execution
-from ctpo.sandbox.pool import Sandbox
+from ctpo.sandbox.sandbox import Sandbox
 
 _LENGTH = struct.Struct("!I")
 _MOST_BYTES = 256 << 20

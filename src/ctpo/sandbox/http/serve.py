@@ -17,11 +17,11 @@ from typing import NoReturn
 import uvicorn
 from fastapi import FastAPI
 
-from ctpo.sandbox import kernel
 from ctpo.sandbox.http.app import create_app
 from ctpo.sandbox.http.remote import RemoteSandbox, serve_pool
-from ctpo.sandbox.pool import Sandbox
+from ctpo.sandbox.jail import kernel
 from ctpo.sandbox.protections import SandboxUnavailable
+from ctpo.sandbox.sandbox import Sandbox
 
 _BACKLOG = 4096
 _RESTART_SECONDS = 0.5

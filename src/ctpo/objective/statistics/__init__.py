@@ -1,0 +1,1 @@
+"""Statistics by position: sums that merge over micro-batches, ranks and steps."""

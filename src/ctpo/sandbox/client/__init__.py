@@ -1,0 +1,1 @@
+"""The caller's side: requests become jobs, and jobs go to fork servers."""

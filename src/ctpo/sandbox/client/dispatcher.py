@@ -1,0 +1,286 @@
+"""Hands jobs to fork servers, takes their answers, and replaces those that died.
+
+One thread reads answers; whoever submits a job sends it, if there is room, so that a program costs
+no more changes of thread than it must.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import InvalidStateError
+
+from ctpo.sandbox import wire
+from ctpo.sandbox.client.connection import Place, roomiest
+from ctpo.sandbox.client.fair_queue import FairQueue
+from ctpo.sandbox.client.job import Job
+from ctpo.sandbox.client.launcher import LauncherGone
+from ctpo.sandbox.execution import Execution
+from ctpo.sandbox.protections import SandboxUnavailable
+
+CLOSED = "the sandbox was closed"
+_HEAL_PAUSES = (0.0, 0.05, 0.25, 1.0)
+_LONGEST_LOOK = 5.0
+
+
+class Dispatcher:
+    """The traffic between callers and fork servers.
+
+    Args:
+        workers: Most jobs at work at once.
+        output_bytes: How much of each output is kept.
+        most_waiting: Most jobs that wait; submitting more blocks.
+        connect: Makes the connection to a new fork server in a place.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        output_bytes: int,
+        most_waiting: int,
+        connect: Callable[[Place], socket.socket],
+    ) -> None:
+        self._workers = workers
+        self._output_bytes = output_bytes
+        self._most_waiting = most_waiting
+        self._connect = connect
+        self._places: list[Place] = []
+        self._queue: FairQueue[Job] = FairQueue()
+        self._urgent: deque[Job] = deque()  # was sent to a server that was dead already
+        self._in_flight = 0
+        self._sessions: set[int] = set()
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._closed = False
+        self._poll = select.poll()
+        self._by_descriptor: dict[int, Place] = {}
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll.register(self._wake, select.POLLIN)
+        self._thread = threading.Thread(target=self._serve, name="ctpo-sandbox", daemon=True)
+        self.outcomes: dict[str, int] = {}
+        self.seconds = {"queue_seconds": 0.0, "wall_seconds": 0.0, "cpu_seconds": 0.0}
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that no fork server has yet."""
+        return len(self._queue) + len(self._urgent)
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs that fork servers have."""
+        return self._in_flight
+
+    @property
+    def full(self) -> bool:
+        """Whether submitting would block."""
+        return self.waiting >= self._most_waiting
+
+    def start(self) -> None:
+        """Begin to read answers."""
+        self._thread.start()
+
+    def add(self, place: Place) -> None:
+        """Take a place in; it is connected when it is not yet."""
+        if place.connection is None:
+            place.connection = self._connect(place)
+        with self._lock:
+            self._places.append(place)
+            self._watch(place)
+
+    def submit(self, job: Job) -> None:
+        """Give a job in; its future takes the outcome. Blocks while too many wait."""
+        with self._lock:
+            while not self._closed and self.waiting >= self._most_waiting:
+                self._room.wait()
+            if self._closed:
+                raise RuntimeError("the sandbox is closed")
+            job.number = next(self._numbers)
+            self._queue.put(job.flow, job)
+            self._hand_out()
+        job.future.add_done_callback(
+            lambda future: self._cancel(job) if future.cancelled() else None
+        )
+
+    def open_session(self, session: int, most: int) -> None:
+        """Note that a session is open.
+
+        Raises:
+            RuntimeError: There are too many.
+        """
+        with self._lock:
+            if len(self._sessions) >= most:
+                raise RuntimeError(f"{most} sessions are open, as many as the sandbox was made for")
+            self._sessions.add(session)
+
+    def end_session(self, session: int, lane: str) -> None:
+        """Have a session's process ended."""
+        with self._lock:
+            if session not in self._sessions or self._closed:
+                return
+            self._sessions.discard(session)
+            for place in self._places:
+                if place.lane == lane and place.connection is not None:
+                    with contextlib.suppress(OSError):
+                        wire.send(place.connection, {"end": session})
+
+    def close(self) -> None:
+        """Fail what waits or is at work, and hang up."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            jobs = self._take_all()
+        os.eventfd_write(self._wake, 1)
+        self._settle([(job, job.failed(CLOSED)) for job in jobs])
+        if self._thread.is_alive():
+            self._thread.join()
+        for place in self._places:
+            self._settle([(job, job.failed(CLOSED)) for job in place.jobs.values()])
+            place.hang_up()
+        os.close(self._wake)
+
+    def _watch(self, place: Place) -> None:
+        assert place.connection is not None
+        self._by_descriptor[place.connection.fileno()] = place
+        self._poll.register(place.connection, select.POLLIN)
+        os.eventfd_write(self._wake, 1)
+
+    def _hand_out(self) -> None:
+        """Send what there is room for. With the lock held."""
+        while self._in_flight < self._workers and (self._urgent or self._queue):
+            job = self._urgent.popleft() if self._urgent else self._queue.get()
+            if job.future.cancelled():
+                continue
+            place = roomiest(self._places, job.lane)
+            if place is None:
+                self._urgent.appendleft(job)  # until one has been replaced
+                break
+            if place.send(job, self._output_bytes):
+                self._in_flight += 1
+            else:
+                self._urgent.appendleft(job)
+        self._room.notify_all()
+
+    def _cancel(self, job: Job) -> None:
+        with self._lock:
+            if self._queue.remove(job.flow, job):
+                self._room.notify_all()
+                return
+            for place in self._places:
+                if job.number in place.jobs and place.connection is not None:
+                    with contextlib.suppress(OSError):
+                        wire.send(place.connection, {"cancel": job.number})
+
+    def _serve(self) -> None:
+        try:
+            self._read_answers()
+        except BaseException as error:
+            # An error of ours must not leave callers waiting for ever.
+            with self._lock:
+                self._closed = True
+                jobs = self._take_all()
+                for place in self._places:
+                    jobs += place.jobs.values()
+                    place.jobs = {}
+            self._settle([(j, j.failed(f"{type(error).__name__}: {error}")) for j in jobs])
+            raise
+
+    def _take_all(self) -> list[Job]:
+        """Everything that waits. With the lock held."""
+        jobs = [*self._urgent]
+        self._urgent.clear()
+        while self._queue:
+            jobs.append(self._queue.get())
+        self._room.notify_all()
+        return jobs
+
+    def _read_answers(self) -> None:
+        while True:
+            for descriptor, _ in self._poll.poll(_LONGEST_LOOK * 1000):
+                if descriptor == self._wake:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._wake)
+                elif descriptor in self._by_descriptor:
+                    self._hear(self._by_descriptor[descriptor])
+            if self._closed:
+                return
+            self._drop_stuck()
+            dead = [place for place in self._places if place.connection is None]
+            if dead:
+                self._heal(dead)
+
+    def _hear(self, place: Place) -> None:
+        try:
+            answer, files = place.receive(self._lock)
+        except (OSError, EOFError, ValueError) as error:
+            self._lose(place, f"{type(error).__name__}: {error}")
+            return
+        with self._lock:
+            job = place.jobs.pop(answer["id"])
+            self._in_flight -= 1
+            if not self._closed:
+                self._hand_out()
+        if answer["status"] == "sandbox-failure" or "return_code" not in answer:
+            outcome = job.failed(answer.get("failure") or "the session is over")
+            job.over = bool(answer.get("over"))
+        else:
+            outcome = job.finish(answer, files, self._output_bytes)
+        self._settle([(job, outcome)])
+
+    def _drop_stuck(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            stuck = [p for p in self._places if any(j.deadline < now for j in p.jobs.values())]
+        for place in stuck:
+            self._lose(place, "TimeoutError: a fork server does not answer")
+
+    def _lose(self, place: Place, why: str) -> None:
+        with self._lock:
+            assert place.connection is not None
+            self._poll.unregister(place.connection)
+            del self._by_descriptor[place.connection.fileno()]
+            place.hang_up()
+            jobs, place.jobs = list(place.jobs.values()), {}
+            self._in_flight -= len(jobs)
+        if self._closed:
+            why = CLOSED
+        for job in jobs:
+            job.over = True
+        self._settle([(job, job.failed(why)) for job in jobs])
+
+    def _heal(self, dead: list[Place]) -> None:
+        """Put new fork servers in the place of dead ones; fail their work if that cannot be."""
+        for place in dead:
+            failure: Exception | None = None
+            for pause in _HEAL_PAUSES:
+                time.sleep(pause)
+                if self._closed:
+                    return
+                try:
+                    place.connection = self._connect(place)
+                    break
+                except (OSError, LauncherGone, SandboxUnavailable) as error:
+                    failure = error
+            with self._lock:
+                if place.connection is not None:
+                    self._watch(place)
+                    self._hand_out()
+                    continue
+                jobs = self._take_all()
+            self._settle([(j, j.failed(f"{type(failure).__name__}: {failure}")) for j in jobs])
+
+    def _settle(self, outcomes: list[tuple[Job, Execution]]) -> None:
+        for job, outcome in outcomes:
+            self.outcomes[outcome.status] = self.outcomes.get(outcome.status, 0) + 1
+            for name in self.seconds:
+                self.seconds[name] += getattr(outcome, name)
+            with contextlib.suppress(InvalidStateError):  # it was cancelled
+                job.future.set_result(outcome)

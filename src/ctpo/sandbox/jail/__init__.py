@@ -1,0 +1,1 @@
+"""What confines a program: namespaces, landlock, seccomp, limits."""

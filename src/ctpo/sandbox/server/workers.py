@@ -1,0 +1,331 @@
+"""Keeps cells in a fork server's slots, gives them programs, and tells how these ended."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ctpo.sandbox import archive, wire
+from ctpo.sandbox.execution import Status
+from ctpo.sandbox.jail import kernel
+from ctpo.sandbox.jail.jail import Jail
+from ctpo.sandbox.jail.plan import COLLECTED_BYTES
+from ctpo.sandbox.server.cleanup import end_everyone
+from ctpo.sandbox.server.clock import Clock, read
+from ctpo.sandbox.server.poller import Watch
+from ctpo.sandbox.server.slot import Process, Slot, WardenJob
+from ctpo.sandbox.server.verdict import verdict
+from ctpo.sandbox.server.worker import CALL, CALLED, JOB, PROGRAM, READY, REUSED, STARTED, Cell
+
+_MOST_FAILURES = 5
+_ANSWER_BYTES = 256
+_START_SECONDS = 30.0
+
+Report = Callable[[WardenJob, wire.Header, dict[str, bytes]], None]
+
+
+class Event(NamedTuple):
+    """What there is to hear of a slot: that a process of it ended, or what its cell says."""
+
+    slot: Slot
+    source: Process | socket.socket
+
+
+class Keeper:
+    """Looks after slots.
+
+    Args:
+        jail: How cells are confined.
+        proc: Descriptor of /proc, opened before the view was entered.
+        watch: Where to have their descriptors waited for.
+        report: Takes a job, its answer and the files collected.
+    """
+
+    def __init__(self, jail: Jail, proc: int, watch: Watch[Event | None], report: Report) -> None:
+        self._jail = jail
+        self._plan = jail.plan
+        self._proc = proc
+        self._watch = watch
+        self._report = report
+        self._cell = Cell(jail, proc)
+        self._failures = 0
+
+    def try_out(self, slot: Slot) -> None:
+        """Fork the first cell, and see that it can be jailed and that a program runs.
+
+        Raises:
+            OSError: Something could not be done; the message says what and why.
+        """
+        self.fill(slot)
+        assert slot.link is not None
+        slot.link.settimeout(_START_SECONDS)
+        self._hear(slot)
+        if not slot.ready:
+            raise OSError(slot.failure or "the first cell ended before it was ready")
+        if self._plan.ahead and "fresh-process" not in self._plan.without:
+            self.give(slot, WardenJob.empty(_START_SECONDS))
+            self._hear(slot)
+            if slot.program is None:
+                raise OSError(slot.failure or "the first program did not start")
+            if status := os.waitpid(slot.program.pid, 0)[1]:
+                raise OSError(f"the first program, an empty one, ended with {status}")
+            self._close(slot.program)
+            slot.job = slot.clock = slot.program = None
+            slot.ready = True
+        slot.link.settimeout(None)
+
+    def fill(self, slot: Slot) -> None:
+        """Fork a cell into an empty slot."""
+        if slot.scratch.renew():
+            if slot.ruleset >= 0:
+                os.close(slot.ruleset)
+            slot.ruleset = self._jail.ruleset(slot.number, slot.scratch)
+            slot.steps = self._jail.steps(slot.number, slot.scratch, slot.ruleset)
+        ours, theirs = wire.pair()
+        assert slot.steps is not None
+        slot.steps.keep(theirs.fileno())
+        pid = kernel.fork()
+        if pid == 0:
+            self._cell.live(slot.steps, theirs)
+        theirs.close()
+        slot.cell, slot.link, slot.ready, slot.failure = Process(pid), ours, False, None
+        self._watch.add(slot.cell.end, Event(slot, slot.cell))
+        self._listen(slot)
+
+    def give(self, slot: Slot, job: WardenJob) -> None:
+        """Have a cell that is ready run a program."""
+        assert slot.cell is not None and slot.link is not None
+        header = job.header
+        slot.ready = False
+        slot.job, slot.session = job, header["session"]
+        kind = PROGRAM if slot.session is None else CALL
+        if "fresh-process" in self._plan.without:
+            kind = REUSED
+        memory = header["memory_bytes"]
+        message = JOB.pack(
+            header["timeout"],
+            self._jail.base_space + memory if memory is not None else 0,
+            header["seed"],
+            kind,
+            header["echo"],
+            "stdin" in header["given"],
+            "files" in header["given"],
+        )
+        if kind != PROGRAM:
+            self._runs_in(slot, slot.cell)
+        try:
+            # Not `send_fds`, which forgets its flags.
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", job.descriptors))
+            slot.link.sendmsg([message], [rights], socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self.end(slot, "error")  # a session that answers for its calls and reads none
+        except OSError:
+            pass  # it has just died, which its descriptor will tell
+        self._listen(slot)
+        job.close()
+
+    def end(self, slot: Slot, why: Status) -> None:
+        """End a slot's program, which then is reported to have ended so."""
+        assert slot.job is not None
+        if slot.job.ended is None:
+            slot.job.ended = why
+        if slot.program is not None:
+            slot.program.kill()
+
+    def end_cell(self, slot: Slot) -> None:
+        """End a slot's cell, and what runs in it; its end brings the next where that is due."""
+        if slot.cell is not None:
+            slot.cell.kill()
+
+    def notice(self, events: list[Event]) -> None:
+        """Deal with what was heard.
+
+        Raises:
+            OSError: Cells do not get ready any more.
+        """
+        # Ended processes first: what they leave is free for what comes, and what they said is void.
+        events.sort(key=lambda e: (e.source is not e.slot.program, e.source is not e.slot.cell))
+        for slot, source in events:
+            if source is slot.cell:
+                self._cell_ended(slot)
+            elif source is slot.program:
+                self._program_ended(slot)
+                self._make_ready(slot)
+            elif source is slot.link:
+                self._hear(slot)
+        if self._failures > _MOST_FAILURES:
+            raise OSError("children do not get ready any more")
+
+    def _listen(self, slot: Slot) -> None:
+        """Wait for one message of a cell's; what it says unasked is left unread."""
+        assert slot.link is not None
+        self._watch.add(slot.link.fileno(), Event(slot, slot.link))
+
+    def _hear(self, slot: Slot) -> None:
+        """Read the one message that a cell may send now; in a session it may be hostile."""
+        assert slot.link is not None
+        self._watch.drop(slot.link.fileno())
+        message = b""
+        with contextlib.suppress(OSError):
+            message = slot.link.recv(_ANSWER_BYTES)
+        if slot.job is None:
+            assert slot.cell is not None
+            if len(message) == READY.size:
+                (slot.cell.proc_pid,) = READY.unpack(message)
+                slot.ready, self._failures = True, 0
+            else:
+                slot.failure = message.decode(errors="replace") or "it ended before it was ready"
+        elif slot.program is None:
+            self._started(slot, message)
+        elif len(message) == CALLED.size:
+            self._called(slot, *CALLED.unpack(message))
+        else:
+            self.end(slot, "error")
+
+    def _started(self, slot: Slot, message: bytes) -> None:
+        """A cell has forked a program's process, or could not."""
+        assert slot.job is not None
+        if len(message) != STARTED.size:
+            slot.failure = message.decode(errors="replace")
+            self.end_cell(slot)
+            return
+        pid, started = STARTED.unpack(message)
+        program = Process(pid)
+        program.look_up(self._proc)
+        self._runs_in(slot, program, started)
+        self._watch.add(program.end, Event(slot, program))
+        if slot.job.ended is not None:
+            self.end(slot, slot.job.ended)  # it was cancelled meanwhile
+
+    def _runs_in(self, slot: Slot, process: Process, started: float | None = None) -> None:
+        assert slot.job is not None
+        slot.program = process
+        slot.clock = Clock(
+            self._proc,
+            process.pid,
+            process.proc_pid,
+            1e5 if "time-out" in self._plan.without else slot.job.header["timeout"],
+            descendants=self._jail.filter is None,
+            started=started,
+        )
+
+    def _called(self, slot: Slot, code: int, out_of_memory: int) -> None:
+        """A session's call has ended and its process lives on."""
+        assert slot.program is not None and slot.clock is not None
+        peak, measured = slot.program.peak_memory(self._proc), slot.clock.measured()
+        status: Status = "memory" if out_of_memory else "success" if code == 0 else "error"
+        self._tell(slot, status, code, peak=peak, measured=measured, over=False)
+        slot.ready = True
+
+    def _program_ended(self, slot: Slot) -> None:
+        """Reap a program's process and report."""
+        program, clock, job = slot.program, slot.clock, slot.job
+        assert program is not None and clock is not None and job is not None
+        measured = clock.measured()
+        _, status, usage = os.wait4(program.pid, 0)
+        if program is not slot.cell:
+            self._close(program)
+        if self._jail.filter is None:
+            end_everyone(self._proc)  # it could fork; this server has one slot
+        code = os.waitstatus_to_exitcode(status)
+        peak = usage.ru_maxrss * 1024
+        ended = job.ended or verdict(
+            code,
+            peak=peak,
+            most_memory=self._most_memory(job.header),
+            cpu=measured[2],
+            timeout=job.header["timeout"],
+            confined=self._jail.filter is not None,
+        )
+        self._tell(slot, ended, code, peak=peak, measured=measured, over=True)
+
+    def _make_ready(self, slot: Slot) -> None:
+        """Let the cell wait for the next program, or make room for another one."""
+        if self._jail.filter is None:
+            return  # it was ended with everyone else
+        if slot.scratch.untouched:
+            slot.ready = True
+        else:
+            self.end_cell(slot)
+
+    def _cell_ended(self, slot: Slot) -> None:
+        """Reap a cell, end and report what ran in it, and put the next in its place."""
+        cell = slot.cell
+        assert cell is not None and slot.link is not None
+        if slot.program is cell:
+            self._program_ended(slot)
+        else:
+            # Its program is of its process group, which it cannot leave; so is one that it had no
+            # time to tell of. If it has been reaped with everyone else, the number is not its own.
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                cell.has_ended()
+                os.killpg(cell.pid, signal.SIGKILL)
+            if slot.program is not None:
+                self._program_ended(slot)
+            with contextlib.suppress(ChildProcessError):
+                os.wait4(cell.pid, 0)
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.wait4(-cell.pid, 0)
+        if slot.job is not None:
+            job, slot.job = slot.job, None
+            why = slot.failure or ("cancelled" if job.ended else "its cell was killed from outside")
+            self._report(job, {"status": "sandbox-failure", "failure": why}, {})
+        elif not cell.proc_pid:
+            self._failures += 1  # it was never ready
+        self._watch.drop(slot.link.fileno())
+        slot.link.close()
+        self._close(cell)
+        slot.cell = slot.link = slot.session = None
+        slot.ready = False
+        if self._plan.ahead:
+            self.fill(slot)
+        else:
+            slot.scratch.remove()
+
+    def _close(self, process: Process) -> None:
+        self._watch.drop(process.end)
+        os.close(process.end)
+
+    def _tell(
+        self,
+        slot: Slot,
+        status: Status,
+        code: int,
+        *,
+        peak: int,
+        measured: tuple[float, float, float],
+        over: bool,
+    ) -> None:
+        """Report the end of a slot's program."""
+        job = slot.job
+        assert job is not None
+        slot.job = slot.clock = slot.program = None
+        wall, own, cpu = measured
+        answer = {
+            "status": status,
+            "return_code": code if status in ("success", "error") else None,
+            "wall_seconds": wall,
+            "own_seconds": own,
+            "cpu_seconds": cpu,
+            "peak_memory_bytes": peak,
+            "failure": (job.ended and "cancelled") or "its process was killed from outside"
+            if status == "sandbox-failure"
+            else None,
+            "over": over,
+        }
+        files = archive.collect(slot.scratch.path, job.header["collect"], COLLECTED_BYTES)
+        self._report(job, answer, files)
+
+    def _most_memory(self, header: wire.Header) -> int:
+        """What a program can use at most; with a low limit, what it started with counts."""
+        if header["memory_bytes"] is None:
+            return self._plan.memory_bytes
+        resident = int(read(self._proc, "self/statm").split()[1]) * resource.getpagesize()
+        return min(self._plan.memory_bytes, resident + int(header["memory_bytes"]))

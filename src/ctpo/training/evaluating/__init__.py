@@ -1,0 +1,1 @@
+"""Evaluating a model: one trained here, one from elsewhere, one behind a server."""

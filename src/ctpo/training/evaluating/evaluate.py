@@ -1,0 +1,237 @@
+"""Evaluating any model: one trained here, one from elsewhere, one behind a server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from ctpo.evaluation.answers import Question
+from ctpo.evaluation.asking import BatchModel, Model, ServerModel, answer_all
+from ctpo.evaluation.directory import EvaluationDirectory
+from ctpo.evaluation.summary import check_ks, default_ks, markdown, summarize
+from ctpo.sandbox import Sandbox
+from ctpo.tir import EpisodeSettings
+from ctpo.tir.endpoint import Endpoint
+from ctpo.tir.server_episodes import Template
+from ctpo.tir.transformers_generator import TransformersGenerator
+from ctpo.training.evaluating.request import (
+    EvaluationRequest,
+    Server,
+    choose,
+    chosen_protocol,
+    find_run,
+    instructions,
+    load_problems,
+)
+from ctpo.training.listening import Listener
+from ctpo.training.models import load_model, quiet_libraries
+from ctpo.training.policy import (
+    EpisodePolicy,
+    batch_seed,
+    episode_settings,
+    instruct,
+    start_sandbox,
+)
+from ctpo.training.recipe.recipe import Recipe
+from ctpo.training.run_directory import RunDirectory
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_request(request: EvaluationRequest, output: Path, listener: Listener) -> str:
+    """Answer, grade and summarize; returns the summary's Markdown.
+
+    `output` receives every answer as it comes, and in the end `summary.json`, `summary.md` and
+    `answers.parquet`. With the same request the work goes on where it was left.
+
+    Args:
+        request: What to evaluate.
+        output: The evaluation's directory.
+        listener: Hears how it goes.
+
+    Raises:
+        ModelNotFound: There is no such model.
+        FileNotFoundError: There is no such file of problems, or a benchmark cannot be reached.
+        ValueError: The problems cannot be read, an option has no effect, or `output` belongs to
+            another evaluation.
+        EndpointError: The server cannot be used. What it answered before is kept.
+        SandboxUnavailable: Programs cannot be isolated on this machine.
+    """
+    run = None if request.server else find_run(request.model)
+    recipe = None if run is None else run.recipe
+    chosen = choose(request, recipe)
+    ks = list(request.ks) or default_ks(chosen["samples"])
+    check_ks(ks, chosen["samples"])
+    by_name, sources = load_problems(request, chosen)
+    told = instructions(request, recipe)
+    questions = [
+        Question.of(name, instruct(problem, told), sample, request.seed)
+        for name, problems in by_name.items()
+        for problem in problems
+        for sample in range(chosen["samples"])
+    ]
+    episode = {
+        name: chosen[name] for name in ("max_response_tokens", "max_calls", "chat_template_kwargs")
+    }
+    settings = EpisodeSettings(**episode)
+    if recipe is not None:
+        settings = replace(episode_settings(recipe), **episode)
+    settings = replace(settings, protocol=chosen_protocol(request, recipe))
+    endpoint = None if request.server is None else _endpoint(request.model, request.server)
+    begun = (output / "settings.json").is_file()
+    if endpoint is not None and not begun:
+        _find(endpoint)  # before a directory is made
+    template = None if request.server is None else _template(request.server, settings)
+    with EvaluationDirectory(output, _settings(request, chosen, settings, sources, told)) as kept:
+        listener.phase("evaluation", len(questions))
+        if any(question.key not in kept.answers for question in questions):
+            if endpoint is not None and begun:
+                _find(endpoint)
+            with _sandbox(recipe) as sandbox:
+                model: Model
+                if endpoint is None or request.server is None:
+                    model = _batch_model(request, run, sandbox, settings, chosen["temperature"])
+                else:
+                    model = ServerModel(
+                        endpoint,
+                        sandbox,
+                        settings,
+                        temperature=chosen["temperature"],
+                        concurrency=request.server.concurrency,
+                        template=template,
+                    )
+                answer_all(questions, model, kept, lambda done, _all: listener.progress(done))
+        summary = {"model": request.model} | summarize(
+            list(kept.answers.values()), sources, ks, seed=request.seed
+        )
+        _warn(summary, chosen)
+        text = markdown(summary)
+        kept.write_parquet()
+        kept.write("summary.json", json.dumps(summary, indent=2) + "\n")
+        kept.write("summary.md", text)
+    return text
+
+
+def _settings(
+    request: EvaluationRequest,
+    chosen: Mapping[str, Any],
+    settings: EpisodeSettings,
+    sources: Mapping[str, Any],
+    told: str | None,
+) -> dict[str, Any]:
+    """Return everything that decides the answers: what a resumed evaluation must agree on."""
+    server = request.server
+    return {
+        "model": request.model,
+        # Not the address: the same model may go on answering elsewhere.
+        "api": None if server is None else server.api,
+        "request_fields": {} if server is None else dict(server.extra),
+        "benchmarks": sources,
+        "problems": chosen["problems"],
+        "samples": chosen["samples"],
+        "temperature": chosen["temperature"],
+        "hard_fraction": chosen["hard_fraction"] if chosen["data"] == "builtin" else None,
+        "seed": request.seed,
+        "batch_size": request.batch_size if server is None else None,
+        "protocol": settings.protocol.label,
+        "instructions": told,
+        "max_response_tokens": settings.max_response_tokens,
+        "max_calls": settings.max_calls,
+        "max_output_chars": settings.max_output_chars,
+        "chat_template_kwargs": settings.chat_template_kwargs,
+    }
+
+
+def _sandbox(recipe: Recipe | None) -> AbstractContextManager[Sandbox]:
+    return Sandbox() if recipe is None else start_sandbox(recipe)
+
+
+def _batch_model(
+    request: EvaluationRequest,
+    run: RunDirectory | None,
+    sandbox: Sandbox,
+    settings: EpisodeSettings,
+    temperature: float,
+) -> BatchModel:
+    quiet_libraries()
+    if run is not None and run.recipe.threads is not None:
+        torch.set_num_threads(run.recipe.threads)
+    model, tokenizer = load_model(request.model if run is None else run.model)
+    policy = EpisodePolicy(
+        TransformersGenerator(model, tokenizer),
+        tokenizer,
+        sandbox,
+        settings,
+        temperature=temperature,
+        seed=request.seed,
+    )
+    return BatchModel(policy, lambda index: batch_seed(request.seed, index), request.batch_size)
+
+
+def _endpoint(model: str, server: Server) -> Endpoint:
+    return Endpoint(
+        server.url,
+        model,
+        api=server.api,
+        key=os.environ.get(server.key_variable),
+        retries=server.retries,
+        timeout=server.timeout,
+        extra=server.extra,
+    )
+
+
+def _find(endpoint: Endpoint) -> None:
+    """See whether the server is there and has the model; not all of those that have it say so."""
+    there = endpoint.models()
+    if there and endpoint.model not in there:
+        logger.warning(
+            "%s names its models %s, not %s; some servers answer for any name",
+            endpoint.url,
+            ", ".join(there[:5]) + (" and more" if len(there) > 5 else ""),
+            endpoint.model,
+        )
+
+
+def _template(server: Server, settings: EpisodeSettings) -> Template | None:
+    if server.api == "chat":
+        if server.tokenizer is not None:
+            raise ValueError("a tokenizer has no effect on the chat API: the server has its own")
+        if settings.chat_template_kwargs:
+            raise ValueError(
+                "chat_template_kwargs have no effect on a server's chat API; servers that take "
+                'them do so as a request field: {"chat_template_kwargs": {...}}'
+            )
+        return None
+    if server.tokenizer is None:
+        raise ValueError(
+            "the completions API takes a text, so the chat template is needed: name its tokenizer"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(server.tokenizer)
+    return lambda messages: tokenizer.apply_chat_template(
+        [dict(message) for message in messages],
+        tokenize=False,
+        add_generation_prompt=True,
+        **settings.chat_template_kwargs,
+    )
+
+
+def _warn(summary: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
+    for name, benchmark in summary["benchmarks"].items():
+        if chosen["samples"] > 1 and benchmark["beside"]["distinct"] == 0:
+            logger.warning(
+                "%s: all %d answers to each problem are the same, at temperature %g: the server "
+                "does not sample. `transformers serve` samples only if the model's "
+                "generation_config.json says do_sample",
+                name,
+                chosen["samples"],
+                chosen["temperature"],
+            )

@@ -1,0 +1,1 @@
+"""Gradients of real models for `ctpo.theory`."""

@@ -1,0 +1,181 @@
+"""The warm start: a tiny model learns from a sloppy teacher how the tool is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+import torch
+import transformers
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+import ctpo
+from ctpo.evaluation import evaluate
+from ctpo.sandbox import Sandbox
+from ctpo.tasks import Problem, generate
+from ctpo.tir.transformers_generator import TransformersGenerator
+from ctpo.training.policy import EpisodePolicy, episode_settings
+from ctpo.training.recipe.recipe import Recipe
+from ctpo.training.tiny import supervised, teacher
+from ctpo.training.tiny.model import build_model, build_tokenizer
+
+_VALIDATION = 256  # problems the accuracy is measured on; its standard error is about 0.03
+
+
+class WarmStartFailed(RuntimeError):
+    """The model did not reach the target accuracy in the steps it was given."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the warm start is; given to `on_progress`.
+
+    Attributes:
+        step: Optimizer steps done.
+        steps: Steps it will take, once the accuracy has decided it.
+        loss: Cross entropy per token of the last step, in nats.
+        accuracy: Sampled accuracy when it was last measured, 0 before.
+    """
+
+    step: int
+    steps: int | None
+    loss: float
+    accuracy: float
+
+
+def warm_start(
+    recipe: Recipe,
+    sandbox: Sandbox,
+    cache: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Return the directory of a warm-started model and its tokenizer, training it if need be.
+
+    What went into it, the code included, is hashed; the same ingredients are trained once.
+
+    Args:
+        recipe: Its `model.tiny`, `warm_start`, `data.hard_fraction` and `rollout` sections decide.
+        sandbox: A started sandbox, to measure accuracy with.
+        cache: Directory of warm starts.
+        on_progress: Called after every step.
+
+    Raises:
+        WarmStartFailed: The target accuracy was not reached.
+    """
+    directory = cache / fingerprint(recipe)
+    if not directory.exists():
+        # Written aside and moved in one step, so that a killed run leaves no half model behind.
+        unfinished = directory.with_name(f"{directory.name}.{os.getpid()}")
+        try:
+            _train(recipe, sandbox, unfinished, on_progress or (lambda _: None))
+            try:
+                unfinished.rename(directory)
+            except OSError:
+                # Another run may have been faster; what it made is the same.
+                if not directory.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return directory
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """Return a hash of everything the warm start depends on."""
+    ingredients = {
+        "recipe": recipe.model_dump(
+            mode="json",
+            include={"model": {"tiny"}, "warm_start": True, "threads": True, "sandbox": True},
+        ),
+        "hard_fraction": recipe.data.hard_fraction,
+        "episode": dataclasses.asdict(episode_settings(recipe)),
+        "code": [path.read_text() for path in _sources()],
+        "versions": [
+            platform.python_version(),
+            torch.__version__,
+            transformers.__version__,
+            tokenizers.__version__,
+        ],
+    }
+    text = json.dumps(ingredients, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _sources() -> list[Path]:
+    """Return the files whose code decides what comes out; the accuracy decides when it ends."""
+    package = Path(ctpo.__file__).parent
+    rooms = ("evaluation", "grading", "sandbox", "tasks", "tir")
+    folders = [*(package / room for room in rooms), package / "training" / "tiny"]
+    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    return [*files, package / "training" / "policy.py"]
+
+
+def _train(
+    recipe: Recipe, sandbox: Sandbox, directory: Path, on_progress: Callable[[Progress], None]
+) -> None:
+    settings, dimensions = recipe.warm_start, recipe.model.tiny
+    assert settings is not None and dimensions is not None, "the recipe has been checked"
+    problems = generate(
+        settings.problems + _VALIDATION,
+        seed=settings.seed,
+        hard_fraction=recipe.data.hard_fraction,
+    )
+    problems, validation = problems[:-_VALIDATION], problems[-_VALIDATION:]
+    # The teacher goes through the problems again and again, and makes other mistakes each time.
+    asked = list(itertools.islice(itertools.cycle(problems), settings.transcripts))
+    transcripts = teacher.demonstrations(asked, settings.seed)
+    texts = [t.messages[-1]["content"] + "\n" + t.text for t in transcripts]
+    tokenizer = build_tokenizer(texts, dimensions.vocabulary)
+    model = build_model(dimensions, tokenizer, settings.seed)
+    examples = [supervised.encode(tokenizer, transcript) for transcript in transcripts]
+    measured = [0.0]
+
+    def measure() -> float:
+        measured.append(_accuracy(recipe, model, tokenizer, sandbox, validation))
+        return measured[-1]
+
+    accuracy = supervised.learn(
+        model,
+        examples,
+        settings,
+        tokenizer.pad_token_id,
+        measure,
+        lambda step, steps, loss: on_progress(Progress(step, steps, loss, measured[-1])),
+    )
+    if accuracy is None:
+        raise WarmStartFailed(
+            f"sampled accuracy is {measured[-1]:.2f} after {settings.max_steps} steps; "
+            f"warm_start.target_accuracy is {settings.target_accuracy}. Raise warm_start.max_steps "
+            "or take another warm_start.seed"
+        )
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    (directory / "warm_start.json").write_text(json.dumps({"accuracy": accuracy}) + "\n")
+
+
+def _accuracy(
+    recipe: Recipe,
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    sandbox: Sandbox,
+    problems: Sequence[Problem],
+) -> float:
+    policy = EpisodePolicy(
+        TransformersGenerator(model, tokenizer),
+        tokenizer,
+        sandbox,
+        episode_settings(recipe),
+        temperature=1.0,
+        seed=0,
+    )
+    result = evaluate(problems, policy, samples_per_problem=1, batch_size=len(problems))
+    return result.overall.mean

@@ -1,0 +1,1 @@
+"""A recipe on TRL, on one machine."""

@@ -1,0 +1,1 @@
+"""A recipe on verl, on a cluster."""

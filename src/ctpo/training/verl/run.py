@@ -1,0 +1,231 @@
+"""A recipe on the verl engine: prepare, check, start, follow, and put in order what is left."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ctpo.engines.verl import check
+from ctpo.tasks import Problem, write_verl_parquet
+from ctpo.training.listening import Listener, Stopwatch
+from ctpo.training.models import load_tokenizer
+from ctpo.training.recipe.recipe import Recipe
+from ctpo.training.run_directory import RunDirectory
+from ctpo.training.verl import config as verl_config
+from ctpo.training.verl import results
+from ctpo.training.verl.child import reason, run_child
+from ctpo.training.verl.fields import refuse
+from ctpo.training.verl.settings import Start, VerlFiles, settings
+
+_TAIL = 1_000_000  # bytes at the end of a log, in which the reason of its end stands
+
+# It takes seconds, and the answer stays the same.
+_plugin_loaded = functools.cache(check.plugin_loaded)
+
+
+class VerlFailed(RuntimeError):
+    """Training with verl ended before it was done.
+
+    Attributes:
+        code: Exit code of verl's process, 128 + n if signal n ended it.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def preflight(recipe: Recipe) -> None:
+    """Find out what would fail, as far as that can be known before anything starts.
+
+    Raises:
+        ValueError: verl is not installed or does not load the plug-in, the recipe asks for
+            something that verl cannot do, or verl refuses its configuration.
+        ModelNotFound: There is no such model.
+    """
+    dry_run(recipe, Path(recipe.name))
+    assert recipe.verl is not None, "the recipe has been checked"
+    engine = recipe.verl.rollout_engine
+    here = "RAY_ADDRESS" not in os.environ  # another machine of the cluster may have it
+    if engine in ("sglang", "vllm") and here and importlib.util.find_spec(engine) is None:
+        raise ValueError(f"verl.rollout_engine is {engine!r}, and {engine} is not installed")
+    found = _plugin_loaded()
+    if not found.loaded:
+        raise ValueError(f"verl would not find ctpo's losses: {found.words}")
+    if recipe.model.path is not None:
+        load_tokenizer(recipe.model.path)
+
+
+def dry_run(recipe: Recipe, run: Path) -> str:
+    """Return verl's settings, its whole configuration and the command, all checked.
+
+    Args:
+        recipe: What would be done.
+        run: Where.
+
+    Raises:
+        ValueError: verl is not installed, the recipe asks for something that verl cannot do, or
+            verl refuses its configuration.
+    """
+    refuse(recipe)
+    if importlib.util.find_spec("verl") is None:
+        raise ValueError(
+            "verl is not installed; install ctpo[verl], with Python 3.11 or 3.12 (verl has no "
+            "release for 3.13)"
+        )
+    files = VerlFiles(run.resolve())
+    model = recipe.model.path or "the warm start's model"
+    decided = settings(recipe, files, model)
+    config = verl_config.compose(recipe, decided)
+    verl_config.validate(config)
+    return verl_config.describe(config, decided, files)
+
+
+def train_with_verl(
+    recipe: Recipe,
+    directory: RunDirectory,
+    train: Sequence[Problem],
+    held_out: Sequence[Problem],
+    model: str,
+    listener: Listener,
+    watch: Stopwatch,
+) -> None:
+    """Train, from the last checkpoint if there is one, and write the trained model.
+
+    Args:
+        recipe: What to do.
+        directory: Receives what `docs/verl.md` lists.
+        train: The problems to train on.
+        held_out: The problems to evaluate on.
+        model: The policy's directory or Hub name.
+        listener: Hears how it goes.
+        watch: Counts the time.
+
+    Raises:
+        VerlFailed: verl's process ended with an error; says its reason and where its log is.
+        ValueError: A prompt is too long, or verl refuses its configuration.
+    """
+    files = VerlFiles(directory.path.resolve())
+    if Path(model).is_dir():
+        model = str(Path(model).resolve())  # Ray's workers are elsewhere
+    files.folder.mkdir(exist_ok=True)
+    if not files.held_out.is_file():
+        _refuse_long_prompts(recipe, [*train, *held_out], model)
+        write_verl_parquet(files.train, train)
+        write_verl_parquet(files.held_out, held_out)
+    checkpoint = files.last_checkpoint()
+    done = 0 if checkpoint is None else int(checkpoint.name.removeprefix("global_step_"))
+    results.collect(recipe, directory, files, ended=False)
+    directory.forget_after(done)
+    if done < recipe.optimization.batches:
+        start = Start(len(files.starts()) + 1, done)
+        files.metrics(start).touch()
+        decided = settings(
+            recipe,
+            files,
+            model,
+            start=start,
+            evaluate_first=not directory.has_evaluation("start"),
+        )
+        config = verl_config.compose(recipe, decided)
+        verl_config.validate(config)
+        files.config.write_text(verl_config.as_yaml(config, files))
+        listener.phase("training", recipe.optimization.batches)
+        listener.progress(done)
+        started, logged = time.perf_counter(), _size(files.log)
+        code: int | None = None
+        try:
+            code = run_child(
+                verl_config.command(files),
+                files.log,
+                lambda: _follow(recipe, directory, files, start, listener),
+                verl_config.environment(decided),
+            )
+        finally:
+            results.collect(recipe, directory, files, ended=code == 0)
+            phases = results.seconds_by_phase(files, start)
+            for phase, seconds in phases.items():
+                watch.add(phase, seconds)
+            watch.add("starting", time.perf_counter() - started - sum(phases.values()))
+        if code:
+            raise VerlFailed(f"verl ended with {code}: {_why(files.log, logged)}", code)
+    listener.phase("writing the model", None)
+    with watch.time("writing the model"):
+        _write_model(files, directory)
+
+
+def _refuse_long_prompts(recipe: Recipe, problems: Sequence[Problem], model: str) -> None:
+    assert recipe.verl is not None, "the recipe has been checked"
+    tokenizer = load_tokenizer(model)
+    limit = recipe.verl.max_prompt_tokens
+    texts = [
+        tokenizer.apply_chat_template(
+            [dict(message) for message in problem.messages],
+            tokenize=False,
+            add_generation_prompt=True,
+            **recipe.model.chat_template_kwargs,
+        )
+        for problem in problems
+    ]
+    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    longest = max(range(len(problems)), key=lengths.__getitem__)
+    if lengths[longest] > limit:
+        raise ValueError(
+            f"{sum(length > limit for length in lengths)} of {len(problems)} prompts are longer "
+            f"than verl.max_prompt_tokens, {limit}; the longest is {problems[longest].id} with "
+            f"{lengths[longest]}"
+        )
+
+
+def _follow(
+    recipe: Recipe, directory: RunDirectory, files: VerlFiles, start: Start, listener: Listener
+) -> None:
+    """Take over what verl has written since the last time."""
+    if not files.metrics(start).stat().st_size:
+        return
+    results.collect(recipe, directory, files, ended=False)
+    batches = directory.metrics()
+    if batches:
+        last = batches[-1]
+        clipped = sum(last.get(f"clip/{side}") or 0.0 for side in ("high", "low", "dual"))
+        reward = last.get("reward/mean")
+        numbers = {} if reward is None else {"reward": reward}
+        listener.progress(last["batch"], **numbers, clipped=clipped)
+
+
+def _write_model(files: VerlFiles, directory: RunDirectory) -> None:
+    """Gather the last checkpoint's shards into a model as `transformers` loads it."""
+    checkpoint = files.last_checkpoint()
+    assert checkpoint is not None, "verl saves after its last step"
+    unfinished = directory.path / ".model.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    place = ["--local_dir", str(checkpoint / "actor"), "--target_dir", str(unfinished)]
+    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp", *place]
+    logged = _size(files.log)
+    code = run_child(command, files.log, lambda: None)
+    if code:
+        raise VerlFailed(
+            f"the checkpoint {checkpoint} could not be made into a model: "
+            f"{_why(files.log, logged)}",
+            code,
+        )
+    shutil.rmtree(directory.model, ignore_errors=True)
+    unfinished.rename(directory.model)
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.is_file() else 0
+
+
+def _why(log: Path, begin: int) -> str:
+    """Return why a program failed whose log begins at a byte of the file, and where that is."""
+    with log.open("rb") as file:
+        file.seek(max(begin, _size(log) - _TAIL))
+        text = file.read().decode(errors="replace")
+    return f"{reason(text)}\nits whole log is {log}"

@@ -1,0 +1,306 @@
+"""A recipe in verl's terms: the settings it decides, and where a run keeps verl's files.
+
+`verl_fields.FIELDS` says of every field of a recipe which of these settings it decides.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ctpo.engines.verl.names import loss_name
+from ctpo.engines.verl.paths import PATHS
+from ctpo.training.recipe.recipe import Recipe
+from ctpo.training.verl.fields import refuse
+
+# Short for what stands before most of verl's keys.
+_ACTOR, _ROLLOUT, _MODEL = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
+_LOSS = f"{_ACTOR}.policy_loss"
+_FSDP = f"{_ACTOR}.fsdp_config"
+_ENVIRONMENT = "ray_kwargs.ray_init.runtime_env.env_vars"
+
+_REDUCTIONS = {
+    "seq-mean-token-mean": "seq-mean-token-mean",
+    "seq-mean-token-sum": "seq-mean-token-sum-norm",
+    "token-mean": "token-mean",
+}
+_PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
+
+
+class Start(NamedTuple):
+    """One time that a run was started: the first, or a resumption."""
+
+    number: int
+    """Counted from 1."""
+    after: int
+    """The batch whose checkpoint it went on from; 0 if there was none."""
+
+
+FIRST = Start(1, 0)
+
+
+@dataclass(frozen=True)
+class VerlFiles:
+    """Where a run's files for and from verl are.
+
+    Attributes:
+        run: The run directory, as every machine of the cluster sees it.
+    """
+
+    run: Path
+
+    @property
+    def folder(self) -> Path:
+        """What only verl reads and writes."""
+        return self.run / "verl"
+
+    @property
+    def train(self) -> Path:
+        """The problems to train on, in verl's schema."""
+        return self.folder / "train.parquet"
+
+    @property
+    def held_out(self) -> Path:
+        """The problems to evaluate on, in verl's schema."""
+        return self.folder / "held_out.parquet"
+
+    @property
+    def config(self) -> Path:
+        """The whole configuration of verl."""
+        return self.folder / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        """All that verl and Ray print."""
+        return self.folder / "log.txt"
+
+    @property
+    def validations(self) -> Path:
+        """What verl evaluated, one file per step."""
+        return self.folder / "validations"
+
+    @property
+    def rollouts(self) -> Path:
+        """What verl rolled out, one file per step."""
+        return self.folder / "rollouts"
+
+    def metrics(self, start: Start) -> Path:
+        """What verl logs of one start of the run."""
+        return self.folder / f"metrics-{start.number:03d}-after-{start.after:04d}.jsonl"
+
+    def starts(self) -> list[Start]:
+        """Return the starts of the run so far."""
+        names = [file.stem.split("-") for file in sorted(self.folder.glob("metrics-*.jsonl"))]
+        return [Start(int(number), int(after)) for _, number, _, after in names]
+
+    def last_checkpoint(self) -> Path | None:
+        """Return the newest whole checkpoint, `global_step_N`, or None."""
+        newest = self.run / "checkpoints" / "latest_checkpointed_iteration.txt"
+        if not newest.is_file():
+            return None
+        return newest.with_name(f"global_step_{newest.read_text().strip()}")
+
+
+def settings(
+    recipe: Recipe,
+    files: VerlFiles,
+    model: str,
+    *,
+    start: Start = FIRST,
+    evaluate_first: bool = True,
+) -> dict[str, Any]:
+    """Return verl's settings as the recipe decides them.
+
+    Args:
+        recipe: What to do.
+        files: Where to write.
+        model: The policy's directory or Hub name.
+        start: Which start of the run this is.
+        evaluate_first: Whether to evaluate before the first batch.
+
+    Raises:
+        ValueError: The recipe asks for something that verl cannot do; names the field.
+    """
+    refuse(recipe)
+    verl = recipe.verl
+    assert verl is not None, "the recipe has been checked"
+    rollout, optimization, evaluation = recipe.rollout, recipe.optimization, recipe.evaluation
+    precision = _PRECISIONS[recipe.model.precision]
+    batch_shape = {
+        "data.train_batch_size": rollout.prompts_per_batch,
+        f"{_ROLLOUT}.n": rollout.responses_per_prompt,
+        f"{_ACTOR}.ppo_mini_batch_size": rollout.prompts_per_batch
+        // optimization.updates_per_batch,
+        f"{_ACTOR}.ppo_micro_batch_size_per_gpu": optimization.micro_batch,
+        f"{_ROLLOUT}.log_prob_micro_batch_size_per_gpu": optimization.micro_batch,
+        f"{_ACTOR}.use_dynamic_bsz": False,
+        f"{_ACTOR}.ppo_epochs": 1,
+    }
+    lengths = {
+        "data.max_prompt_length": verl.max_prompt_tokens,
+        "data.max_response_length": rollout.max_response_tokens,
+        f"{_ROLLOUT}.max_model_len": verl.max_prompt_tokens + rollout.max_response_tokens,
+        # Prompts are measured before verl starts.
+        "data.filter_overlong_prompts": False,
+        "data.truncation": "error",
+    }
+    model_settings = {
+        f"{_MODEL}.path": model,
+        f"{_MODEL}.enable_gradient_checkpointing": recipe.model.gradient_checkpointing,
+        f"{_MODEL}.use_remove_padding": verl.packed,
+        "data.apply_chat_template_kwargs": dict(recipe.model.chat_template_kwargs),
+        # Weights that are trained stay float32; an update of 1e-6 is far below bfloat16's rounding.
+        f"{_FSDP}.model_dtype": "fp32",
+        f"{_FSDP}.mixed_precision": {
+            "param_dtype": precision,
+            "reduce_dtype": "fp32",
+            "buffer_dtype": "fp32",
+        },
+        f"{_ROLLOUT}.dtype": recipe.model.precision,
+    }
+    sampling = {
+        f"{_ROLLOUT}.temperature": rollout.temperature,
+        f"{_ROLLOUT}.top_p": 1.0,
+        f"{_ROLLOUT}.top_k": -1,
+        f"{_ROLLOUT}.do_sample": True,
+        f"{_ROLLOUT}.calculate_log_probs": True,
+        "algorithm.rollout_correction.rollout_is": None
+        if rollout.mismatch_cap is None
+        else rollout.mismatch_level,
+        "algorithm.rollout_correction.rollout_is_threshold": rollout.mismatch_cap or 2.0,
+        "algorithm.rollout_correction.rollout_is_batch_normalize": False,
+        "algorithm.rollout_correction.rollout_rs": None,
+        "algorithm.rollout_correction.bypass_mode": False,
+    }
+    updates = {
+        f"{_ACTOR}.optim.optimizer": "AdamW",
+        f"{_ACTOR}.optim.lr": optimization.learning_rate,
+        f"{_ACTOR}.optim.lr_scheduler_type": "constant",
+        f"{_ACTOR}.optim.weight_decay": optimization.weight_decay,
+        f"{_ACTOR}.optim.clip_grad": optimization.max_grad_norm,
+        f"{_ACTOR}.optim.override_optimizer_config": {"eps": optimization.adam_epsilon},
+        f"{_ACTOR}.entropy_coeff": 0,
+        f"{_ACTOR}.use_kl_loss": False,
+        "algorithm.use_kl_in_reward": False,
+        "critic.enable": False,
+    }
+    evaluations = {
+        f"{_ROLLOUT}.val_kwargs.n": evaluation.samples_per_problem,
+        f"{_ROLLOUT}.val_kwargs.temperature": evaluation.temperature,
+        f"{_ROLLOUT}.val_kwargs.top_p": 1.0,
+        f"{_ROLLOUT}.val_kwargs.do_sample": True,
+        "trainer.val_before_train": evaluate_first,
+        # After the last batch verl evaluates too, unless this is negative.
+        "trainer.test_freq": evaluation.every or optimization.batches,
+    }
+    run = {
+        "data.train_files": [str(files.train)],
+        "data.val_files": [str(files.held_out)],
+        "data.shuffle": True,
+        "data.seed": recipe.seed,
+        f"{_ACTOR}.data_loader_seed": recipe.seed,
+        f"{_FSDP}.seed": recipe.seed,
+        f"{_ROLLOUT}.seed": recipe.seed,
+        "trainer.project_name": "ctpo",
+        "trainer.experiment_name": recipe.name,
+        "trainer.total_training_steps": optimization.batches,
+        # The steps decide; an epoch has at least one.
+        "trainer.total_epochs": optimization.batches,
+        "trainer.save_freq": optimization.checkpoint_every,
+        "trainer.max_actor_ckpt_to_keep": optimization.keep_checkpoints,
+        "trainer.default_local_dir": str(files.run / "checkpoints"),
+        "trainer.resume_mode": "auto",
+        # verl writes every step; `verl_results` keeps every `rollout.keep_every`-th.
+        "trainer.rollout_data_dir": str(files.rollouts) if rollout.keep_every else None,
+        "trainer.validation_data_dir": str(files.validations),
+        "trainer.logger": ["console", "file", *verl.loggers],
+    }
+    machines = {
+        "trainer.nnodes": verl.nodes,
+        "trainer.n_gpus_per_node": verl.gpus_per_node,
+        f"{_ROLLOUT}.name": verl.rollout_engine,
+        f"{_ROLLOUT}.tensor_model_parallel_size": verl.tensor_parallel,
+        f"{_ROLLOUT}.gpu_memory_utilization": verl.gpu_memory_share,
+        f"{_ACTOR}.strategy": verl.strategy,
+        f"{_FSDP}.param_offload": verl.offload,
+        f"{_FSDP}.optimizer_offload": verl.offload,
+        f"{_ACTOR}.ulysses_sequence_parallel_size": verl.sequence_parallel,
+        f"{_ROLLOUT}.agent.num_workers": verl.workers,
+        "reward.num_workers": verl.workers,
+        f"{_ENVIRONMENT}.VERL_FILE_LOGGER_PATH": str(files.metrics(start)),
+        f"{_ENVIRONMENT}.VERL_USE_EXTERNAL_MODULES": external_modules(),
+    }
+    if not verl.packed:
+        # verl's default is flash-attention, which only packing needs.
+        machines[f"{_MODEL}.override_config"] = {"attn_implementation": "sdpa"}
+    if recipe.threads is not None:
+        machines[f"{_ENVIRONMENT}.OMP_NUM_THREADS"] = str(recipe.threads)
+    groups = (
+        _objective(recipe, files),
+        _episodes(recipe),
+        batch_shape,
+        lengths,
+        model_settings,
+        sampling,
+        updates,
+        evaluations,
+        run,
+        machines,
+    )
+    return {key: value for group in groups for key, value in group.items()}
+
+
+def external_modules() -> str:
+    """Return what every worker is to import first: the user's own modules and our plug-in.
+
+    Entry points load it too, but verl keeps quiet about one that fails; about these it raises.
+    """
+    own = [name for name in os.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",") if name]
+    return ",".join(dict.fromkeys([*own, "ctpo.engines.verl.plugin"]))
+
+
+def _objective(recipe: Recipe, files: VerlFiles) -> dict[str, Any]:
+    objective = recipe.objective
+    changed = objective.model_dump(
+        exclude={"preset", "reduction", "advantages", "parameters"}, exclude_none=True
+    )
+    by_constant = objective.reduction_name == "seq-mean-token-sum"
+    return {
+        f"{_LOSS}.loss_mode": loss_name(objective.preset),
+        **{f"{_LOSS}.{name}": value for name, value in changed.items()},
+        f"{_LOSS}.parameters": dict(objective.parameters),
+        f"{_LOSS}.positions": str(files.run / "positions.parquet"),
+        f"{_ACTOR}.loss_agg_mode": _REDUCTIONS[objective.reduction_name],
+        f"{_ACTOR}.loss_scale_factor": recipe.rollout.max_response_tokens if by_constant else None,
+        "algorithm.adv_estimator": "ctpo_group",
+        "algorithm.norm_adv_by_std_in_grpo": objective.normalized,
+    }
+
+
+def _episodes(recipe: Recipe) -> dict[str, Any]:
+    rollout, sandbox = recipe.rollout, recipe.sandbox
+    return {
+        f"{_ROLLOUT}.agent.default_agent_loop": "ctpo",
+        f"{_ROLLOUT}.agent.agent_loop_config_path": str(PATHS["agent_loop"]),
+        # Of the agent loop, which reads it there.
+        f"{_ROLLOUT}.custom": {
+            "episodes": {
+                "protocol": rollout.protocol,
+                "instructions": "",  # they are in the problems already
+                "max_calls": rollout.max_calls,
+                "max_output_tokens": rollout.max_output_tokens,
+                "max_output_chars": rollout.max_output_chars,
+                "sandbox": {
+                    "timeout": sandbox.timeout,
+                    "memory_mb": sandbox.memory_mb,
+                    "preload": list(sandbox.preload),
+                    "allow_weak": sandbox.allow_weak,
+                },
+            }
+        },
+        "trainer.v1.sampler.sampler_kwargs": {"max_failure_share": sandbox.max_failure_share},
+        "reward.custom_reward_function.path": "pkg://ctpo.engines.verl.reward",
+        "reward.custom_reward_function.name": "compute_score",
+    }
