@@ -17,7 +17,7 @@ BY_NAME = {f"{attack.kind}: {attack.name}": attack for attack in attacks()}
 def reached_goals(names, rung, without):
     """Which attacks reach their goal in a sandbox on a rung without some protections."""
     with pytest.MonkeyPatch.context() as patch, Stand() as stand:
-        patch.setattr("ctpo.sandbox.servers.RUNGS", (rung,))
+        patch.setattr("ctpo.sandbox.client.fork_servers.RUNGS", (rung,))
         with Sandbox(workers=1, timeout=1.0, memory_mb=256, without=without) as sandbox:
             outcomes = {name: try_attack(BY_NAME[name], sandbox, stand) for name in names}
     return {name for name, outcome in outcomes.items() if outcome.reached}

@@ -187,7 +187,7 @@ print("ok")
 @pytest.mark.parametrize("filtered", [True, False], ids=["filtered", "unfiltered"])
 @pytest.mark.parametrize("rung", p.RUNGS)
 def test_every_rung_runs_programs_and_cleans_up(monkeypatch, processes, rung, filtered):
-    monkeypatch.setattr("ctpo.sandbox.servers.RUNGS", (rung,))
+    monkeypatch.setattr("ctpo.sandbox.client.fork_servers.RUNGS", (rung,))
     files = sandbox_files()
     sandbox = Sandbox(
         workers=2, timeout=1.0, allow_weak=True, without=() if filtered else ["seccomp"]

@@ -62,7 +62,7 @@ def test_an_error_meanwhile_ends_it(tmp_path):
 PARENT = """
 import sys
 from pathlib import Path
-from ctpo.training.child import run_child
+from ctpo.training.verl.child import run_child
 place = Path(sys.argv[1])
 CHILD = '''
 import os, signal, sys, time

@@ -148,8 +148,8 @@ def test_a_node_that_cannot_have_a_sandbox_says_why_every_time(cluster):
 JOB = """
 import asyncio, os, sys, ray
 ray.init(address=sys.argv[1], namespace="job", log_to_driver=False, logging_level="error")
-from ctpo.engines.verl.loop_settings import SandboxSettings
-from ctpo.engines.verl.node_sandbox import node_sandbox
+from ctpo.engines.verl.episodes.settings import SandboxSettings
+from ctpo.engines.verl.episodes.node_sandbox import node_sandbox
 
 @ray.remote(num_cpus=0)
 class Worker:
