@@ -140,6 +140,17 @@ class CTPOTrainer(GRPOTrainer):
         batch["row"] = torch.arange(len(batch["advantages"]), device=batch["advantages"].device)
         return batch
 
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        rewards: Tensor = super()._calculate_rewards(*args, **kwargs)
+        # NaN is an answer that nobody could grade; infinity would become every weight's.
+        for row, function in rewards.isinf().nonzero()[:1].tolist():
+            raise ValueError(
+                f"the reward function {self.reward_func_names[function]!r} returned "
+                f"{rewards[row, function].item()} for row {row} of the batch; rewards must be "
+                "finite, or None where an answer cannot be graded"
+            )
+        return rewards
+
     def _get_per_token_logps_and_entropies(
         self,
         model: nn.Module,
