@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
 from ctpo.engines.trl.config import CTPOConfig
+from ctpo.engines.trl.model_calls import dropped_fields, plain_sampling, positions_of_tokens
 from ctpo.engines.trl.sampler import EpochSampler
 from ctpo.objective import PositionStatistics
 from ctpo.objective.inputs import check_finite
@@ -57,7 +58,8 @@ class RolloutScores:
 class CTPOTrainer(GRPOTrainer):
     """`GRPOTrainer` whose loss is the objective of its `CTPOConfig`.
 
-    Besides `_compute_loss` it changes what the loss needs to be right: old log-probabilities are
+    Besides `_compute_loss` it changes what the loss needs to be right: sampling follows the plain
+    distribution, whatever the model's generation configuration says; old log-probabilities are
     computed on the very micro-batches, cut to their own longest row, that the loss sees; the order
     of prompts is a function of seed and epoch, so that a resumed run continues exactly; ratios and
     clip rates are collected by position.
@@ -102,6 +104,18 @@ class CTPOTrainer(GRPOTrainer):
         self._old_logprobs_wait = False
         self._buffered_inputs: list[Batch] | None = None
         super().__init__(*args, **kwargs)
+        self._say_what_is_not_sampled_with()
+
+    def _say_what_is_not_sampled_with(self) -> None:
+        own = getattr(self.accelerator.unwrap_model(self.model), "generation_config", None)
+        if own is not None and not self.use_vllm:
+            for name, value in dropped_fields(own, self.generation_kwargs).items():
+                logger.warning(
+                    "the model's generation_config has %s = %r, which is left out when sampling: "
+                    "log-probabilities are of the plain distribution",
+                    name,
+                    value,
+                )
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler:  # noqa: ANN401
         return EpochSampler(
@@ -119,11 +133,23 @@ class CTPOTrainer(GRPOTrainer):
         # the first computation is skipped.
         self._old_logprobs_wait = not (self.use_vllm and self.vllm_importance_sampling_correction)
         try:
-            batch = super()._generate_and_score_completions(inputs)
+            with plain_sampling(self.model):
+                batch = super()._generate_and_score_completions(inputs)
         finally:
             self._old_logprobs_wait = False
         batch["row"] = torch.arange(len(batch["advantages"]), device=batch["advantages"].device)
         return batch
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        rewards: Tensor = super()._calculate_rewards(*args, **kwargs)
+        # NaN is an answer that nobody could grade; infinity would become every weight's.
+        for row, function in rewards.isinf().nonzero()[:1].tolist():
+            raise ValueError(
+                f"the reward function {self.reward_func_names[function]!r} returned "
+                f"{rewards[row, function].item()} for row {row} of the batch; rewards must be "
+                "finite, or None where an answer cannot be graded"
+            )
+        return rewards
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -136,9 +162,10 @@ class CTPOTrainer(GRPOTrainer):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if self._old_logprobs_wait:
             return torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device), None, None
-        return super()._get_per_token_logps_and_entropies(
-            model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
-        )
+        with positions_of_tokens(model, self.accelerator.unwrap_model(model)):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
 
     def _prepare_inputs(self, generation_batch: Any) -> Batch:  # noqa: ANN401
         before = self._buffered_inputs
