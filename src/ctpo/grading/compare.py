@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from ctpo.grading.equations import named_values, relations
+from ctpo.grading.equations import consistent, named_values, relations
 from ctpo.grading.regions import Region, intervals, is_constant, is_plain, is_region, merged
 from ctpo.grading.tree import Node, Undecided, number
 from ctpo.grading.words import meaning, same_words, spells
@@ -138,6 +138,8 @@ class Comparison:
             return False
         chains = [side.op == "rel" and len(side.args) > 2 for side in (one, other)]
         if any(chains):
+            for side in (one, other):
+                consistent(side, self.same)
             ends = [Node("rel", (r.args[0], r.args[-1]), ("=",)) for r in (one, other)]
             return self._relation(*ends)
         if self.leaves.same_relation(one, other):
@@ -189,7 +191,8 @@ class Comparison:
         kinds = (answer.op, gold.op)
         if all(kind in _SEVERAL for kind in kinds):
             same = self._as_sets(answer.args, gold.args)
-            if same and kinds == ("list", "list") and len(answer.args) != len(gold.args):
+            numbers = kinds == ("list", "list") and answer.args[0].op != "tuple"
+            if same and numbers and len(answer.args) != len(gold.args):
                 raise Undecided("the same but for how often each is named")
             return same
         if any(node.op == "matrix" for node in (answer, gold)):

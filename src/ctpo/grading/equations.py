@@ -19,7 +19,10 @@ def relations(node: Node) -> list[Node]:
     """
     parts = node.args if node.op == "list" else (node,)
     found: list[Node] = []
+    names: Node | None = None
     for part in parts:
+        if names is not None and part.op == "tuple" and len(part.args) == len(names.args):
+            part = Node("rel", (names, part), ("=",))  # (x,y) = (1,2) and (2,1)
         if part.op != "rel":
             if not found or found[-1].op != "rel" or len(found[-1].args) != 2 or len(parts) == 1:
                 raise Undecided(f"{part} is no equation")
@@ -28,6 +31,7 @@ def relations(node: Node) -> list[Node]:
         if left.op == right.op == "tuple" and len(part.args) == 2 and _all_names(left):
             if len(left.args) != len(right.args):
                 raise Undecided("tuples of different length")
+            names = left
             pairs = zip(left.args, right.args, strict=True)
             found += [Node("rel", pair, ("=",)) for pair in pairs]
         elif set(part.value) == {"="} and len(part.args) > 2 and _all_names(part, -1):
@@ -70,7 +74,8 @@ def named_values(
         return Node("list", tuple(values), node.value if node.op == "list" else ",")
     size = names.index(names[0], 1) if names[0] in names[1:] else len(names)
     rows = [names[at : at + size] for at in range(0, len(names), size)]
-    if any(row != rows[0] for row in rows) or rows[0] != sorted(rows[0]):
+    in_order = rows[0] == sorted(rows[0]) or other.op == "list"
+    if any(row != rows[0] for row in rows) or not in_order:
         raise Undecided("values of several unknowns in no certain order")
     ordered = [Node("ordered", tuple(values[at : at + size])) for at in range(0, len(values), size)]
     return ordered[0] if len(ordered) == 1 else Node("list", tuple(ordered), ",")
@@ -92,15 +97,20 @@ def _value(part: Node, is_gold: bool, same: Callable[[Node, Node], bool]) -> Nod
         if len(part.args) != 2 or not _stands_for(right, left, is_gold):
             raise Undecided(f"{part} says more than a value")
         return left  # 5 = x
-    middle = part.args[:-1] if is_constant(left) else part.args[1:-1]
-    for step in middle:
-        if is_constant(step) and is_constant(right) and not same(step, right):
-            raise Undecided(f"{step} is not {right}, and both are said")
+    consistent(part, same)
     if is_constant(left) and is_gold and len(part.args) == 2:
         raise Undecided(f"{part} is no answer")
     if not is_constant(left) and not _stands_for(left, right, is_gold and len(part.args) == 2):
         raise Undecided(f"{part} says more than a value")
     return right
+
+
+def consistent(chain: Node, same: Callable[[Node, Node], bool]) -> None:
+    """Raises `Undecided` where a chain such as x = 2+2 = 5 contradicts itself."""
+    right = chain.args[-1]
+    for step in chain.args[:-1] if is_constant(right) else ():
+        if is_constant(step) and not same(step, right):
+            raise Undecided(f"{step} is not {right}, and both are said")
 
 
 def _stands_for(left: Node, right: Node, is_gold: bool) -> bool:

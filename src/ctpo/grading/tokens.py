@@ -235,6 +235,9 @@ def _letters(text: str, prose: re.Match[str], tokens: list[Token]) -> int:
     first = _LETTERS.match(text, prose.start())
     assert first is not None
     run = first[0]
+    if glued := re.match(r"(and|or)(?=[A-Z])", run):  # x=1orY=2
+        tokens.append(Token("sep", glued[0]))
+        return first.start() + len(glued[0])
     after_number = bool(tokens) and tokens[-1].kind == "num"
     if run.lower() in _CONNECTIVES and len(run) > 1:
         tokens.append(Token("sep", _CONNECTIVES[run.lower()]))

@@ -119,11 +119,11 @@ def grade(
             return Verdict("wrong", "", "box", "empty box")
         box = found.answer
         verdict = _compared(box, wanted, timeout)
-        doubt = _doubt(found.parts, wanted, verdict, timeout)
-        if doubt:
-            verdict = Verdict("could-not-tell", box, verdict.path, doubt)
+        if verdict.outcome == "wrong" and _one_is_right(found.parts, wanted, timeout):
+            reason = "several boxes, one of which alone would be right"
+            verdict = Verdict("could-not-tell", box, verdict.path, reason)
         if explain:
-            readings = f"answer read as {_shown(box)}; gold read as {_shown(wanted[0])}"
+            readings = f"answer read as {_shown(box)}; gold read as {_shown(wanted)}"
             verdict = Verdict(verdict.outcome, box, verdict.path, f"{verdict.reason}; {readings}")
         return verdict
     except Exception as error:
@@ -132,27 +132,21 @@ def grade(
         return Verdict("could-not-tell", box, "none", f"{type(error).__name__}: {error}"[:200])
 
 
-def _gold(gold: str) -> tuple[str, list[str]] | Verdict:
-    r"""Returns the gold answer and its parts, or why it cannot be used."""
-    reason = ""
-    parts: list[str] = []
-    if "\\boxed" in gold or "\\fbox" in gold:
-        try:
-            found = boxes(gold, everywhere=True)
-            gold, parts = (found.answer, found.parts) if found else (gold, [])
-        except (UnclosedBoxError, LongBoxError) as error:
-            reason = f"the gold answer is malformed: {error}"
-    gold = gold.strip()
-    if not gold:
-        reason = "the gold answer is empty"
-    if reason:
-        logger.warning("%s: %.200r", reason, gold)
-        return Verdict("could-not-tell", None, "gold", reason)
-    return gold, parts
+def _gold(gold: str) -> str | Verdict:
+    r"""Returns the gold answer without its boxes, or why it cannot be used."""
+    try:
+        found = boxes(gold, everywhere=True)
+        gold = (found.answer if found else gold).strip()
+        reason = "" if gold else "the gold answer is empty"
+    except (UnclosedBoxError, LongBoxError) as error:
+        reason = f"the gold answer is malformed: {error}"
+    if not reason:
+        return gold
+    logger.warning("%s: %.200r", reason, gold)
+    return Verdict("could-not-tell", None, "gold", reason)
 
 
-def _compared(box: str, wanted: tuple[str, list[str]], timeout: float) -> Verdict:
-    gold = wanted[0]
+def _compared(box: str, gold: str, timeout: float) -> Verdict:
     if box == gold:
         return Verdict("right", box, "text", "same text")
     if _PLAIN.fullmatch(box) and _PLAIN.fullmatch(gold):
@@ -172,21 +166,16 @@ def _compared(box: str, wanted: tuple[str, list[str]], timeout: float) -> Verdic
         return Verdict(outcome, box, "latex", found.reason)
 
 
-def _doubt(
-    parts: list[str], wanted: tuple[str, list[str]], verdict: Verdict, timeout: float
-) -> str:
-    """Says why an outcome is in doubt where one of several boxes alone would give another."""
-    gold, golds = wanted
-    pairs = [(part, gold) for part in parts] + [(verdict.extracted or "", part) for part in golds]
-    for part, whole in pairs:
-        if part and whole and _compared(part, (whole, []), timeout).outcome != verdict.outcome:
-            return "several boxes, one of which alone would have another outcome"
-    return ""
+def _one_is_right(parts: list[str], wanted: str, timeout: float) -> bool:
+    """Whether one of the answer's boxes alone is right, where it is not sure that all count."""
+    return any(_compared(part, wanted, timeout).outcome == "right" for part in parts)
 
 
 def _path(finding: Finding) -> Path:
     if finding.reason == "same text":
         return "text"
+    if finding.reason.startswith("the gold answer cannot be read"):
+        return "gold"
     tree = finding.tree
     if tree is None:
         return "none" if finding.outcome == "could-not-tell" else "words"
