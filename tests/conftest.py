@@ -91,3 +91,25 @@ def scale_of():
     """Return a function from a preset to a spread of log r that leaves tokens on both sides of its
     window's edges, over about ten tokens."""
     return lambda name: _SCALES.get(name, 0.1)
+
+
+@pytest.fixture
+def registering(monkeypatch):
+    """Let a test register parts and presets, import `own_parts` among them; afterwards they are
+    gone."""
+    import sys
+    from pathlib import Path
+
+    from ctpo.objective import presets, registry
+
+    losses = sys.modules.get("verl.trainer.ppo.core_algos")
+    tables = [registry._ratios, registry._windows, registry._surrogates]
+    tables += [presets._methods, presets._objectives]
+    tables += [losses.POLICY_LOSS_REGISTRY] if losses else []
+    before = [dict(table) for table in tables]
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    yield
+    sys.modules.pop("own_parts", None)
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)

@@ -8,7 +8,7 @@ from typing import Any
 
 from trl import GRPOConfig
 
-from ctpo.objective import Objective, preset
+from ctpo.objective import Objective, ObjectiveSpec
 
 # Parameters of TRL's own losses. Left as knobs they would silently do nothing.
 _OF_OTHER_LOSSES = (
@@ -53,17 +53,17 @@ class CTPOConfig(GRPOConfig):
     `dr_grpo`. An objective parameter left at None keeps the preset's value.
 
     Args:
-        objective: Name of the preset, a key of `ctpo.objective.PRESETS`. Reduction and advantages
-            are TRL's to choose (`loss_type`, `scale_rewards`); `ctpo.objective.METHODS` says what
-            each method's source takes.
+        objective: Name of the preset, a key of `ctpo.objective.PRESETS`, or `module:name` for an
+            objective of yours. Reduction and advantages are TRL's to choose (`loss_type`,
+            `scale_rewards`); `ctpo.objective.METHODS` says what each method's source takes.
         eps_low: Lower edge of a log-space window, times t^power.
         eps_high: Upper edge of a log-space window, times t^power.
         power: How a log-space window grows with position.
         clip_low: Lower edge of a ratio-space window, 1 - clip_low.
         clip_high: Upper edge of a ratio-space window, 1 + clip_high.
         dual_clip: Upper bound for negative advantages; `"off"` removes it.
-        objective_parameters: Further parameters of the preset by name, e.g. `{"tau_pos": 0.9}`;
-            `"off"` stands for none.
+        objective_parameters: Further parameters of the preset by name, e.g. `{"tau_pos": 0.9}`, or
+            the same as JSON; `"off"` stands for none.
 
     Raises:
         ValueError: A parameter has no effect on CTPO or on the preset, sampling is truncated, or
@@ -75,16 +75,21 @@ class CTPOConfig(GRPOConfig):
         metadata={"help": f"Reduction of the loss per token: one of {', '.join(REDUCTIONS)}."},
     )
     objective: str = field(default="ctpo", metadata={"help": "Name of the objective's preset."})
-    eps_low: float | None = field(default=None, metadata={"help": "Lower log-space edge."})
-    eps_high: float | None = field(default=None, metadata={"help": "Upper log-space edge."})
-    power: float | None = field(default=None, metadata={"help": "Growth of the log-space window."})
-    clip_low: float | None = field(default=None, metadata={"help": "Lower ratio-space edge."})
-    clip_high: float | None = field(default=None, metadata={"help": "Upper ratio-space edge."})
+    eps_low: float | str | None = field(default=None, metadata={"help": "Lower log-space edge."})
+    eps_high: float | str | None = field(default=None, metadata={"help": "Upper log-space edge."})
+    power: float | str | None = field(
+        default=None, metadata={"help": "Growth of the log-space window."}
+    )
+    clip_low: float | str | None = field(default=None, metadata={"help": "Lower ratio-space edge."})
+    clip_high: float | str | None = field(
+        default=None, metadata={"help": "Upper ratio-space edge."}
+    )
     dual_clip: float | str | None = field(
         default=None, metadata={"help": "Upper bound for negative advantages, or 'off'."}
     )
     objective_parameters: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Further parameters of the preset by name."}
+        default=None,
+        metadata={"help": "Further parameters of the preset by name: '{\"tau_pos\": 0.9}'."},
     )
 
     def __post_init__(self) -> None:
@@ -92,7 +97,7 @@ class CTPOConfig(GRPOConfig):
         self._refuse_other_losses()
         self._refuse_truncated_sampling()
         self._refuse_checkpoints_inside_a_batch()
-        self.build_objective()
+        refuse_mismatch(self.build_objective())
         if self.steps_per_rollout == 1:
             warnings.warn(
                 "every update is on-policy: all ratios are 1, nothing is clipped and every "
@@ -101,29 +106,24 @@ class CTPOConfig(GRPOConfig):
                 stacklevel=3,
             )
 
+    @property
+    def objective_spec(self) -> ObjectiveSpec:
+        """What the configuration says of the objective.
+
+        Raises:
+            ValueError: The preset is unknown or has no such parameter, or a value is wrong.
+        """
+        return ObjectiveSpec.of(
+            self.objective, self, self.objective_parameters, table="objective_parameters"
+        )
+
     def build_objective(self) -> Objective:
         """Return the objective that the configuration describes.
 
         Raises:
-            ValueError: The preset is unknown or has no such parameter.
+            ValueError: As for `objective_spec`.
         """
-        names = ("eps_low", "eps_high", "power", "clip_low", "clip_high", "dual_clip")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        further = self.objective_parameters or {}
-        if not isinstance(further, dict):
-            raise ValueError(
-                f"objective_parameters is {further!r}; it must map names to values, e.g. "
-                '{"tau_pos": 0.9}'
-            )
-        for name in given.keys() & further.keys():
-            raise ValueError(f"{name} is given twice, by itself and in objective_parameters")
-        return preset(
-            self.objective,
-            **{
-                name: None if value == "off" else value if name == "gradient" else float(value)
-                for name, value in (given | further).items()
-            },
-        )
+        return self.objective_spec.build()
 
     @property
     def steps_per_rollout(self) -> int:
@@ -172,3 +172,19 @@ class CTPOConfig(GRPOConfig):
                 "steps per batch of rollouts: the batch is not part of a checkpoint, so resuming "
                 "inside one would train on other data"
             )
+
+
+def refuse_mismatch(objective: Objective) -> None:
+    """Raise if an objective wants a weight against the generator, which TRL computes itself.
+
+    Args:
+        objective: The objective.
+
+    Raises:
+        ValueError: Names the weight and what to set instead.
+    """
+    if objective.mismatch is not None:
+        raise ValueError(
+            f"the objective has {objective.mismatch!r}, and TRL does not hand the generator's "
+            "log-probabilities to it; leave it out and set vllm_importance_sampling_correction"
+        )

@@ -16,10 +16,10 @@ from torch.utils.data import Sampler
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
-from ctpo.engines.trl.config import CTPOConfig
+from ctpo.engines.trl.config import CTPOConfig, refuse_mismatch
 from ctpo.engines.trl.model_calls import dropped_fields, plain_sampling, positions_of_tokens
 from ctpo.engines.trl.sampler import EpochSampler
-from ctpo.objective import PositionStatistics
+from ctpo.objective import Objective, ObjectiveSpec, PositionStatistics
 from ctpo.objective.inputs import check_finite
 
 Batch = dict[str, Any]
@@ -66,6 +66,7 @@ class CTPOTrainer(GRPOTrainer):
 
     Args:
         *args: As `GRPOTrainer`.
+        objective: The objective, if it is not the one that `args` describes.
         on_rollout: Called after each batch of rollouts has been scored.
         **kwargs: As `GRPOTrainer`; `args` is a `CTPOConfig`.
 
@@ -74,7 +75,9 @@ class CTPOTrainer(GRPOTrainer):
             read them in `on_log`.
 
     Raises:
-        TypeError: `args` is not a `CTPOConfig`.
+        TypeError: `args` is not a `CTPOConfig`, or `objective` no `Objective`.
+        ValueError: `args` changes an objective that is not used, or the objective has a mismatch
+            weight, which is TRL's to compute.
         RuntimeError: TRL's loss has been replaced, as Unsloth does: ours would never be called.
     """
 
@@ -89,6 +92,7 @@ class CTPOTrainer(GRPOTrainer):
     def __init__(
         self,
         *args: Any,  # noqa: ANN401 - TRL's own signature
+        objective: Objective | None = None,
         on_rollout: Callable[[RolloutScores], None] | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
@@ -96,7 +100,7 @@ class CTPOTrainer(GRPOTrainer):
         config = kwargs.get("args", args[2] if len(args) > 2 else None)
         if not isinstance(config, CTPOConfig):
             raise TypeError(f"args is {type(config).__name__}; CTPOTrainer needs a CTPOConfig")
-        self.objective = config.build_objective()
+        self.objective = _objective(config, objective)
         self.positions: PositionStatistics | None = None
         self._before_updates: PositionStatistics | None = None
         self._entropy: Tensor | None = None
@@ -340,6 +344,23 @@ def _merge_over_processes(positions: PositionStatistics) -> PositionStatistics:
     """Return the statistics of all processes together, on the CPU."""
     local = {f.name: getattr(positions, f.name).cpu() for f in fields(positions)}
     return functools.reduce(operator.add, gather_object([PositionStatistics(**local)]))
+
+
+def _objective(config: CTPOConfig, own: Objective | None) -> Objective:
+    """Return the objective handed over, or else the one that the configuration describes."""
+    spec = config.objective_spec
+    if own is not None and not isinstance(own, Objective):
+        raise TypeError(
+            f"objective is {own!r}; it must be an Objective. A preset's name goes into CTPOConfig"
+        )
+    if own is not None and spec != ObjectiveSpec():
+        raise ValueError(
+            f"CTPOConfig describes an objective, {spec}, and CTPOTrainer has one handed over; "
+            "leave one of them out"
+        )
+    objective = spec.build() if own is None else own
+    refuse_mismatch(objective)
+    return objective
 
 
 def _refuse_patched_trainer() -> None:
