@@ -48,7 +48,9 @@ def test_statistics_of_two_processes_are_those_of_both(model, tokenizer, tmp_pat
     (tmp_path / "script.py").write_text(SCRIPT)
     here = Path(__file__).parent
     shown = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "script.py", here],
+        # --standalone: on a port that is free, not on torchrun's usual one.
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        + ["script.py", str(here)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
