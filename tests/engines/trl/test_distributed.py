@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import json, os, sys, torch
 sys.path.insert(0, sys.argv[1])
@@ -42,6 +44,7 @@ with open(f"rank-{os.environ['RANK']}.json", "w") as file:
 """
 
 
+@pytest.mark.slow
 def test_statistics_of_two_processes_are_those_of_both(model, tokenizer, tmp_path):
     model.save_pretrained(tmp_path / "policy")
     tokenizer.save_pretrained(tmp_path / "policy")

@@ -18,7 +18,7 @@ from ctpo.training.policy import EpisodePolicy, episode_settings
 from tests.engines.verl import whole
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(
         importlib.util.find_spec("verl") is None, reason="verl has no release for this Python"
     ),
