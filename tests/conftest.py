@@ -1,14 +1,42 @@
 """Shared by all rooms: no network, one thread, and a model small enough for every test."""
 
 import os
+import random
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two workers share two processors
 
+import hypothesis
+import numpy as np
 import pytest
 import torch
+
+# A busy machine is no bug in an example, and what is found by chance is not found again.
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """No test gets other random numbers because another one has run before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests one worker of pytest-xdist runs, so that they share their fixtures."""
+    for item in items:
+        processes = item.get_closest_marker("processes")
+        item.add_marker(pytest.mark.xdist_group("processes" if processes else str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -26,9 +26,6 @@ class Session:
 
     Every call has the limits of a program of its own. A call that meets one of them, or ends the
     process, ends the session: its `Execution` says so by its status, later ones raise.
-
-    Attributes:
-        over: Whether the interpreter is gone.
     """
 
     def __init__(
@@ -43,10 +40,20 @@ class Session:
         self._lane = lane
         self._dispatcher = dispatcher
         self._intake = intake
-        self._first = True
+        self._last: Job | None = None
         self._lock = threading.Lock()
-        self.over = False
+        self._closed = False
         dispatcher.open_session(number, most)
+
+    @property
+    def over(self) -> bool:
+        """Whether the interpreter is gone."""
+        # Asked of the last call and not noted by it: whoever waits for one goes on before its
+        # future's callbacks have run.
+        call = self._last
+        if self._closed or call is None or not call.future.done():
+            return self._closed
+        return call.over or call.future.cancelled()
 
     def submit(
         self,
@@ -79,15 +86,17 @@ class Session:
         job = self._intake.job(
             code, stdin=stdin, files=files, collect=collect, timeout=timeout, flow=self
         )
-        job.lane, job.session, job.first, job.echo = self._lane, self._number, self._first, echo
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("a session runs one call at a time")
-        job.future.add_done_callback(lambda future: self._ended(job))
-        self._first = False
+        job.lane, job.session, job.echo = self._lane, self._number, echo
+        with self._lock:
+            before = self._last
+            if before is not None and not before.future.done():
+                raise RuntimeError("a session runs one call at a time")
+            job.first = before is None
+            self._last = job
         try:
             self._dispatcher.submit(job)
         except BaseException:
-            self._lock.release()
+            self._last = before
             raise
         return job.future
 
@@ -129,12 +138,8 @@ class Session:
 
     def close(self) -> None:
         """End the interpreter."""
-        self.over = True
+        self._closed = True
         self._dispatcher.end_session(self._number, self._lane)
-
-    def _ended(self, job: Job) -> None:
-        self.over = self.over or job.over or job.future.cancelled()
-        self._lock.release()
 
     def __enter__(self) -> Self:
         return self

@@ -261,6 +261,7 @@ def test_a_recipe_means_the_same_on_both_engines(tmp_path):
     assert loss(verl).build_objective() == ours.build_objective()
 
 
+@pytest.mark.verl
 def test_the_written_file_is_the_configuration(tmp_path):
     """What `main_ppo` is started with says what was checked, with Hydra's own reading of it."""
     files = VerlFiles(tmp_path / "run")

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
 from ctpo.objective import Objective, ObjectiveSpec
@@ -30,6 +31,9 @@ _OF_OTHER_LOSSES = (
     "vespo_lambda_pos",
 )
 
+# As in transformers, where it need not be whole batches of rollouts.
+_SAVE_STEPS = 500
+
 # Reductions of TRL that make sense for a loss per token.
 REDUCTIONS = ("grpo", "bnpo", "dapo", "dr_grpo")
 
@@ -53,6 +57,9 @@ class CTPOConfig(GRPOConfig):
     `dr_grpo`. An objective parameter left at None keeps the preset's value.
 
     Args:
+        bf16: Whether to train in bfloat16; by default where the GPU can.
+        save_steps: Optimizer steps between two checkpoints, a multiple of those taken on a batch of
+            rollouts; by default the first such multiple from 500 on.
         objective: Name of the preset, a key of `ctpo.objective.PRESETS`, or `module:name` for an
             objective of yours. Reduction and advantages are TRL's to choose (`loss_type`,
             `scale_rewards`); `ctpo.objective.METHODS` says what each method's source takes.
@@ -70,6 +77,10 @@ class CTPOConfig(GRPOConfig):
             checkpoints would fall inside a batch of rollouts, where resuming is not exact.
     """
 
+    save_steps: float | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "Optimizer steps between checkpoints, whole batches of rollouts."},
+    )
     loss_type: str = field(
         default="grpo",
         metadata={"help": f"Reduction of the loss per token: one of {', '.join(REDUCTIONS)}."},
@@ -93,7 +104,13 @@ class CTPOConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
+        given = self.save_steps
+        self.save_steps = _SAVE_STEPS if given is None else given
+        if self.bf16 is None and not is_torch_bf16_gpu_available():
+            self.bf16 = False  # TRL's default is true, which cannot be had here
         super().__post_init__()
+        if given is None:
+            self.save_steps = -(-_SAVE_STEPS // self.steps_per_rollout) * self.steps_per_rollout
         self._refuse_other_losses()
         self._refuse_truncated_sampling()
         self._refuse_checkpoints_inside_a_batch()
