@@ -23,7 +23,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def one_worker() -> Iterator[Sandbox]:
-    """Every program runs in the same cell, after the one before."""
+    """Every program runs in the same worker, after the one before."""
     with Sandbox(workers=1, timeout=5.0, memory_mb=256, preload=["json"]) as started:
         yield started
 

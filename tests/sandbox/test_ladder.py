@@ -29,7 +29,7 @@ print(os.getuid())
 # To be run before the sandbox starts: the kernel then seems to have no landlock.
 NO_LANDLOCK = """
 import struct
-from ctpo.sandbox import kernel
+from ctpo.sandbox.jail import kernel
 def instruction(code, value, on_true=0, on_false=0):
     return struct.pack("=HBBI", code, on_true, on_false, value)
 kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
@@ -140,9 +140,10 @@ def test_without_namespaces_landlock_and_the_filter_hold(prefix):
     need("setpriv", "unshare")
     script = f"""
 import socket
-from ctpo.sandbox import Sandbox, servers
+from ctpo.sandbox import Sandbox
+from ctpo.sandbox.client import fork_servers
 {REFUSALS}
-servers.RUNGS = servers.RUNGS if {prefix is CONTAINED} else servers.RUNGS[2:]
+fork_servers.RUNGS = fork_servers.RUNGS if {prefix is CONTAINED} else fork_servers.RUNGS[2:]
 with Sandbox(workers=1, timeout=1.0) as sandbox, socket.create_server(("127.0.0.1", 0)) as server:
     assert not sandbox.protections.weak
     assert sandbox.protections.rung == {p.LANDLOCK_ONLY!r}

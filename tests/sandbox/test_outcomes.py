@@ -1,10 +1,11 @@
+import asyncio
 import dataclasses
 import subprocess
 import sys
 
 import pytest
 
-from ctpo.sandbox import Execution, Sandbox
+from ctpo.sandbox import Execution, Program, Sandbox
 
 
 @pytest.mark.parametrize(
@@ -219,3 +220,22 @@ def test_a_program_may_be_given_less_memory_than_the_sandbox_allows(sandbox: San
     for wrong, error in ((0, ValueError), (257, ValueError), (1.5, TypeError), (True, TypeError)):
         with pytest.raises(error, match="memory_mb"):
             sandbox.run(code, memory_mb=wrong)  # type: ignore[arg-type]
+
+
+def test_a_program_says_the_same_as_its_fields_given_apart(sandbox):
+    options = {"stdin": "x", "files": {"a": "1"}, "collect": ["a"], "timeout": 2.0, "memory_mb": 99}
+    code = "print(input(), open('a').read())"
+    program = Program(code, **options)
+    for execution in (
+        sandbox.run(program),
+        sandbox.run(code, **options),
+        sandbox.submit(program).result(60),
+        asyncio.run(sandbox.arun(program)),
+        *sandbox.run_many([program, program]),
+        *asyncio.run(sandbox.arun_many([program])),
+    ):
+        assert (execution.stdout, execution.files) == ("x 1\n", {"a": b"1"})
+    with sandbox.session() as session:
+        assert session.run(program).stdout == "x 1\n"
+    with pytest.raises(TypeError, match="its own stdin"):
+        sandbox.run(program, stdin="y")

@@ -10,9 +10,9 @@ import threading
 
 import pytest
 
-from ctpo.sandbox import Sandbox, SessionOver, wire
+from ctpo.sandbox import Program, Sandbox, SessionOver, wire
 from ctpo.sandbox.archive import pack
-from ctpo.sandbox.client.connection import Place
+from ctpo.sandbox.client.connection import Connection
 from ctpo.sandbox.client.dispatcher import Dispatcher
 from ctpo.sandbox.client.job import Job
 from tests.waiting import PATIENCE, eventually
@@ -148,11 +148,11 @@ class Hostile:
         self.share = 0.2
         self.threads = []
 
-    def connect(self, place: Place) -> socket.socket:
+    def connect(self, connection: Connection) -> socket.socket:
         ours, theirs = wire.pair()
         self.threads.append(threading.Thread(target=self._serve, args=(theirs,)))
         self.threads[-1].start()
-        place.usable = True
+        connection.usable = True
         return ours
 
     def _serve(self, connection):
@@ -183,10 +183,7 @@ class Hostile:
 
 def echoed(dispatcher, count):
     """How many programs were echoed and how many failed; nothing else may be."""
-    jobs = [
-        Job(b"%d" % i, b"", {}, (), timeout=60.0, seed=0, flow=i % 3, lane="bare")
-        for i in range(count)
-    ]
+    jobs = [Job(Program(str(i)), timeout=60.0, flow=i % 3, lane="bare") for i in range(count)]
     for job in jobs:
         dispatcher.submit(job)
     failed = 0
@@ -196,7 +193,7 @@ def echoed(dispatcher, count):
             failed += 1
             assert execution.failure and execution.stdout == ""
         else:
-            assert (execution.status, execution.stdout) == ("success", job.code.decode())
+            assert (execution.status, execution.stdout) == ("success", job.program.code)
     return count - failed, failed
 
 
@@ -208,7 +205,7 @@ def test_a_fork_server_that_answers_nonsense_is_replaced_and_its_programs_fail()
     dispatcher.start()
     try:
         for number in range(2):
-            dispatcher.add(Place("bare", number, 3))
+            dispatcher.add(Connection("bare", number, 3))
         right, failed = echoed(dispatcher, 600)
         assert right and failed
         hostile.share = 0.0
@@ -247,9 +244,9 @@ def test_a_server_that_is_told_nonsense_is_replaced(server):
             if server == "zygote":
                 connection = sandbox._servers.launchers["bare"]._connection
             else:
-                place = sandbox._dispatcher._places[0].connection
-                assert place is not None
-                connection = place
+                link = sandbox._dispatcher._connections[0].link
+                assert link is not None
+                connection = link
             connection.send(message)
 
             def answer():
@@ -260,4 +257,4 @@ def test_a_server_that_is_told_nonsense_is_replaced(server):
 
             execution = eventually(answer, lambda e: e.status != "sandbox-failure")
             assert (execution.status, execution.stdout) == ("success", "7\n")
-            eventually(lambda: sandbox._dispatcher._places[0].connection)
+            eventually(lambda: sandbox._dispatcher._connections[0].link)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from ctpo.sandbox.execution import Execution
+from ctpo.sandbox.program import Options, Program
 
 if TYPE_CHECKING:
     from ctpo.sandbox.client.dispatcher import Dispatcher
     from ctpo.sandbox.client.job import Job
-    from ctpo.sandbox.client.requests import Intake
+    from ctpo.sandbox.client.requests import Requests
 
 
 class SessionOver(RuntimeError):
@@ -33,13 +33,13 @@ class Session:
         number: int,
         lane: str,
         dispatcher: Dispatcher,
-        intake: Intake,
+        requests: Requests,
         most: int,
     ) -> None:
         self._number = number
         self._lane = lane
         self._dispatcher = dispatcher
-        self._intake = intake
+        self._requests = requests
         self._last: Job | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -56,24 +56,14 @@ class Session:
         return call.over or call.future.cancelled()
 
     def submit(
-        self,
-        code: str,
-        *,
-        echo: bool = False,
-        stdin: str = "",
-        files: Mapping[str, bytes | str] | None = None,
-        collect: Sequence[str] = (),
-        timeout: float | None = None,
+        self, code: str | Program, *, echo: bool = False, **options: Unpack[Options]
     ) -> Future[Execution]:
         """Ask for code to be run in the session.
 
         Args:
-            code: Python source.
+            code: Python source, or a `Program`, which has options of its own.
             echo: Whether to show the value of the last expression, as a notebook does.
-            stdin: Standard input of this call.
-            files: What is written to the working directory before, by relative path.
-            collect: Relative paths of files whose content is wanted afterwards.
-            timeout: Seconds of its own time; the sandbox's by default.
+            options: As for `Sandbox.submit`. Files are written before; a lower `memory_mb` stays.
 
         Raises:
             SessionOver: The interpreter is gone.
@@ -83,9 +73,7 @@ class Session:
         """
         if self.over:
             raise SessionOver("the session is over: its interpreter has ended")
-        job = self._intake.job(
-            code, stdin=stdin, files=files, collect=collect, timeout=timeout, flow=self
-        )
+        job = self._requests.job(Program.of(code, options), flow=self)
         job.lane, job.session, job.echo = self._lane, self._number, echo
         with self._lock:
             before = self._last
@@ -101,40 +89,16 @@ class Session:
         return job.future
 
     def run(
-        self,
-        code: str,
-        *,
-        echo: bool = False,
-        stdin: str = "",
-        files: Mapping[str, bytes | str] | None = None,
-        collect: Sequence[str] = (),
-        timeout: float | None = None,
+        self, code: str | Program, *, echo: bool = False, **options: Unpack[Options]
     ) -> Execution:
         """Run code in the session and wait for it; arguments and errors as in `submit`."""
-        future = self.submit(
-            code, echo=echo, stdin=stdin, files=files, collect=collect, timeout=timeout
-        )
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        return wait_for(self.submit(code, echo=echo, **options))
 
     async def arun(
-        self,
-        code: str,
-        *,
-        echo: bool = False,
-        stdin: str = "",
-        files: Mapping[str, bytes | str] | None = None,
-        collect: Sequence[str] = (),
-        timeout: float | None = None,
+        self, code: str | Program, *, echo: bool = False, **options: Unpack[Options]
     ) -> Execution:
         """As `run`, for asyncio."""
-        future = self.submit(
-            code, echo=echo, stdin=stdin, files=files, collect=collect, timeout=timeout
-        )
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(self.submit(code, echo=echo, **options))
 
     def close(self) -> None:
         """End the interpreter."""
@@ -151,3 +115,12 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def wait_for(future: Future[Execution]) -> Execution:
+    """The outcome; whoever is interrupted meanwhile wants it no more."""
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
