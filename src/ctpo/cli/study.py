@@ -164,3 +164,16 @@ class _Board:
         longest = max((time.monotonic() - t for t in progress.running.values()), default=0.0)
         table.caption = f"{rest}; the oldest cell runs for {_hours(longest)}"
         self._live.update(table, refresh=True)
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="A study's directory.")],
+) -> None:
+    """Make a study's tables, figures, page and results.parquet from its directory."""
+    from ctpo.report import ReportError
+    from ctpo.studies.report import write_study_report
+    from ctpo.studies.study import StudyError
+
+    with usable(ReportError, StudyError):
+        console.print(write_study_report(directory), soft_wrap=True, highlight=False)
