@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ctpo.cli import analyze, data, doctor, evaluate, report, sandbox, theory, train, verl
+from ctpo.cli import analyze, data, doctor, evaluate, report, sandbox, study, theory, train, verl
 
 app = typer.Typer(
     help="Reinforcement learning for language models whose importance ratio is right.",
@@ -19,6 +19,7 @@ app.command("analyze")(analyze.command)
 app.command("compare")(evaluate.compare)
 app.command("inspect-log")(evaluate.inspect_log)
 app.command("report")(report.command)
+app.add_typer(study.app, name="study")
 app.add_typer(theory.app, name="theory")
 app.command("doctor")(doctor.command)
 app.add_typer(sandbox.app, name="sandbox")

@@ -30,10 +30,10 @@ def write_report(run_dir: Path | str) -> Path:
         ReportError: A required file is missing, or a file cannot be read; the message names it.
     """
     run = read_run(run_dir)
-    figures = {name: _data_uri(file) for name, file in save_figures(run).items()}
+    figures = {name: data_uri(file) for name, file in save_figures(run).items()}
     comparison = _comparison(run)
     html = (
-        _environment()
+        environment()
         .get_template("report.html.jinja")
         .render(
             name=run.path.resolve().name,
@@ -65,20 +65,26 @@ def _comparison(run: Run) -> list[BeforeAfter]:
     return [] if start is None or final is None else compare(start, final)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what renders the pages' templates."""
     # Transcripts are whatever a model wrote: everything is escaped unless it is said to be safe.
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("ctpo.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["duration"] = _duration
-    return environment
+    made.filters["duration"] = _duration
+    return made
 
 
-def _data_uri(svg: Path) -> str:
+def data_uri(svg: Path) -> str:
+    """Return a figure as it is put into a page.
+
+    Args:
+        svg: The figure's file.
+    """
     # An image of its own keeps one figure's identifiers out of another's.
     return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode("ascii")
 

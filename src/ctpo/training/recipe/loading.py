@@ -21,7 +21,7 @@ _REFUSED = {
     for name in ("rollout.top_p", "rollout.top_k", "rollout.min_p")
 }
 
-_BRANCHES = ("float", "literal['off']", "str", "list[str]", "bool", "int")
+_BRANCHES = ("float", "literal['off']", "str", "list[str]", "dict[str,list[str]]", "bool", "int")
 
 
 class RecipeError(ValueError):
@@ -56,7 +56,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(_explain(error)) from None
+        raise RecipeError(explain(error, Recipe)) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -92,7 +92,7 @@ def _parse(name_or_path: str) -> dict[str, Any]:
     if path.suffix != ".toml":
         if name_or_path not in shipped_recipes():
             raise RecipeError(
-                f"there is no recipe {name_or_path!r}{_nearest(name_or_path, shipped_recipes())}; "
+                f"there is no recipe {name_or_path!r}{nearest(name_or_path, shipped_recipes())}; "
                 f"shipped are {', '.join(shipped_recipes())}, or give the path of a .toml file"
             )
         text = (resources.files("ctpo.training") / "recipes" / f"{name_or_path}.toml").read_text()
@@ -125,19 +125,25 @@ def _apply(values: dict[str, Any], override: str) -> None:
         table[name] = text
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError, root: type[BaseModel]) -> str:
+    """Return what is wrong with a file, a line for each key.
+
+    Args:
+        error: What pydantic found.
+        root: The model of the whole file.
+    """
     lines = []
     for problem in error.errors():
         # Of a union, pydantic names the branch too; no key of ours is called so.
         location = [part for part in problem["loc"] if part not in _BRANCHES]
-        key = ".".join(str(part) for part in location) or "recipe"
+        key = ".".join(str(part) for part in location) or root.__name__.lower()
         if problem["type"] == "extra_forbidden":
-            names = _fields(problem["loc"][:-1])
+            names = _fields(root, problem["loc"][:-1])
             reason = _REFUSED.get(key)
             lines.append(
                 f"{key} is refused: {reason}"
                 if reason
-                else f"{key} is unknown{_nearest(str(problem['loc'][-1]), names)}; "
+                else f"{key} is unknown{nearest(str(problem['loc'][-1]), names)}; "
                 f"valid here are {', '.join(names)}"
             )
         elif problem["type"] == "missing":
@@ -151,9 +157,8 @@ def _explain(error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def _fields(location: Sequence[str | int]) -> list[str]:
-    """Return the valid keys of the section at `location`."""
-    section: type[BaseModel] = Recipe
+def _fields(section: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """Return the valid keys of the part of `section` at `location`."""
     for part in location:
         annotation = section.model_fields[str(part)].annotation
         options = [annotation, *get_args(annotation)]
@@ -161,6 +166,7 @@ def _fields(location: Sequence[str | int]) -> list[str]:
     return [field.alias or name for name, field in section.model_fields.items()]
 
 
-def _nearest(word: str, words: Sequence[str]) -> str:
+def nearest(word: str, words: Sequence[str]) -> str:
+    """Return a question after the word that was meant, or nothing where none is near."""
     close = difflib.get_close_matches(word, words, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,1 @@
+"""Studies: many runs by one file, compared with seeds and intervals."""
