@@ -11,7 +11,7 @@ from ctpo.grading.tree import Node, Undecided, number
 CONSTANTS = {"pi": "pi", "e": "e", "i": "i", "imath": "i", "infty": "oo"}
 _NUMBER_SETS = {"R": "reals", "Z": "integers", "N": "naturals", "Q": "rationals", "C": "complexes"}
 ACCENTS = frozenset(
-    "bar overline hat widehat tilde widetilde vec overrightarrow dot ddot angle triangle mathcal "
+    "measuredangle bar overline hat widehat tilde widetilde vec overrightarrow dot ddot angle triangle mathcal "
     "mathscr mathfrak overarc overleftrightarrow".split()
 )
 OPENING = {"(": "(", "[": "[", "]": "]", "lbrack": "["}

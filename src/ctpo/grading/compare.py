@@ -6,8 +6,17 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from ctpo.grading.equations import consistent, named_values, relations
-from ctpo.grading.regions import Region, intervals, is_constant, is_plain, is_region, merged
+from ctpo.grading.equations import consistent, named_values, one_unknown, relations
+from ctpo.grading.regions import (
+    INFINITY,
+    MINUS_INFINITY,
+    Region,
+    intervals,
+    is_constant,
+    is_plain,
+    is_region,
+    merged,
+)
 from ctpo.grading.tree import Node, Undecided, number
 from ctpo.grading.words import meaning, same_words, spells
 
@@ -117,10 +126,17 @@ class Comparison:
             return self._relation(left[0], right[0])
         if len(left) != len(right):
             raise Undecided("another number of equations")
+        values = [[one.args[1] for one in side] for side in (left, right)]
         names = [[one.args[0] for one in side] for side in (left, right)]
+        roots = one_unknown(left + right)
         if all(len(set(side)) == len(side) for side in names) and set(names[0]) == set(names[1]):
             pairs = [(one, next(o for o in right if o.args[0] == one.args[0])) for one in left]
-            return _every(self._relation, pairs)
+            same = _every(self._relation, pairs)
+            if not same and roots and self._as_sets(*values):
+                raise Undecided("the same values under each other's names")
+            return same
+        if roots:
+            return self._as_sets(*values)
         return self._as_sets(left, right)
 
     def _relation(self, one: Node, other: Node) -> bool:
@@ -335,6 +351,10 @@ def _tidy(node: Node) -> Node:
         return node.args[1]
     if node.op == "union" and all(part.op == "set" for part in node.args):
         return Node("set", node.args[0].args + node.args[1].args)
+    if node.op == "tuple" and len(node.args) == 2:  # nothing ends at infinity and has it
+        low = "(" if node.args[0] == MINUS_INFINITY else node.value[0]
+        high = ")" if node.args[1] in (INFINITY, MINUS_INFINITY) else node.value[1]
+        return Node("tuple", node.args, low + high)
     if node.op == "matrix" and node.value == (1, 1):
         return node.args[0]
     return node

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ctpo.grading.regions import is_constant
 from ctpo.grading.tree import Node, Undecided
 
-_INDEX = re.compile(r"_.*|'+$|\d+$")
+_INDEX = re.compile(r"_.*")
 
 
 def relations(node: Node) -> list[Node]:
@@ -69,8 +69,7 @@ def named_values(
     if len(values) == 1:
         return values[0]
     names = [_name(part) for part in parts]
-    stems = {_INDEX.sub("", name) for name in names}
-    if len(stems) == 1 or len(set(names)) == 1:
+    if one_unknown(parts):
         return Node("list", tuple(values), node.value if node.op == "list" else ",")
     size = names.index(names[0], 1) if names[0] in names[1:] else len(names)
     rows = [names[at : at + size] for at in range(0, len(names), size)]
@@ -79,6 +78,12 @@ def named_values(
         raise Undecided("values of several unknowns in no certain order")
     ordered = [Node("ordered", tuple(values[at : at + size])) for at in range(0, len(values), size)]
     return ordered[0] if len(ordered) == 1 else Node("list", tuple(ordered), ",")
+
+
+def one_unknown(parts: list[Node]) -> bool:
+    """Whether equations give several values of one unknown: x = 1 and x = 2, or x_1 and x_2."""
+    stems = {_INDEX.sub("", _name(part)) for part in parts}
+    return len(stems) == 1 and all(part.value == ("=",) for part in parts)
 
 
 def _name(part: Node) -> str:
@@ -116,7 +121,7 @@ def consistent(chain: Node, same: Callable[[Node, Node], bool]) -> None:
 def _stands_for(left: Node, right: Node, is_gold: bool) -> bool:
     """Whether a left side is the name of something and no condition on its parts."""
     if left.op in ("sym", "call", "text"):
-        return left.op != "call" or left.has("sym", "text")
+        return left.op != "call" or not is_constant(left) or left.has("text")
     if left.op == "blank" or left.has("pow", "num"):
         return False
     if left.op in ("ratio", "div", "tuple"):

@@ -127,6 +127,7 @@ def is_constant(node: Node) -> bool:
     """Whether it is a number, if not always a rational one."""
     return not any(
         part.op in ("blank", "text")
+        or (part.op == "call" and len(part.value.rstrip("'")) == 1)
         or (part.op == "sym" and part.value not in ("pi", "e", "i", "oo"))
         for part in node.walk()
     )

@@ -113,6 +113,7 @@ def strip(raw: str) -> Surface:
     text = _SPACE.sub(" ", text)
     text = _DEGREE.sub(r"\\degree ", text)
     text = _BASE_WORDS.sub(r"_{\1}", text)
+    text = re.sub(r"^\(([0-9A-F]+)\)\s*(?=_)", r"\1", text)
     text = _CHOOSE.sub(_chosen, text)
     text = _unwrapped(_END.sub("", text.strip()).strip())
     return Surface(" ".join(text.split()), currency)

@@ -30,7 +30,7 @@ _FONTS = frozenset(
 )
 _SHORT_UNITS = frozenset(
     "cm mm km dm nm kg mg ml mL ft lb lbs oz hr hrs Hz kHz MHz kW kJ eV Pa kPa min sec mph rad deg "
-    "yd mi in pct men kmh kph rpm atm mol cal USD EUR GBP st nd rd th".split()
+    "yd mi in pct men kmh kph rpm atm mol cal USD EUR GBP yen won cup cups ton tons men boys pens eggs cats dogs st nd rd th".split()
 )
 _SHORT_WORDS = frozenset(
     "yes no true false odd even none red day days sun mon tue wed thu fri sat dne all any".split()
@@ -215,7 +215,9 @@ def _styled(inside: str, tokens: list[Token], text: bool) -> None:
         _named(inside, tokens)
     elif re.fullmatch(r"[A-Za-z]", inside):
         tokens.append(Token("sym", inside))
-    elif re.fullmatch(r"[A-Z](?:\s*,\s*[A-Z])+", inside) or not re.search(r"[A-Za-z]{2}", inside):
+    elif re.fullmatch(r"[A-Z](?:\s*(?:,|,?\s*and)\s*[A-Z])+", inside) or not re.search(
+        r"[A-Za-z]{2}", inside
+    ):
         tokens += [Token("op", "{"), *cut(inside), Token("op", "}")] if not text else cut(inside)
     elif found := re.match(r"[-+]?[\d.,]+\s+(?=[A-Za-z])", inside):
         tokens += cut(found[0].strip())
