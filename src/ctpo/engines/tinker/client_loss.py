@@ -56,9 +56,8 @@ class TinkerLoss:
         Raises:
             ValueError: A datum lacks a field, or has one of another length; names both.
         """
-        columns = [
-            _fields(i, datum, len(row)) for i, (datum, row) in enumerate(zip(data, logprobs))
-        ]
+        pairs = enumerate(zip(data, logprobs, strict=True))
+        columns = [_fields(i, datum, len(row)) for i, (datum, row) in pairs]
         out = self.objective(
             list(logprobs),
             [old for old, _, _ in columns],
