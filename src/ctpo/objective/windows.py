@@ -82,7 +82,7 @@ class LogWindow(Window):
     def bounds(self, factors: Real[Tensor, "*tokens"]) -> Bounds:
         """Return ∓eps · n^power; see `Window.bounds`."""
         # A masked place can have n = 0, and 0 to a negative power is infinite.
-        scale = _floating(factors).clamp(min=1) ** self.power
+        scale = factors.clamp(min=1.0) ** self.power
         dual = math.inf if self.dual_clip is None else self.dual_clip
         return Bounds(-self.eps_low * scale, self.eps_high * scale, dual * scale)
 
@@ -137,7 +137,7 @@ class RatioWindow(Window):
 
     def bounds(self, factors: Real[Tensor, "*tokens"]) -> Bounds:
         """Return log(1 - clip_low), log(1 + clip_high), log(dual_clip); see `Window.bounds`."""
-        one = torch.ones((), dtype=_floating(factors).dtype, device=factors.device)
+        one = factors.new_ones(()) * 1.0
         low = math.log1p(-self.clip_low) if self.clip_low < 1 else -math.inf
         dual = math.inf if self.dual_clip is None else math.log(self.dual_clip)
         return Bounds(one * low, one * math.log1p(self.clip_high), one * dual)
@@ -233,7 +233,7 @@ class KLWindow(Window):
 
     def bounds(self, factors: Real[Tensor, "*tokens"]) -> Bounds:
         """Return ∓√(delta · n); see `Window.bounds`."""
-        root = _floating(factors).clamp(min=1).sqrt()
+        root = factors.clamp(min=1.0).sqrt()
         dual = math.inf if self.delta_dual is None else math.sqrt(self.delta_dual)
         return Bounds(
             -math.sqrt(self.delta_low) * root, math.sqrt(self.delta_high) * root, dual * root
@@ -268,10 +268,6 @@ def fixed(clip_low: float, clip_high: float, dual_clip: float | None = None) -> 
 
 # A ratio of e^40 is outside every window; its square still fits float32.
 _EXP_LIMIT = 40.0
-
-
-def _floating(factors: Tensor) -> Tensor:
-    return factors if factors.is_floating_point() else factors.to(torch.float32)
 
 
 def _unless_cumulative(window: Window, objective: Choices) -> str | None:
