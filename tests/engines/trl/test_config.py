@@ -56,19 +56,14 @@ def test_a_knob_without_effect_or_with_harm_is_refused(changes, message):
         config(**changes)
 
 
-@pytest.mark.parametrize(
-    ("changes", "save_steps"),
-    [({}, 500), ({"steps_per_generation": 16}, 512), ({"num_iterations": 3}, 504)],
-)
-def test_checkpoints_fall_between_batches_of_rollouts_unless_told_otherwise(changes, save_steps):
-    assert config(save_strategy="steps", **changes).save_steps == save_steps
-    asked = config(save_strategy="steps", save_steps=save_steps * 2, **changes)
-    assert asked.save_steps == save_steps * 2
-
-
 def test_on_policy_training_is_warned_of():
     with pytest.warns(UserWarning, match="every update is on-policy"):
         config(steps_per_generation=1, gradient_accumulation_steps=2, num_generations=2)
+
+
+def test_updates_that_end_inside_a_batch_of_rollouts_are_off_policy(recwarn):
+    config(steps_per_generation=6, gradient_accumulation_steps=4, num_generations=4)
+    assert not [w for w in recwarn if "on-policy" in str(w.message)]
 
 
 def test_a_trainer_patched_by_another_library_is_refused():

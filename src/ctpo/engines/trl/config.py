@@ -31,9 +31,6 @@ _OF_OTHER_LOSSES = (
     "vespo_lambda_pos",
 )
 
-# As in transformers, where it need not be whole batches of rollouts.
-_SAVE_STEPS = 500
-
 # Reductions of TRL that make sense for a loss per token.
 REDUCTIONS = ("grpo", "bnpo", "dapo", "dr_grpo")
 
@@ -58,8 +55,6 @@ class CTPOConfig(GRPOConfig):
 
     Args:
         bf16: Whether to train in bfloat16; by default where the GPU can.
-        save_steps: Optimizer steps between two checkpoints, a multiple of those taken on a batch of
-            rollouts; by default the first such multiple from 500 on.
         objective: Name of the preset, a key of `ctpo.objective.PRESETS`, or `module:name` for an
             objective of yours. Reduction and advantages are TRL's to choose (`loss_type`,
             `scale_rewards`); `ctpo.objective.METHODS` says what each method's source takes.
@@ -73,14 +68,9 @@ class CTPOConfig(GRPOConfig):
             the same as JSON; `"off"` stands for none.
 
     Raises:
-        ValueError: A parameter has no effect on CTPO or on the preset, sampling is truncated, or
-            checkpoints would fall inside a batch of rollouts, where resuming is not exact.
+        ValueError: A parameter has no effect on CTPO or on the preset, or sampling is truncated.
     """
 
-    save_steps: float | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={"help": "Optimizer steps between checkpoints, whole batches of rollouts."},
-    )
     loss_type: str = field(
         default="grpo",
         metadata={"help": f"Reduction of the loss per token: one of {', '.join(REDUCTIONS)}."},
@@ -104,18 +94,14 @@ class CTPOConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
-        given = self.save_steps
-        self.save_steps = _SAVE_STEPS if given is None else given
         if self.bf16 is None and not is_torch_bf16_gpu_available():
             self.bf16 = False  # TRL's default is true, which cannot be had here
         super().__post_init__()
-        if given is None:
-            self.save_steps = -(-_SAVE_STEPS // self.steps_per_rollout) * self.steps_per_rollout
         self._refuse_other_losses()
         self._refuse_truncated_sampling()
-        self._refuse_checkpoints_inside_a_batch()
         refuse_mismatch(self.build_objective())
-        if self.steps_per_rollout == 1:
+        micro_batches = self.steps_per_generation * self.num_iterations
+        if self.gradient_accumulation_steps % micro_batches == 0:
             warnings.warn(
                 "every update is on-policy: all ratios are 1, nothing is clipped and every "
                 "objective is the same. Set steps_per_generation above "
@@ -180,15 +166,6 @@ class CTPOConfig(GRPOConfig):
                     "draw from another distribution than the one whose log-probabilities are "
                     "trained: every ratio is off by the mass cut off, to the power t in a product"
                 )
-
-    def _refuse_checkpoints_inside_a_batch(self) -> None:
-        steps = self.steps_per_rollout
-        if self.save_strategy == "steps" and self.save_steps % steps:
-            raise ValueError(
-                f"save_steps is {self.save_steps}; it must be a multiple of {steps}, the optimizer "
-                "steps per batch of rollouts: the batch is not part of a checkpoint, so resuming "
-                "inside one would train on other data"
-            )
 
 
 def refuse_mismatch(objective: Objective) -> None:

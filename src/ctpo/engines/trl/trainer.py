@@ -16,6 +16,7 @@ from torch.utils.data import Sampler
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
+from ctpo.engines.trl import rollouts
 from ctpo.engines.trl.config import CTPOConfig, refuse_mismatch
 from ctpo.engines.trl.model_calls import dropped_fields, plain_sampling, positions_of_tokens
 from ctpo.engines.trl.sampler import EpochSampler
@@ -61,8 +62,9 @@ class CTPOTrainer(GRPOTrainer):
     Besides `_compute_loss` it changes what the loss needs to be right: sampling follows the plain
     distribution, whatever the model's generation configuration says; old log-probabilities are
     computed on the very micro-batches, cut to their own longest row, that the loss sees; the order
-    of prompts is a function of seed and epoch, so that a resumed run continues exactly; ratios and
-    clip rates are collected by position.
+    of prompts is a function of seed and epoch, and a checkpoint holds the rollouts it is in the
+    middle of, so that a resumed run continues exactly; ratios and clip rates are collected by
+    position.
 
     Args:
         *args: As `GRPOTrainer`.
@@ -107,6 +109,7 @@ class CTPOTrainer(GRPOTrainer):
         self._on_rollout = on_rollout
         self._old_logprobs_wait = False
         self._buffered_inputs: list[Batch] | None = None
+        self._collected_at = 0  # optimizer steps done when the rollouts in hand were collected
         super().__init__(*args, **kwargs)
         self._say_what_is_not_sampled_with()
 
@@ -141,6 +144,8 @@ class CTPOTrainer(GRPOTrainer):
                 batch = super()._generate_and_score_completions(inputs)
         finally:
             self._old_logprobs_wait = False
+        if self.model.training:
+            self._collected_at = self.state.global_step
         batch["row"] = torch.arange(len(batch["advantages"]), device=batch["advantages"].device)
         return batch
 
@@ -170,6 +175,37 @@ class CTPOTrainer(GRPOTrainer):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )
+
+    @property
+    def _plan(self) -> rollouts.Plan:
+        args = self.args
+        return rollouts.Plan(
+            args.steps_per_generation,
+            self.num_iterations,
+            args.gradient_accumulation_steps,
+            self.accelerator.num_processes,
+        )
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        # Of a checkpoint, what every process writes for itself.
+        super()._save_rng_state(output_dir)
+        batches = self._buffered_inputs if self._step % self._plan.period else None
+        in_hand = rollouts.Rollouts(self._step, self._collected_at, batches)
+        rollouts.save(output_dir, self.accelerator.process_index, self._plan, in_hand)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Train as TRL does; what an earlier call had in hand is not used again."""
+        self._step, self._collected_at, self._buffered_inputs = 0, 0, None
+        return super().train(*args, **kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            process, device = self.accelerator.process_index, self.accelerator.device
+            steps = self.state.global_step
+            in_hand = rollouts.load(checkpoint, process, self._plan, device, steps)
+            self._step, self._collected_at = in_hand.step, in_hand.collected_at
+            self._buffered_inputs = in_hand.batches
 
     def _prepare_inputs(self, generation_batch: Any) -> Batch:  # noqa: ANN401
         before = self._buffered_inputs
@@ -276,8 +312,7 @@ class CTPOTrainer(GRPOTrainer):
         self, positions: PositionStatistics, entropies: Tensor | None, mask: Tensor
     ) -> None:
         """Add up on the device; nothing is read before `log`."""
-        period = self.args.steps_per_generation * self.num_iterations
-        if self._step % period < self.args.gradient_accumulation_steps:
+        if self.state.global_step == self._collected_at:
             before = self._before_updates
             self._before_updates = positions if before is None else before + positions
         assert entropies is not None, "they were asked for"
