@@ -92,6 +92,7 @@ class ServerModel:
         temperature: Divides the logits; 0 takes the likeliest token.
         concurrency: Episodes side by side.
         template: The chat template, for the completions API.
+        count: Returns how many tokens a text takes, for the same.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class ServerModel:
         temperature: float,
         concurrency: int,
         template: Template | None = None,
+        count: Callable[[str], int] | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._sandbox = sandbox
@@ -110,6 +112,7 @@ class ServerModel:
         self._temperature = temperature
         self._concurrency = concurrency
         self._template = template
+        self._count = count
 
     def ask(
         self, questions: Sequence[Question], wanted: Callable[[Question], bool], keep: Keep
@@ -172,6 +175,7 @@ class ServerModel:
             temperature=self._temperature,
             seed=question.seed,
             template=self._template,
+            count=self._count,
         )
         return Reply(transcript, time.perf_counter() - started, question.seed)
 
