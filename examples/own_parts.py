@@ -11,8 +11,15 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ctpo.objective import Bounds, Objective, Ratio, Window
-from ctpo.objective import register_preset, register_ratio, register_window
+from ctpo.objective import (
+    Bounds,
+    Objective,
+    Ratio,
+    Window,
+    register_preset,
+    register_ratio,
+    register_window,
+)
 
 
 @register_ratio("tempered")
