@@ -215,9 +215,8 @@ class Objective:
             factor = self.mismatch.weights(old, batch.rollout_logprobs.to(dtype), layout)
             value, slope = value * factor, slope * factor
         # A masked place has its row's weight and an advantage that can be NaN, yet no loss.
-        value, slope = (
-            x.expand_as(layout.mask).masked_fill(layout.outside, 0.0) for x in (value, slope)
-        )
+        callers = (batch.logprobs, batch.advantages)
+        value, slope = (_zero(x, layout.outside, callers) for x in (value, slope))
         collected = None
         if statistics:
             # Exactly it: the weight of a subclass can be another.
@@ -252,6 +251,15 @@ class _WithSlope(torch.autograd.Function):
             mask = ctx.layout.mask
             result = torch.where(mask, ctx.literal.adjoint(result, ctx.layout), 0.0)
         return result.to(ctx.dtype), None, None, None, None
+
+
+def _zero(values: Tensor, outside: Tensor, callers: Sequence[Tensor]) -> Tensor:
+    """Return it with zeros at some places, in place if it is whole and not the caller's."""
+    storage = values.untyped_storage().data_ptr()
+    ours = all(storage != tensor.untyped_storage().data_ptr() for tensor in callers)
+    if ours and values.shape == outside.shape and values.is_contiguous():
+        return values.masked_fill_(outside, 0.0)
+    return values.expand_as(outside).masked_fill(outside, 0.0)
 
 
 def _require_tokens(values: Tensor, layout: Layout, part: Part, method: str) -> None:

@@ -16,6 +16,8 @@ SHORTCUTS = ("eps_low", "eps_high", "power", "clip_low", "clip_high", "dual_clip
 """Parameters that every configuration has as fields of their own."""
 
 _OFF = ("off", False, None)
+# What is read from text, in the words of annotations; anything else is taken as it comes.
+_READ = {"bool", "float", "int", "str", "None", "NoneType", "Optional", "Union", "typing", "class"}
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -126,20 +128,22 @@ class ObjectiveSpec:
             raise unknown_name(f"parameter of preset {self.name!r}", key, names)
         # As written, since annotations are text: "float | None", "typing.Optional[float]", ...
         kinds = set(re.findall(r"\w+", str(known[key])))
+        if "Literal" in kinds:  # of texts, which are among the words
+            kinds = kinds & {"None", "Optional"} | {"str"}
         optional = bool(kinds & {"None", "NoneType", "Optional"})
         if "bool" in kinds:
             right, result = "true or false", _BOOLEANS.get(str(value).lower())
         elif optional and any(value is x or value == "off" for x in _OFF):
             return None
+        elif kinds - _READ:
+            return value
         elif "float" in kinds:
             right, result = "a number, e.g. 0.05", _number(value)
         elif "int" in kinds:
             right, result = "a whole number, e.g. 4", _number(value)
             result = int(result) if result is not None and result % 1 == 0 else None
-        elif kinds & {"str", "Literal"}:
-            right, result = "text", value if isinstance(value, str) else None
         else:
-            return value
+            right, result = "text", value if isinstance(value, str) else None
         if result is None:
             raise ValueError(
                 f"{label} is {value!r}; it must be {right}" + (", or 'off'" if optional else "")
