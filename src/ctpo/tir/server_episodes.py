@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ctpo.sandbox import Sandbox
-from ctpo.tir.endpoint import ContextOverflow, Endpoint
+from ctpo.tir.endpoint import AnswerFailed, ContextOverflow, Endpoint
 from ctpo.tir.generation import StopReason
 from ctpo.tir.ledger import Ledger
 from ctpo.tir.programs import run_programs
@@ -30,12 +30,14 @@ class Transcript:
         tool_results: One per program run, in order.
         finish_reason: Why it ended.
         tokens: Tokens the model generated, as far as the server counts them.
+        failure: Why the server did not give the whole of it; None if it did.
     """
 
     turns: list[tuple[str, str]] = field(default_factory=list)
     tool_results: list[ToolResult] = field(default_factory=list)
     finish_reason: FinishReason = "answered"
     tokens: int = 0
+    failure: str | None = None
 
     @property
     def assistant_text(self) -> str:
@@ -113,10 +115,16 @@ def converse(
         except ContextOverflow:
             answer.finish_reason = "context"
             return answer
+        except AnswerFailed as error:
+            answer.finish_reason, answer.failure = "failed", str(error)
+            return answer
         answer.tokens += turn.tokens
         if turn.reasoning:
             answer.turns.append(("reasoning", turn.reasoning))
         answer.turns.append(("assistant", turn.text))
+        if turn.reason in ("context", "filter"):
+            answer.finish_reason = turn.reason
+            return answer
         call = ledger.turn(turn.text, turn.tokens, _REASONS[turn.reason])
         if call is None:
             break

@@ -241,7 +241,8 @@ def _count(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:
 
 def _warn(summary: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
     for name, benchmark in summary["benchmarks"].items():
-        if chosen["samples"] > 1 and benchmark["beside"]["distinct"] == 0:
+        beside, answers = benchmark["beside"], benchmark["answers"]
+        if chosen["samples"] > 1 and beside["distinct"] == 0:
             logger.warning(
                 "%s: all %d answers to each problem are the same, at temperature %g: the server "
                 "does not sample. `transformers serve` samples only if the model's "
@@ -249,4 +250,22 @@ def _warn(summary: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
                 name,
                 chosen["samples"],
                 chosen["temperature"],
+            )
+        if beside["failed"]:
+            logger.warning(
+                "%s: the server failed to give %d of %d answers, which are in no figure; the same "
+                "command asks for them again. answers.jsonl has the reasons",
+                name,
+                round(beside["failed"] * answers),
+                answers,
+            )
+        if beside["all_reasoning"]:
+            logger.warning(
+                "%s: the server sent the whole text of %d of %d answers as `reasoning` (kept in "
+                "`turns` of answers.jsonl) and none as the answer, so there is nothing to grade: "
+                "they were cut off while the model thought, or the server's reasoning parser does "
+                "not fit the model",
+                name,
+                round(beside["all_reasoning"] * answers),
+                answers,
             )
