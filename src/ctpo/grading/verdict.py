@@ -181,6 +181,8 @@ def _path(finding: Finding) -> Path:
     if tree.op in ("list", "tuple", "set"):
         return "list"
     exact = exact_value(tree)
+    if exact is None and finding.outcome == "could-not-tell":
+        return "none"
     whole = exact is not None and exact.denominator == 1 and "/" not in finding.gold
     return "integer" if whole else "rational"
 
