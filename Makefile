@@ -38,7 +38,7 @@ help:
 	@echo "make bench-sandbox      the sandbox beside bubblewrap and firejail, where installed"
 	@echo "make overload-sandbox   2,000 requests in flight for two minutes on two processors"
 	@echo "make soak-sandbox       200,000 programs, one in twenty of them hostile"
-	@echo "make bench-grading  the tables of docs/grading.md (ARGS='--data FILE' adds golds of yours)"
+	@echo "make bench-grading  the tables of docs/grading.md (ARGS='--pairs FILE' adds pairs of yours)"
 	@echo "make docs       the documentation, into site/"
 	@echo "make clean      remove what the other targets made, but not runs/"
 	@echo
@@ -120,7 +120,7 @@ soak-sandbox: $(INSTALLED)
 	$(BIN)/python benchmarks/sandbox_soak.py $(ARGS)
 
 bench-grading: $(INSTALLED)
-	$(BIN)/python benchmarks/grading.py $(ARGS)
+	$(BIN)/python -m benchmarks.grading $(ARGS)
 
 docs: $(DOCS_INSTALLED)
 	$(BIN)/mkdocs build --strict

@@ -295,3 +295,63 @@ print(sorted({"sympy", "math_verify", "torch", "numpy"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "outcome"),
+    [
+        (r"\boxed{3} and \boxed{4}", "4, 3", "right"),
+        (r"$x=\boxed{3}$ or $x=\boxed{4}$.", "4, 3", "right"),
+        (r"\boxed{3} and \boxed{4}", "4", "wrong"),
+        (r"Either \boxed{3} or maybe \boxed{4}", "4", "could-not-tell"),
+        (r"With $a=\boxed{3}$ this is \boxed{4}", "4", "could-not-tell"),
+        (r"With $a=\boxed{3}$ this is \boxed{5}", "4", "wrong"),
+        (r"It is \boxed{3}, so the sum is \boxed{4}", "4", "right"),
+        (r"It is \boxed{3}. The sum is \boxed{4}", "4", "right"),
+        ("\\boxed{3}\n\\boxed{4}", "4", "right"),
+        (r"\boxed{4}, \boxed{4}", "4", "right"),
+        (r"\boxed{\boxed{4}}", "4", "right"),
+        (r"\boxed{2}", r"\boxed{1} and \boxed{2}", "wrong"),
+        (r"\boxed{2, 1}", r"\boxed{1} and \boxed{2}", "right"),
+        (r"\boxed{2, 1}", "\\boxed{1}.\nAlso, \\boxed{2}.", "right"),
+    ],
+)
+def test_several_boxes_of_one_sentence_are_one_answer_and_all_of_a_gold_answer(text, gold, outcome):
+    assert grade(text, gold).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("gold", "reason"),
+    [
+        (r"\boxed{5", "the gold answer is malformed: the last box is not closed"),
+        (r"\frac{5", "the gold answer cannot be read: '}' is missing"),
+        (r"\nonsense{5}", r"the gold answer cannot be read: \nonsense is not understood"),
+    ],
+)
+def test_a_malformed_gold_is_told_in_one_line_without_a_traceback(gold, reason, caplog):
+    verdict = grade(r"\boxed{6}", gold)
+    assert (verdict.outcome, verdict.path, verdict.reason) == ("could-not-tell", "gold", reason)
+    assert caplog.records == []
+
+
+def test_an_explained_verdict_tells_how_both_sides_were_read():
+    told = grade(r"\boxed{1,234}", r"\text{(B) } \frac{1}{2}", explain=True).reason
+    assert "answer read as 1234 or 1, 234" in told
+    assert "gold read as choice B, or (1/2)" in told
+    told = grade(r"\boxed{x^2=5\text{ cm}}", "6", explain=True).reason
+    assert "answer read as (x^2) = 5 [cm]; gold read as 6" in told
+
+
+@pytest.mark.parametrize("letter", "abdfghjklmnpqrstuvwxyz")
+def test_a_letters_case_is_part_of_its_name(letter):
+    for form in ("2{}+1", "{}^2", r"\sqrt{{{}}}", "x_1{}"):
+        lower, upper = form.format(letter), form.format(letter.upper())
+        assert grade(rf"\boxed{{{lower}}}", upper).outcome != "right"
+        assert grade(rf"\boxed{{{upper}-{lower}}}", "0").outcome != "right"
+
+
+@pytest.mark.parametrize("space", [" ", r"\ ", "~", r"\,", r"\;", r"\quad "])
+def test_a_space_between_digits_is_never_nothing(space):
+    for left, right in (("2", "3"), ("10", "11"), ("3", "1/2"), ("1", "23"), ("2", ".5")):
+        assert grade(rf"\boxed{{{left}{space}{right}}}", left + right).outcome != "right"
+        assert grade(rf"\boxed{{{left}{right}}}", left + space + right).outcome != "right"

@@ -11,8 +11,8 @@ from ctpo.grading.tree import Node, Undecided, number
 CONSTANTS = {"pi": "pi", "e": "e", "i": "i", "imath": "i", "infty": "oo"}
 _NUMBER_SETS = {"R": "reals", "Z": "integers", "N": "naturals", "Q": "rationals", "C": "complexes"}
 ACCENTS = frozenset(
-    "measuredangle bar overline hat widehat tilde widetilde vec overrightarrow dot ddot angle triangle mathcal "
-    "mathscr mathfrak overarc overleftrightarrow".split()
+    "bar overline hat widehat tilde widetilde vec overrightarrow dot ddot angle measuredangle "
+    "triangle mathcal mathscr mathfrak overarc overleftrightarrow".split()
 )
 OPENING = {"(": "(", "[": "[", "]": "]", "lbrack": "["}
 FENCES = {"lfloor": "rfloor", "lceil": "rceil", "langle": "rangle", "lvert": "rvert"}
@@ -110,8 +110,9 @@ class Commands(Cursor):
         self.expect("}", "rbrace")
         if condition is not None:
             element = node.args[0] if node.op == "rel" and node.value == ("in",) else node
+            told = element in condition.walk()
             whole = node.op != "rel" or node.args[1] == Node("sym", (), "reals")
-            if element.op != "sym" or not whole or condition.op != "rel":
+            if element.op != "sym" or not whole or not told or condition.op != "rel":
                 raise Undecided("a set by its condition")
             return condition
         if node.op == "either":
@@ -282,6 +283,7 @@ class Commands(Cursor):
         node = self.answer()
         self.bars, self.builder = bars, builder
         closing = self.expect(")", "]", "[", "rbrack").replace("rbrack", "]")
+        raw = opening + closing
         if opening == "]" or closing == "[":  # as the French write open ends
             opening = {"]": "("}.get(opening, opening)
             closing = {"[": ")"}.get(closing, closing)
@@ -295,6 +297,6 @@ class Commands(Cursor):
             if node.value != ",":
                 raise Undecided("words within brackets")
             return Node("tuple", node.args, brackets)
-        if brackets not in ("()", "[]"):
+        if raw not in ("()", "[]"):
             raise Undecided("brackets that do not match")
         return node

@@ -17,7 +17,7 @@ Outcome = Literal["right", "wrong", "could-not-tell"]
 
 # Space between two digits or two words separates them; elsewhere LaTeX does not print it.
 # And 1, 234 are two numbers, where 1,234 is one.
-_SPACE = re.compile(r"(?<![0-9A-Za-z])(?<![0-9],)\s+|(?<=,)\s+(?![0-9])|\s+(?![0-9A-Za-z])")
+_SPACE = re.compile(r"(?<![0-9A-Za-z.,])\s+|(?<=,)\s+(?![0-9.])|\s+(?![0-9A-Za-z.])")
 
 
 @dataclass(frozen=True)

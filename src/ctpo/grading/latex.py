@@ -59,9 +59,11 @@ class Parser(Primary):
         """Reads a list, or its only item."""
         items, separators = [self.relation()], []
         while self.kind == "sep" or self.text in (",", ";"):
-            found = set()
+            found: set[str] = set()
             before = self.at
             while self.kind == "sep" or self.text in (",", ";"):
+                if self.kind != "sep" and found & {"tight", "apart"}:
+                    raise Undecided("nothing between two commas")
                 found.add(self.text if self.kind == "sep" else "tight")
                 if self.text == ";" or self.tokens[self.at].spaced or self.next_spaced:
                     found.add("apart")

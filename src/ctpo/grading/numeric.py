@@ -1,4 +1,4 @@
-"""Closed forms as numbers, by mpmath alone: the check on what sympy and math-verify say.
+"""Closed forms as numbers, by mpmath alone: the check on what sympy says.
 
 The evaluation walks the expression itself and calls mpmath, so that a fault in sympy's simplifier,
 in its assumptions or in its own evaluation does not show up on both sides of the check.

@@ -201,6 +201,8 @@ class Primary(Commands):
         elif name == "lg":
             node = Node("call", (inner, number(10)), "log")
         else:
+            if inner.op == "tuple" and inner.value != "()":
+                raise Undecided("brackets that do not match")
             args = inner.args if inner.op in ("tuple", "set", "list") else (inner,)
             node = Node("call", args, name)
         if exponent is None:

@@ -30,7 +30,8 @@ _FONTS = frozenset(
 )
 _SHORT_UNITS = frozenset(
     "cm mm km dm nm kg mg ml mL ft lb lbs oz hr hrs Hz kHz MHz kW kJ eV Pa kPa min sec mph rad deg "
-    "yd mi in pct men kmh kph rpm atm mol cal USD EUR GBP yen won cup cups ton tons men boys pens eggs cats dogs st nd rd th".split()
+    "yd mi in pct men kmh kph rpm atm mol cal USD EUR GBP yen won cup "
+    "cups ton tons boys pens eggs cats dogs st nd rd th".split()
 )
 _SHORT_WORDS = frozenset(
     "yes no true false odd even none red day days sun mon tue wed thu fri sat dne all any".split()

@@ -140,10 +140,7 @@ def _gold(gold: str) -> str | Verdict:
         reason = "" if gold else "the gold answer is empty"
     except (UnclosedBoxError, LongBoxError) as error:
         reason = f"the gold answer is malformed: {error}"
-    if not reason:
-        return gold
-    logger.warning("%s: %.200r", reason, gold)
-    return Verdict("could-not-tell", None, "gold", reason)
+    return Verdict("could-not-tell", None, "gold", reason) if reason else gold
 
 
 def _compared(box: str, gold: str, timeout: float) -> Verdict:
@@ -184,6 +181,8 @@ def _path(finding: Finding) -> Path:
     if tree.op in ("list", "tuple", "set"):
         return "list"
     exact = exact_value(tree)
+    if exact is None and finding.outcome == "could-not-tell":
+        return "none"
     whole = exact is not None and exact.denominator == 1 and "/" not in finding.gold
     return "integer" if whole else "rational"
 
@@ -191,11 +190,13 @@ def _path(finding: Finding) -> Path:
 def _shown(text: str) -> str:
     """How a text is read, for a person."""
     taken = take_apart(text)
+    if taken.choice:
+        rest = taken.choice.rest
+        return f"choice {taken.choice.letter}" + (f", or {_shown(rest)}" if rest else "")
     try:
-        shown = " or ".join(dict.fromkeys(map(str, taken.readings()[0])))
+        return " or ".join(dict.fromkeys(map(str, taken.readings()[0])))
     except Undecided as undecided:
-        shown = f"{taken.text!r}, which cannot be read: {undecided}"
-    return f"choice {taken.choice.letter}, or {shown}" if taken.choice else shown
+        return f"{taken.text!r}, which cannot be read: {undecided}"
 
 
 def canonical(answer: str) -> str:
