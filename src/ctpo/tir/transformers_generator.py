@@ -180,8 +180,8 @@ class TransformersSession:
         budgets: Sequence[int],
         stop: StopRule,
     ) -> list[Sampled]:
-        for row, ids in zip(rows, append, strict=True):
-            self._contexts[row] += ids
+        for row, more in zip(rows, append, strict=True):
+            self._contexts[row] += more
         cache, input_ids, mask = self._restore(rows)
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
 
@@ -341,13 +341,14 @@ def refuse_what_needs_another_cache(generator: TransformersGenerator) -> None:
         UnsupportedModel: They differ, or the model cannot be run in this way at all.
     """
     model, name = generator.model, type(generator.model).__name__
-    contexts, appended = [[3, 5, 7, 4, 6], [4, 8]], [[5], [6, 3, 9]]
+    contexts = [[3, 5, 7, 4, 6], [4, 8]]
+    turns: list[list[list[int]]] = [[[], []], [[5], [6, 3, 9]]]
     training, eos, generator.eos_token_ids = model.training, generator.eos_token_ids, []
     worst = 0.0
     try:
         session = generator.open(contexts, temperature=0.0, seed=0)
         model.eval()
-        for append in ([[], []], appended):
+        for append in turns:
             results = session.generate((0, 1), append, (9, 9), _AfterTwoTokens())
             for context, more, sampled in zip(contexts, append, results, strict=True):
                 context += more + sampled.ids
