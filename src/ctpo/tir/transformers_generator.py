@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from ctpo.tir.generation import Sampled, StopReason, StopRule
+from ctpo.tir.turn_text import turn_text
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -187,7 +188,7 @@ class TransformersSession:
 
         eos = frozenset(self._generator.eos_token_ids)
         triggers = self._generator.triggers(stop.trigger)
-        decode = self._generator.tokenizer.decode
+        tokenizer = self._generator.tokenizer
         results: list[Sampled | None] = [None] * len(rows)
         ids: list[list[int]] = [[] for _ in rows]
         logprobs: list[list[float]] = [[] for _ in rows]
@@ -215,7 +216,7 @@ class TransformersSession:
                 reason: StopReason
                 if token in eos:
                     reason = "eos"
-                elif token in triggers and stop(decode(ids[index], skip_special_tokens=True)):
+                elif token in triggers and stop(turn_text(tokenizer, ids[index])):
                     reason = "stop"
                 elif len(ids[index]) == budgets[index]:
                     reason = "length"

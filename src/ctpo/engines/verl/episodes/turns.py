@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ctpo.tir import Sampled, StopReason
 from ctpo.tir.open_episode import EpisodeRules
 from ctpo.tir.protocols import ToolProtocol
+from ctpo.tir.turn_text import turn_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -114,7 +115,7 @@ class TurnSampler:
             if token in self._end_ids:
                 return count, "eos"
             if token in self._closing_ids and rules.stop(
-                rules.tokenizer.decode(ids + new[:count], skip_special_tokens=True)
+                turn_text(rules.tokenizer, ids + new[:count])
             ):
                 return count, "stop"
             if len(ids) + count == budget:
