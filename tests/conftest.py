@@ -32,11 +32,14 @@ def pytest_runtest_setup() -> None:
     torch.manual_seed(0)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads it
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests one worker of pytest-xdist runs, so that they share their fixtures."""
     for item in items:
         processes = item.get_closest_marker("processes")
-        item.add_marker(pytest.mark.xdist_group("processes" if processes else str(item.path)))
+        item.add_marker(
+            pytest.mark.xdist_group("processes" if processes else item.nodeid.partition("::")[0])
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)
