@@ -16,8 +16,6 @@ from ctpo.grading import pool as grading_pool
 from ctpo.grading.pool import Pool, _Worker
 from tests.waiting import PATIENCE, eventually
 
-pytestmark = pytest.mark.processes
-
 HEAVY = ("10^{10^{10}}+1", "10^{10^{10}}")
 
 
