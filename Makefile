@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= 2
 N ?= 10
 PYTEST := $(BIN)/python -m pytest
-QUICK := $(PYTEST) -n $(WORKERS) --dist loadgroup -m "not (slow or long or timing or verl)"
+QUICK := $(PYTEST) -n $(WORKERS) -m "not (slow or long or timing or verl)"
 
 .PHONY: help demo demo-short test test-repeat test-slow test-long test-timing test-verl learn-verl check bench \
   bench-sandbox overload-sandbox soak-sandbox bench-grading docs clean
