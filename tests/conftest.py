@@ -143,11 +143,12 @@ def registering(monkeypatch):
     gone."""
     import sys
     from pathlib import Path
+    from typing import Any
 
     from ctpo.objective import presets, registry
 
     losses = sys.modules.get("verl.trainer.ppo.core_algos")
-    tables = [registry._ratios, registry._windows, registry._surrogates]
+    tables: list[dict[str, Any]] = [registry._ratios, registry._windows, registry._surrogates]
     tables += [presets._methods, presets._objectives]
     tables += [losses.POLICY_LOSS_REGISTRY] if losses else []
     before = [dict(table) for table in tables]

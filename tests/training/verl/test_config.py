@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from ctpo.engines.trl import CTPOConfig
 from ctpo.objective import PRESETS
 from ctpo.training.recipe.loading import load_recipe, shipped_recipes
 from ctpo.training.trl.run import trl_config
@@ -17,6 +18,8 @@ pytest.importorskip("verl", reason="verl is not installed: it has no release for
 from omegaconf import OmegaConf
 from verl.utils.config import omega_conf_to_dataclass
 
+from ctpo.engines.verl.loss_config import CTPOPolicyLossConfig
+from ctpo.engines.verl.names import loss_name
 from ctpo.training.verl import config as verl_config
 from tests.training.verl.test_fields import ON_VERL
 
@@ -187,6 +190,64 @@ def test_every_shipped_recipe_for_verl_passes_verls_own_checks(name, tmp_path):
 def test_every_method_is_the_loss_that_verls_workers_load(preset, tmp_path):
     recipe = load_recipe("tiny", [*ON_VERL, f"objective.preset={preset}"])
     assert loss(composed(recipe, tmp_path)).build_objective() == recipe.objective.build()
+
+
+@pytest.mark.parametrize(
+    "overrides", [["import=own_parts:tempered"], ["preset=own_parts:tempered"]]
+)
+def test_an_objective_of_ones_own_is_the_loss_that_verls_workers_load(
+    overrides, tmp_path, registering
+):
+    changes = [f"objective.{x}" for x in [*overrides, "parameters.until=8"]]
+    recipe = load_recipe("tiny", [*ON_VERL, *changes])
+    config = composed(recipe, tmp_path)
+    section = loss(config)
+    assert section.build_objective() == recipe.objective.build()
+    assert (section.import_, section.loss_mode) == ("own_parts:tempered", "tempered")
+    verl_config.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("preset", "field", "value", "toml"),
+    [
+        ("ctpo", "eps_low", "abc", '"abc"'),
+        ("ctpo", "power", [0.5], "[0.5]"),
+        ("ctpo", "dual_clip", "of", '"of"'),
+        ("ctpo", "dual_clip", True, "true"),
+        ("ctpo", "eps_low", -1.0, "-1.0"),
+        ("ctpo", "clip_low", 0.1, "0.1"),
+        ("sapo", "parameters.tau_pos", "much", '"much"'),
+        ("sapo", "parameters.tau_po", 1.0, "1.0"),
+        ("ctpo", "parameters.mismatch", 5.0, "5.0"),
+    ],
+)
+def test_a_bad_value_gets_the_same_words_from_every_configuration(preset, field, value, toml):
+    table, _, name = field.rpartition(".")
+    words = set()
+
+    def said(section, make, *arguments, **given):
+        with pytest.raises(ValueError) as caught:
+            make(*arguments, **given)
+        words.add(str(caught.value).replace("objective: ", "").replace(section, ""))
+        assert name in str(caught.value)
+
+    changes = [f"objective.preset={preset}", f"objective.{field}={toml}"]
+    said("objective.", load_recipe, "tiny", changes)
+    further = {name: value} if table else {}
+    own = {} if table else {name: value}
+    common = {"output_dir": "unused", "use_cpu": True, "bf16": False, "save_strategy": "no"}
+    said(
+        "objective_",
+        CTPOConfig,
+        **common,
+        steps_per_generation=4,
+        objective=preset,
+        **own,
+        objective_parameters=further,
+    )
+    given = {"loss_mode": loss_name(preset), **own, "parameters": further}
+    said("policy_loss.", CTPOPolicyLossConfig, **given)
+    assert len(words) == 1, words
 
 
 def test_weights_over_the_prefix_pass_verls_own_checks(tmp_path):

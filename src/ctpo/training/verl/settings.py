@@ -267,10 +267,12 @@ def _objective(recipe: Recipe, files: VerlFiles) -> dict[str, Any]:
     spec = objective.spec
     changes = spec.changes()
     named = {name: changes.pop(name) for name in SHORTCUTS if name in changes}
+    # Workers have imported nothing of the user's: what named the objective here is named there.
+    reference = objective.import_ or (objective.preset if ":" in objective.preset else None)
     by_constant = objective.reduction_name == "seq-mean-token-sum"
     return {
         f"{_LOSS}.loss_mode": loss_name(spec.name),
-        f"{_LOSS}.import_": objective.import_,
+        f"{_LOSS}.import_": reference,
         **{f"{_LOSS}.{name}": value for name, value in named.items()},
         f"{_LOSS}.parameters": changes,
         f"{_LOSS}.positions": str(files.run / "positions.parquet"),
