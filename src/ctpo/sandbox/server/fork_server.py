@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import collections
 import gc
-import os
 import socket
+from collections.abc import Sequence
 
-from ctpo.sandbox import archive, wire
+from ctpo.sandbox import wire
 from ctpo.sandbox.jail.jail import Jail
 from ctpo.sandbox.jail.scratch import Scratch
 from ctpo.sandbox.server.cleanup import end_everyone
@@ -91,7 +91,6 @@ class ForkServer:
         return nearest
 
     def _take(self, header: wire.Header, descriptors: list[int]) -> None:
-        job = Task(header, descriptors)
         if "cancel" in header:
             self._cancel(header["cancel"])
         elif "end" in header:
@@ -99,7 +98,7 @@ class ForkServer:
                 if slot.session == header["end"]:
                     self._workers.end_worker(slot)
         else:
-            self._waiting.append(job)
+            self._waiting.append(Task.of(header, descriptors))
 
     def _cancel(self, number: int) -> None:
         for job in list(self._waiting):
@@ -137,21 +136,10 @@ class ForkServer:
                 return slot
         if not self._plan.ahead:
             starting = any(s.worker and not s.ready and s.session is None for s in self._slots)
-            empty = next((s for s in self._slots if s.worker is None), None)
+            empty = next((s for s in self._slots if s.empty), None)
             if empty is not None and not starting:
                 self._workers.fill(empty)
         return None
 
-    def _answer(
-        self, job: Task, answer: wire.Header, files: dict[str, bytes] | None = None
-    ) -> None:
-        descriptors = []
-        if files:
-            descriptors.append(os.memfd_create("ctpo-files", os.MFD_CLOEXEC))
-            with open(descriptors[0], "wb", closefd=False) as file:
-                file.write(archive.pack(files))
-        try:
-            wire.send(self._connection, {"id": job.header["id"], **answer}, descriptors)
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+    def _answer(self, job: Task, answer: wire.Header, files: Sequence[int] = ()) -> None:
+        wire.send(self._connection, {"id": job.header["id"], **answer}, files)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import resource
 import signal
 import socket
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ctpo.sandbox import wire
 from ctpo.sandbox.execution import Status
@@ -17,11 +20,25 @@ from ctpo.sandbox.server.clock import Clock, read
 
 @dataclass
 class Task:
-    """A program on its way through: the caller's header and descriptors."""
+    """A program on its way through: the caller's header and descriptors.
+
+    Attributes:
+        header: What the caller says of it.
+        descriptors: What the caller gave: source, outputs and, if any, other inputs.
+        names: Descriptor of the list of files to collect; -1 if none are wanted.
+        ended: How the sandbox ended it, if it did.
+    """
 
     header: wire.Header
     descriptors: list[int]
+    names: int = -1
     ended: Status | None = None
+
+    @classmethod
+    def of(cls, header: wire.Header, descriptors: list[int]) -> Task:
+        """A caller's."""
+        names = descriptors.pop() if "collect" in header["given"] else -1
+        return cls(header, descriptors, names)
 
     @classmethod
     def empty(cls, timeout: float) -> Task:
@@ -40,11 +57,24 @@ class Task:
         }
         return cls(header, [os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(3)])
 
-    def close(self) -> None:
-        """Let go of the descriptors."""
+    def empty_inputs(self) -> None:
+        """Free the memory of the inputs, of which a session may have kept duplicates."""
+        for name, descriptor in zip(self.header["given"], self.descriptors, strict=False):
+            if name not in ("stdout", "stderr"):
+                os.ftruncate(descriptor, 0)
+
+    def close_given(self) -> None:
+        """Let go of what the worker has got."""
         for descriptor in self.descriptors:
             os.close(descriptor)
         self.descriptors = []
+
+    def close(self) -> None:
+        """Let go of all descriptors."""
+        self.close_given()
+        if self.names >= 0:
+            os.close(self.names)
+            self.names = -1
 
 
 class Process:
@@ -80,8 +110,20 @@ class Process:
 
     def kill(self) -> None:
         """End it, if it has not ended."""
+        self.signal(signal.SIGKILL)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it has not ended."""
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.end, signal.SIGKILL)
+            signal.pidfd_send_signal(self.end, number)
+
+    def cpu_limit(self) -> float:
+        """Seconds of processor time at which the kernel kills it; to be asked before it is reaped.
+
+        It may have lowered that itself.
+        """
+        hard = resource.prlimit(self.pid, resource.RLIMIT_CPU)[1]
+        return math.inf if hard == resource.RLIM_INFINITY else hard
 
     def has_ended(self) -> bool:
         """Whether it waits to be reaped.
@@ -99,6 +141,20 @@ class Process:
         return 0
 
 
+class Collecting(NamedTuple):
+    """Files that are being copied, before a program's end is reported.
+
+    Attributes:
+        process: Copies them.
+        archive: Descriptor of the file it writes.
+        answer: The report.
+    """
+
+    process: Process
+    archive: int
+    answer: wire.Header
+
+
 class Slot:
     """A place for at most one worker and one program.
 
@@ -110,6 +166,8 @@ class Slot:
         program: Its process: a fork of the worker's, in a session the worker; `None` until known.
         clock: Of the program, once its process is known.
         session: The session whose process the worker is.
+        collecting: The process that copies the files a program left, while it does, and its answer.
+        cleaning: The process that deletes the scratch directory before the next worker comes.
         failure: What the worker said when it could not be jailed.
     """
 
@@ -125,4 +183,11 @@ class Slot:
         self.program: Process | None = None
         self.clock: Clock | None = None
         self.session: int | None = None
+        self.collecting: Collecting | None = None
+        self.cleaning: Process | None = None
         self.failure: str | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether a worker can be put into it."""
+        return self.worker is None and self.collecting is None and self.cleaning is None
