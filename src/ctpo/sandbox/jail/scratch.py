@@ -102,7 +102,8 @@ def delete_tree(path: str) -> None:
         top = os.open(path, _DIRECTORY)
     except OSError:
         return
-    moved = (f".{os.urandom(8).hex()}-{number}" for number in itertools.count())
+    word = os.urandom(8).hex()  # that no program knew
+    moved = (f".{word}-{number}" for number in itertools.count())
     waiting = ["."]
     try:
         while waiting:

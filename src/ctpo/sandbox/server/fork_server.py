@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import gc
 import socket
+import time
 from collections.abc import Sequence
 
 from ctpo.sandbox import wire
@@ -19,6 +20,9 @@ from ctpo.sandbox.server.cleanup import end_everyone
 from ctpo.sandbox.server.poller import Poller
 from ctpo.sandbox.server.slot import Slot, Task
 from ctpo.sandbox.server.workers import Event, Workers
+
+# How often the memory is looked at that the kernel needs for a program.
+_LOOK_SECONDS = 0.1
 
 
 class ForkServer:
@@ -61,9 +65,7 @@ class ForkServer:
             while self._turn():
                 pass
         finally:
-            end_everyone(self._proc)
-            for slot in self._slots:
-                slot.scratch.remove()
+            end_everyone(self._proc)  # their mounts go with them, and the zygote deletes the rest
 
     def _turn(self) -> bool:
         """Wait for something to happen and deal with it; whether to go on."""
@@ -84,11 +86,22 @@ class ForkServer:
             if slot.clock is None or slot.job is None:
                 continue
             left = slot.clock.left_seconds()
-            if not left and slot.job.ended is None:
+            if slot.job.ended is None and self._too_many_page_tables(slot):
+                self._workers.end(slot, "memory")
+            elif not left and slot.job.ended is None:
                 self._workers.end(slot, "timeout")
-            elif left and (nearest is None or left < nearest):
+            if left:
+                left = min(left, _LOOK_SECONDS)
+            if left and (nearest is None or left < nearest):
                 nearest = left
         return nearest
+
+    def _too_many_page_tables(self, slot: Slot) -> bool:
+        """Whether a program that has run for a while scatters its memory, which no limit counts."""
+        assert slot.clock is not None and slot.program is not None
+        if time.monotonic() - slot.clock.started < _LOOK_SECONDS:
+            return False
+        return slot.program.page_tables(self._proc) > self._plan.most_page_table_bytes
 
     def _take(self, header: wire.Header, descriptors: list[int]) -> None:
         if "cancel" in header:

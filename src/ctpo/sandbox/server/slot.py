@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import resource
 import signal
 import socket
 from dataclasses import dataclass
@@ -117,13 +116,17 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.end, number)
 
-    def cpu_limit(self) -> float:
+    def cpu_limit(self, proc: int) -> float:
         """Seconds of processor time at which the kernel kills it; to be asked before it is reaped.
 
         It may have lowered that itself.
         """
-        hard = resource.prlimit(self.pid, resource.RLIMIT_CPU)[1]
-        return math.inf if hard == resource.RLIM_INFINITY else hard
+        # Not prlimit, for which root in a container may lack the capability.
+        for line in read(proc, f"{self.proc_pid}/limits").splitlines():
+            if line.startswith(b"Max cpu time"):
+                hard = line.split()[-2]
+                return math.inf if hard == b"unlimited" else int(hard)
+        return math.inf
 
     def has_ended(self) -> bool:
         """Whether it waits to be reaped.
@@ -133,10 +136,23 @@ class Process:
         """
         return os.waitid(os.P_PIDFD, self.end, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
+    def was_killed(self) -> bool:
+        """Whether it ended by SIGKILL; to be asked once it has ended, before it is reaped."""
+        ended = os.waitid(os.P_PIDFD, self.end, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        return ended.si_code == os.CLD_KILLED and ended.si_status == signal.SIGKILL
+
     def peak_memory(self, proc: int) -> int:
         """Largest resident set, in bytes."""
+        return self._status(proc, b"VmHWM:")
+
+    def page_tables(self, proc: int) -> int:
+        """Memory that the kernel needs to know where the process's memory is, in bytes."""
+        return self._status(proc, b"VmPTE:")
+
+    def _status(self, proc: int, name: bytes) -> int:
         for line in read(proc, f"{self.proc_pid}/status").splitlines():
-            if line.startswith(b"VmHWM:"):
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
         return 0
 

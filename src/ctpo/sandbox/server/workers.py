@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import math
 import os
 import resource
 import signal
@@ -236,7 +237,9 @@ class Workers:
         """Reap a program's process and report."""
         program, clock, job = slot.program, slot.clock, slot.job
         assert program is not None and clock is not None and job is not None
-        measured, cpu_limit = clock.measured(), program.cpu_limit()
+        measured, cpu_limit = clock.measured(), math.inf
+        if program.was_killed():
+            cpu_limit = program.cpu_limit(self._proc)
         _, status, usage = os.wait4(program.pid, 0)
         if program is not slot.worker:
             self._close(program)
