@@ -211,7 +211,7 @@ def canonical(answer: str) -> str:
     Returns:
         A key, such as `1/2` for both `0.5` and `\frac{1}{2}`.
     """
-    from ctpo.grading.compare import normal
+    from ctpo.grading.normal import normal
 
     taken = take_apart(answer[:2000])
     try:
