@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def outcomes(study: Study, runs: Sequence[Result]) -> Table:
             if not done or not all(map(len, scores)):
                 continue
             last = [run.rows[-1] for run in done]
-            clips = [row["clip_high"] + row["clip_low"] + row["clip_dual"] for row in last]
+            clipped = _median(last, "clip_high", "clip_low", "clip_dual")
             rows.append(
                 (
                     *levels,
@@ -74,9 +75,9 @@ def outcomes(study: Study, runs: Sequence[Result]) -> Table:
                     sum(run.collapsed(study) for run in done),
                     len(every) - len(done),
                     _until(study, done),
-                    f"{np.median([row['kl'] for row in last]):.2f}",
-                    f"{np.median([row['ess'] for row in last]):.2f}",
-                    f"{100 * np.median(clips):.1f} %",
+                    f"{_median(last, 'kl'):.2f}",
+                    f"{_median(last, 'ess'):.2f}",
+                    f"{100 * clipped:.1f} %",
                 )
             )
     columns = (
@@ -243,6 +244,12 @@ def _until(study: Study, runs: Sequence[Result]) -> str:
     median = sorted(batches)[len(batches) // 2]
     shown = f"{median:g}" if np.isfinite(median) else f"> {runs[0].rows[-1]['batch']}"
     return f"{shown}, {reached} of {len(runs)}"
+
+
+def _median(rows: Sequence[dict[str, Any]], *names: str) -> float:
+    """Of sums; not a number where a run has none."""
+    values = [[np.nan if row[name] is None else row[name] for name in names] for row in rows]
+    return float(np.median(np.sum(values, axis=1)))
 
 
 def _percent(interval: statistics.Interval, sign: str = "") -> str:
