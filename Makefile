@@ -6,11 +6,19 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# What the demo uses: neither verl and Ray nor the tools. Where all is installed, that serves it too.
+TRAIN_INSTALLED := $(if $(wildcard $(VENV)/.installed),$(VENV)/.installed,$(VENV)/.installed-train)
 DOCS_INSTALLED := $(VENV)/.installed-docs
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo demo-short test test-slow test-verl learn-verl check bench bench-sandbox overload-sandbox \
-  soak-sandbox bench-grading docs clean
+# Tests that share a machine: the quick ones, on two processors.
+WORKERS ?= 2
+N ?= 10
+PYTEST := $(BIN)/python -m pytest
+QUICK := $(PYTEST) -n $(WORKERS) --dist loadgroup -m "not (slow or long or timing or verl)"
+
+.PHONY: help demo demo-short test test-repeat test-slow test-long test-timing test-verl learn-verl check bench \
+  bench-sandbox overload-sandbox soak-sandbox bench-grading docs clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -18,31 +26,38 @@ help:
 	@echo "make demo       train the tiny model on this machine and draw its report"
 	@echo "                (ARGS='--set seed=3' passes options on to 'ctpo train tiny')"
 	@echo "make demo-short the first fifth of it, checked for getting better"
-	@echo "make test       the tests that take seconds"
-	@echo "make test-slow  the tests that take minutes"
-	@echo "make test-verl  whole runs of verl under Ray, on the processor, in minutes"
+	@echo "make test       the quick tests, side by side on two processors (WORKERS=2)"
+	@echo "make test-repeat  these ten times (N=10), also beside a busy neighbour and in random order"
+	@echo "make test-slow  the tests that take tens of seconds"
+	@echo "make test-timing  those that look at how long something takes"
+	@echo "make test-verl  what starts verl or Ray, whole runs on the processor too, in minutes"
+	@echo "make test-long  whole demos and the like, an hour"
 	@echo "make learn-verl the demo on verl: it must get better; six minutes"
 	@echo "make check      lint, format, types and the rule on imports between rooms"
 	@echo "make bench      the benchmarks"
 	@echo "make bench-sandbox      the sandbox beside bubblewrap and firejail, where installed"
 	@echo "make overload-sandbox   2,000 requests in flight for two minutes on two processors"
 	@echo "make soak-sandbox       200,000 programs, one in twenty of them hostile"
-	@echo "make bench-grading  the tables of docs/grading.md (ARGS='--data FILE' adds golds of yours)"
+	@echo "make bench-grading  the tables of docs/grading.md (ARGS='--pairs FILE' adds pairs of yours)"
 	@echo "make docs       the documentation, into site/"
 	@echo "make clean      remove what the other targets made, but not runs/"
 	@echo
-	@echo "The first of these makes $(VENV) and installs into it the versions of constraints.txt."
+	@echo "The first of these makes $(VENV) and installs into it the versions of constraints.txt:"
+	@echo "for the demo what training needs, for all others verl, Ray and the tools besides."
 	@echo "PYTHON=python3.12     which Python to make it with: 3.11, 3.12 or 3.13"
 	@echo "TORCH_INDEX=<address> where to get torch from. On Linux its usual wheels bring gigabytes of"
 	@echo "                      GPU libraries; without a GPU, choose pip and CPU on PyTorch's install"
 	@echo "                      page and copy the address that it shows behind --index-url."
 
+$(INSTALLED): EXTRAS := train,verl,dev
+$(VENV)/.installed-train: EXTRAS := train
+
 # The links in .venv/bin are as old as the Python they point to, so their age says nothing.
-$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "installing into $(VENV), which takes some minutes the first time"
+$(INSTALLED) $(VENV)/.installed-train: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing $(EXTRAS) into $(VENV), which takes some minutes the first time"
 	@# torch first and alone, so that nothing else is looked up at its index.
 	@$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	@$(PIP) install -c constraints.txt -e '.[train,verl,dev]'
+	@$(PIP) install -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 $(BIN)/python:
@@ -58,23 +73,32 @@ $(DOCS_INSTALLED): $(INSTALLED)
 	@$(PIP) install -c constraints.txt -e '.[docs]'
 	@touch $@
 
-demo: $(INSTALLED)
+demo: $(TRAIN_INSTALLED)
 	$(BIN)/ctpo train tiny $(ARGS)
 
 demo-short: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow -k shortened tests/acceptance $(ARGS)
+	$(PYTEST) -m slow -k shortened tests/acceptance $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow and not verl" $(ARGS)
+	$(QUICK) $(ARGS)
+
+test-repeat: $(INSTALLED)
+	$(BIN)/python tests/repeat.py $(N) $(QUICK) $(ARGS)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
+
+test-long: $(INSTALLED)
+	$(PYTEST) -m long $(ARGS)
+
+test-timing: $(INSTALLED)
+	$(PYTEST) -m timing $(ARGS)
 
 test-verl: $(INSTALLED)
-	$(BIN)/python -m pytest -m "verl and not slow" tests/engines/verl $(ARGS)
+	$(PYTEST) -m verl $(ARGS)
 
 learn-verl: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow tests/engines/verl $(ARGS)
+	$(PYTEST) -m long tests/engines/verl $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check
@@ -96,7 +120,7 @@ soak-sandbox: $(INSTALLED)
 	$(BIN)/python benchmarks/sandbox_soak.py $(ARGS)
 
 bench-grading: $(INSTALLED)
-	$(BIN)/python benchmarks/grading.py $(ARGS)
+	$(BIN)/python -m benchmarks.grading $(ARGS)
 
 docs: $(DOCS_INSTALLED)
 	$(BIN)/mkdocs build --strict

@@ -1,14 +1,42 @@
 """Shared by all rooms: no network, one thread, and a model small enough for every test."""
 
 import os
+import random
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two workers share two processors
 
+import hypothesis
+import numpy as np
 import pytest
 import torch
+
+# A busy machine is no bug in an example, and what is found by chance is not found again.
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """No test gets other random numbers because another one has run before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests one worker of pytest-xdist runs, so that they share their fixtures."""
+    for item in items:
+        processes = item.get_closest_marker("processes")
+        item.add_marker(pytest.mark.xdist_group("processes" if processes else str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -91,3 +119,25 @@ def scale_of():
     """Return a function from a preset to a spread of log r that leaves tokens on both sides of its
     window's edges, over about ten tokens."""
     return lambda name: _SCALES.get(name, 0.1)
+
+
+@pytest.fixture
+def registering(monkeypatch):
+    """Let a test register parts and presets, import `own_parts` among them; afterwards they are
+    gone."""
+    import sys
+    from pathlib import Path
+
+    from ctpo.objective import presets, registry
+
+    losses = sys.modules.get("verl.trainer.ppo.core_algos")
+    tables = [registry._ratios, registry._windows, registry._surrogates]
+    tables += [presets._methods, presets._objectives]
+    tables += [losses.POLICY_LOSS_REGISTRY] if losses else []
+    before = [dict(table) for table in tables]
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    yield
+    sys.modules.pop("own_parts", None)
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)

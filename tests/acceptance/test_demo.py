@@ -46,7 +46,7 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("demo")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_demo_meets_its_bar(home, seed):
     started = time.perf_counter()
@@ -59,7 +59,7 @@ def test_the_demo_meets_its_bar(home, seed):
     assert time.perf_counter() - started < 8 * 60
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_demo_repeats_to_the_last_digit(home):
     first = demo(home, "once", "optimization.batches=6", "evaluation.every=0")
     second = demo(home, "twice", "optimization.batches=6", "evaluation.every=0")

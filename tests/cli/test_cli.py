@@ -50,9 +50,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(home):
     changes = [argument for change in SMALL for argument in ("--set", change)]
-    shown = ctpo_process("train", "tiny", *changes, "--output", "out/run", home=home)
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    return shown.stdout
+    return ctpo("train", "tiny", *changes, "--output", "out/run", home=home).stdout
 
 
 def test_training_ends_with_the_table_the_times_and_the_place(trained, home):

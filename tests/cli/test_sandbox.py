@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 CTPO = Path(sys.executable).parent / "ctpo"
 
 
@@ -42,6 +44,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
     assert shown.returncode == 1 and "missing.py" in shown.stderr
 
 
+@pytest.mark.slow
 def test_a_check_tells_what_came_through():
     shown = ctpo("check", "--without", "environment,descriptors")
     assert shown.returncode == 1

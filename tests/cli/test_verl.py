@@ -82,6 +82,7 @@ def test_what_is_wrong_is_one_sentence_and_leaves_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.verl
 def test_a_plug_in_that_is_not_loaded_is_noticed_before_anything_starts(tmp_path):
     """In a process of its own: what verl has imported once stays imported."""
     environment = os.environ | {"VERL_USE_EXTERNAL_PLUGINS": "none"}

@@ -2,12 +2,9 @@
 
 import importlib.util
 import os
-import socket
+import re
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from ctpo.tir.protocols import FENCE
 from ctpo.training.recipe.recipe import TinyModel
 from ctpo.training.tiny.model import build_model
 from tests.evaluation.lessons import LESSONS
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="session")
@@ -66,34 +64,26 @@ def parrot(tokenizer, tmp_path_factory):
     return directory
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class ServerProcess:
-    """A server in a process of its own, which a test may kill and start again."""
+    """A server on uvicorn in a process of its own, on a port that the system chooses."""
 
-    def __init__(self, command, log, url, ready):
-        self.command, self.log, self.url, self._ready = command, log, url, url + ready
-        self.process: subprocess.Popen | None = None
+    def __init__(self, command, log):
+        self.command = [*command, "--host", "127.0.0.1", "--port", "0"]
+        self.log = Path(log)
 
     def start(self):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=environment)
-        while True:
-            assert self.process.poll() is None, Path(self.log).read_text()[-3000:]
-            try:
-                with urllib.request.urlopen(self._ready, timeout=5) as reply:
-                    if reply.status == 200:
-                        return self
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
+        with self.log.open("wb") as log:
+            process = subprocess.Popen(self.command, stdout=log, stderr=log, env=environment)
+
+        def listening():
+            assert process.poll() is None, self.log.read_text()[-3000:]
+            return re.search(r"Uvicorn running on (http://[\d.:]+)", self.log.read_text())
+
+        self.process, self.url = process, eventually(listening, what="a server that listens")[1]
+        return self
 
     def kill(self):
-        assert self.process is not None
         self.process.kill()
         self.process.wait()
 
@@ -102,19 +92,8 @@ def transformers_serve(model, tmp_path):
     for needed in ("fastapi", "uvicorn", "openai", "requests"):
         if importlib.util.find_spec(needed) is None:
             pytest.skip(f"`transformers serve` needs {needed}: pip install 'transformers[serving]'")
-    port = free_port()
-    command = [
-        Path(sys.executable).parent / "transformers",
-        "serve",
-        str(model),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--device",
-        "cpu",
-    ]
-    return ServerProcess(command, tmp_path / "log", f"http://127.0.0.1:{port}", "/health")
+    command = [Path(sys.executable).parent / "transformers", "serve", str(model)]
+    return ServerProcess([*command, "--device", "cpu"], tmp_path / "log")
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ import pytest
 
 from ctpo.evaluation.directory import read_answers
 from ctpo.tir.endpoint import Endpoint, EndpointError
-from tests.evaluation.conftest import ServerProcess, free_port
+from tests.evaluation.conftest import ServerProcess
 from tests.evaluation.gguf_file import write_gguf
 from tests.evaluation.lessons import LESSONS, problems, questions
 from tests.evaluation.test_server import ask
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +23,12 @@ def llama(parrot, tmp_path_factory):
             pytest.skip(f"llama.cpp's server needs {needed}: pip install 'ctpo[llama]'")
     place = tmp_path_factory.mktemp("llama")
     write_gguf(parrot, place / "parrot.gguf")
-    port = free_port()
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(place / "parrot.gguf")]
-    command += ["--model_alias", "parrot", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--model_alias", "parrot"]
     # Else a request ends the one before it, and two side by side end each other.
     command += ["--n_ctx", "512", "--n_threads", "1", "--interrupt_requests", "false"]
-    url = f"http://127.0.0.1:{port}"
-    server = ServerProcess(command, place / "log", url, "/v1/models").start()
-    yield url
+    server = ServerProcess(command, place / "log").start()
+    yield server.url
     server.kill()
 
 

@@ -20,6 +20,8 @@ from ctpo.training.policy import EpisodePolicy
 from tests.evaluation.conftest import transformers_serve
 from tests.evaluation.lessons import LESSONS, SETTINGS, questions
 
+pytestmark = pytest.mark.processes
+
 
 def template(model):
     tokenizer = AutoTokenizer.from_pretrained(model)

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from ctpo.grading import grade
-from ctpo.grading.corpus import cases_of, corpus
+from tests.grading.corpus.cases import cases_of, corpus
 
 CASES = corpus(per_family=2, seed=1)
 

@@ -16,6 +16,7 @@ from tests.grading.test_pool import wait_for_the_end_of
 SCRIPT = r"""
 import json, os, sys, threading
 import ray
+from tests.ray_here import start
 
 ANSWERS = [r"\frac{\pi}{2}", r"\frac{\pi}{3}", "pi/2", r"\pi/2+10^{-40}"]
 
@@ -44,13 +45,7 @@ class Actor:
     def workers(self):
         return os.getpid(), workers()
 
-ray.init(
-    num_cpus=1,
-    include_dashboard=False,
-    log_to_driver=False,
-    object_store_memory=80 * 2**20,
-    _temp_dir=sys.argv[1],
-)
+start(num_cpus=1, log_to_driver=False, _temp_dir=sys.argv[1])
 actor = Actor.remote()
 from_threads = ray.get([actor.grade.remote(box) for box in 2 * ANSWERS])
 actor_pid, actor_workers = ray.get(actor.workers.remote())
@@ -71,6 +66,7 @@ ray.shutdown()
 """
 
 
+@pytest.mark.verl  # its Ray
 @pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'ctpo[verl]'"
 )

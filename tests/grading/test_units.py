@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from ctpo.grading.notation import take_apart
-from ctpo.grading.units import conversions
+from ctpo.grading.answer import take_apart
+from ctpo.grading.units import canonical_unit, conversions
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from ctpo.grading.units import conversions
     [
         ("cent", "", "100"),  # 50 cents are 0.50 dollars: 100 times the gold
         ("", "cent", "1/100"),
-        ("hour", "", "1/60"),
+        ("h", "", "1/60"),
         ("cm^2", "", "10000"),
         ("ft^2", "", "1/144"),
         ("km/h", "", "18/5"),
@@ -31,7 +31,7 @@ def test_without_one_unit_or_with_an_unknown_one_there_is_no_factor():
 
 
 def test_one_is_no_factor_and_back_is_the_reciprocal():
-    for unit in ("cent", "km", "minute", "km/h", "lb"):
+    for unit in ("cent", "km", "min", "km/h", "lb"):
         there, back = (
             [Fraction(f) for f in conversions(*pair)] for pair in ((unit, ""), ("", unit))
         )
@@ -42,8 +42,8 @@ def test_one_is_no_factor_and_back_is_the_reciprocal():
 @pytest.mark.parametrize(
     ("text", "unit"),
     [
-        (r"5\text{ inches}", "inch"),
-        ("5 hours", "hour"),
+        (r"5\text{ inches}", "in"),
+        ("5 hours", "h"),
         (r"5\,\mathrm{~km/s}", "km/s"),
         (r"5\text{ s}", "s"),
         (r"5\text{ cm}^{2}", "cm^2"),
@@ -56,4 +56,19 @@ def test_one_is_no_factor_and_back_is_the_reciprocal():
     ],
 )
 def test_units_are_read_from_an_answer(text, unit):
-    assert take_apart(text).unit == unit
+    assert take_apart(text).readings()[0][0].unit == unit
+
+
+@pytest.mark.parametrize(
+    ("texts", "unit"),
+    [
+        (("cm^2", "sq. cm", "square centimeters", "square centimetres"), "cm^2"),
+        (("km/h", "kilometers per hour", "kph"), "km/h"),
+        (("m s^{-1}", "m/s", "meters per second"), "m/s"),
+        (("dollars", "USD"), "dollar"),
+        (("MW",), "MW"),
+        (("mW",), "mW"),
+    ],
+)
+def test_a_unit_has_one_spelling(texts, unit):
+    assert {canonical_unit(text) for text in texts} == {unit}

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from ctpo.cli.app import app
 from ctpo.objective import Calibration, preset
 from ctpo.report import ReportError, analyze
 
@@ -155,9 +157,9 @@ def test_the_command_shows_it_and_its_exit_code_tells_off_policy_from_on(log, tm
     assert shown.returncode == 0, shown.stderr
     assert "300 responses" in shown.stdout and "eps_low=" in shown.stdout
     assert (tmp_path / "drawn" / "clip-rate.png").is_file()
-    off = subprocess.run([CTPO, "analyze", log, "--on-policy"], capture_output=True, text=True)
-    assert off.returncode == 1 and "NOT on-policy" in off.stdout
+    off = CliRunner().invoke(app, ["analyze", str(log), "--on-policy"])
+    assert off.exit_code == 1 and "NOT on-policy" in off.stdout
     same = [row | {"logprobs": row["old_logprobs"]} for row in rows(20)]
     file = write(tmp_path / "same.parquet", same)
-    on = subprocess.run([CTPO, "analyze", file, "--on-policy"], capture_output=True, text=True)
-    assert on.returncode == 0 and "the policy has not moved" in on.stdout
+    on = CliRunner().invoke(app, ["analyze", str(file), "--on-policy"])
+    assert on.exit_code == 0 and "the policy has not moved" in on.stdout

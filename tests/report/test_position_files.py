@@ -1,20 +1,17 @@
 """Statistics by position on their own: pooled they say what the statistics' sum does."""
 
-import subprocess
-import sys
 from functools import reduce
 from operator import add
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from ctpo.cli.app import app
 from ctpo.engines.batch_files import write_positions
 from ctpo.objective import preset
 from ctpo.report import ReportError, analyze_positions, holds_positions
-
-CTPO = Path(sys.executable).parent / "ctpo"
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +64,12 @@ def test_other_tables_are_not_taken_for_positions(tmp_path, written):
 
 
 def ctpo(*arguments):
-    command = [str(CTPO), "analyze", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return CliRunner().invoke(app, ["analyze", *map(str, arguments)])
 
 
 def test_the_command_shows_and_draws_them(batches, written, tmp_path):
     done = ctpo(written, "--out", tmp_path / "figures")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     tokens = int(reduce(add, batches).tokens.sum())
     assert f"3 batches, {tokens} policy tokens" in done.stdout
     assert "std(log ρ) = " in done.stdout
@@ -83,5 +79,5 @@ def test_the_command_shows_and_draws_them(batches, written, tmp_path):
 
 def test_an_option_that_needs_log_probs_is_refused(written):
     done = ctpo(written, "--on-policy")
-    assert done.returncode != 0
-    assert "--on-policy needs log-probs" in done.stdout + done.stderr
+    assert done.exit_code != 0
+    assert "--on-policy needs log-probs" in done.output

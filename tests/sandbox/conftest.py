@@ -1,10 +1,18 @@
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ctpo.sandbox import Sandbox
+from tests.waiting import eventually
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All that is tested here starts processes."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.processes)
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +23,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def one_worker() -> Iterator[Sandbox]:
-    """Every program runs in the same cell, after the one before."""
+    """Every program runs in the same worker, after the one before."""
     with Sandbox(workers=1, timeout=5.0, memory_mb=256, preload=["json"]) as started:
         yield started
 
@@ -44,25 +52,33 @@ class Processes:
         return found
 
     def children(self, root: int) -> set[int]:
-        """The pids of those whose parent is `root`."""
-        return set(map(int, Path(f"/proc/{root}/task/{root}/children").read_text().split()))
+        """The pids of those whose parent is `root`; none if it is gone."""
+        try:
+            return set(map(int, Path(f"/proc/{root}/task/{root}/children").read_text().split()))
+        except (FileNotFoundError, ProcessLookupError):
+            return set()
+
+    def wardens(self, server: int, count: int = 1) -> list[int]:
+        """The fork servers of a started server process, as many as it is to have.
+
+        Each is the first process of a pid namespace, the only child of the process that made it.
+        The one that was tried out before them may still be ending.
+        """
+
+        def found() -> list[int]:
+            return sorted(pid for maker in self.children(server) for pid in self.children(maker))
+
+        return eventually(found, lambda pids: len(pids) == count, "as many fork servers")
 
     def alive(self, pids: set[int]) -> set[int]:
         return {pid for pid in pids if pid in self.tree(pid)}
 
-    def settles(self, root: int, holds: Callable[[set[int]], bool], seconds: float = 20.0) -> bool:
-        """Whether a property of the tree below `root` comes to hold."""
-        deadline = time.monotonic() + seconds
-        while not (held := holds(self.tree(root))) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return held
+    def settles(self, root: int, holds: Callable[[set[int]], object]) -> set[int]:
+        """The tree below `root` once a property of it has come to hold."""
+        return eventually(lambda: self.tree(root), holds, f"that state of the tree below {root}")
 
-    def wait_until_gone(self, pids: set[int], seconds: float = 20.0) -> set[int]:
-        """The pids that are still there after a while; empty if all is well."""
-        deadline = time.monotonic() + seconds
-        while (left := self.alive(pids)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return left
+    def wait_until_gone(self, pids: set[int]) -> None:
+        eventually(lambda: self.alive(pids), lambda left: not left, f"the end of {pids}")
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,16 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from tests.waiting import PATIENCE
 
 
 @dataclass
@@ -23,7 +27,7 @@ class Server:
 
     def ask(self, method, path, body=None, headers=None):
         """Status and body of a response."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         with contextlib.closing(connection):
             chunked = "transfer-encoding" in (headers or {})
             connection.request(method, path, body, headers or {}, encode_chunked=chunked)
@@ -38,7 +42,16 @@ class Server:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE)
+
+
+def quiet_port() -> int:
+    """A free port that nobody is given unasked, so that it stays free between two servers."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager
@@ -65,4 +78,4 @@ def serving(*options, token=None) -> Iterator[Server]:
         finally:
             if process.poll() is None:
                 process.terminate()
-            process.wait(60)
+            process.wait(PATIENCE)

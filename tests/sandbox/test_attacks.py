@@ -7,7 +7,7 @@ import pytest
 
 from ctpo.sandbox import Sandbox
 from ctpo.sandbox import protections as p
-from ctpo.sandbox.attacks import Stand, attacks, try_attack
+from ctpo.sandbox.attacks import Targets, attacks, try_attack
 
 from .test_ladder import NOBODY, as_root, need, run_as_somebody_else
 
@@ -16,10 +16,10 @@ BY_NAME = {f"{attack.kind}: {attack.name}": attack for attack in attacks()}
 
 def reached_goals(names, rung, without):
     """Which attacks reach their goal in a sandbox on a rung without some protections."""
-    with pytest.MonkeyPatch.context() as patch, Stand() as stand:
-        patch.setattr("ctpo.sandbox.servers.RUNGS", (rung,))
+    with pytest.MonkeyPatch.context() as patch, Targets() as targets:
+        patch.setattr("ctpo.sandbox.client.fork_servers.RUNGS", (rung,))
         with Sandbox(workers=1, timeout=1.0, memory_mb=256, without=without) as sandbox:
-            outcomes = {name: try_attack(BY_NAME[name], sandbox, stand) for name in names}
+            outcomes = {name: try_attack(BY_NAME[name], sandbox, targets) for name in names}
     return {name for name, outcome in outcomes.items() if outcome.reached}
 
 
@@ -31,11 +31,11 @@ def test_there_are_many_of_every_kind():
 
 
 def test_none_reaches_its_goal_and_the_next_run_is_right():
-    with Stand() as stand, Sandbox(workers=2, timeout=1.0, memory_mb=256) as sandbox:
+    with Targets() as targets, Sandbox(workers=2, timeout=1.0, memory_mb=256) as sandbox:
         if sandbox.protections.rung != p.USER_NAMESPACE:
             pytest.skip("promised for the first step of the ladder: " + sandbox.protections.rung)
         for name, attack in BY_NAME.items():
-            outcome = try_attack(attack, sandbox, stand)
+            outcome = try_attack(attack, sandbox, targets)
             assert not outcome.reached, (name, outcome)
             assert outcome.innocent, (name, outcome)
             assert outcome.execution.status != "sandbox-failure", (name, outcome)
@@ -47,15 +47,16 @@ def test_where_nothing_stops_them_most_reach_it():
     need("setpriv")
     # As nobody, where they can harm nothing. What only root could do fails here, too.
     script = """
-from ctpo.sandbox import Sandbox, servers, protections as p
-from ctpo.sandbox.attacks import Stand, attacks, try_attack
-servers.RUNGS = (p.LIMITS_ONLY,)
+from ctpo.sandbox import Sandbox, protections as p
+from ctpo.sandbox.client import fork_servers
+from ctpo.sandbox.attacks import Targets, attacks, try_attack
+fork_servers.RUNGS = (p.LIMITS_ONLY,)
 off = set(p.SWITCHES) - {"time-out", "fresh-scratch", "fresh-process"}
-with Stand() as stand, Sandbox(
+with Targets() as targets, Sandbox(
     workers=1, timeout=1.0, memory_mb=256, allow_weak=True, without=off
 ) as sandbox:
     tried = [attack for attack in attacks() if attack.kind not in ("resources", "remains")]
-    print(sum(bool(try_attack(attack, sandbox, stand).reached) for attack in tried))
+    print(sum(bool(try_attack(attack, sandbox, targets).reached) for attack in tried))
 """
     assert int(run_as_somebody_else(NOBODY, script)) >= 45
 

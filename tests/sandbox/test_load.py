@@ -5,6 +5,7 @@ import time
 import pytest
 
 from ctpo.sandbox import Sandbox
+from tests.waiting import eventually
 
 
 def test_outcomes_come_in_the_order_of_the_programs(sandbox):
@@ -21,16 +22,16 @@ def test_each_program_gets_its_own_input(sandbox):
 
 def test_programs_run_at_once_but_no_more_than_there_are_workers():
     with Sandbox(workers=8) as sandbox:
-        seen = set()
-        futures = [sandbox.submit("import time; time.sleep(0.3)") for _ in range(16)]
-        while not all(future.done() for future in futures):
-            seen.add(sandbox.in_flight)
-            time.sleep(0.001)
-        executions = sandbox.run_many(["import time; time.sleep(0.3)"] * 16)
-    assert max(seen) == 8
+        first = [sandbox.submit("import time; time.sleep(999)", timeout=1000) for _ in range(8)]
+        eventually(lambda: sandbox.in_flight == 8)
+        second = [sandbox.submit("pass") for _ in range(8)]
+        assert (sandbox.in_flight, sandbox.waiting) == (8, 8)
+        time.sleep(0.2)  # for them to wait at least
+        for future in first:
+            future.cancel()
+        executions = [future.result() for future in second]
     assert {e.status for e in executions} == {"success"}
-    # Who came ninth waited for one of the first eight.
-    assert min(e.queue_seconds for e in executions[8:]) >= 0.3
+    assert min(e.queue_seconds for e in executions) >= 0.2
 
 
 def test_who_comes_first_is_served_first(one_worker):
@@ -45,16 +46,14 @@ def test_who_comes_first_is_served_first(one_worker):
 
 
 def test_a_crowd_does_not_keep_a_single_caller_waiting(one_worker):
-    hold = one_worker.submit("import time; time.sleep(0.5)")
+    hold = one_worker.submit("import time; time.sleep(999)", timeout=1000.0)
     order = []
     for name, count in (("crowd", 20), ("single", 1)):
         for _ in range(count):
             future = one_worker.submit("pass", flow=name)
             future.add_done_callback(lambda _, name=name: order.append(name))
-    hold.result()
-    one_worker.submit("", flow="last").result()
-    while len(order) < 21:
-        time.sleep(0.01)
+    hold.cancel()
+    eventually(lambda: order, lambda order: len(order) == 21)
     assert order.index("single") <= 2
 
 

@@ -7,15 +7,15 @@ import os
 import random
 import socket
 import threading
-import time
 
 import pytest
 
-from ctpo.sandbox import Sandbox, SessionOver, wire
+from ctpo.sandbox import Program, Sandbox, SessionOver, wire
 from ctpo.sandbox.archive import pack
-from ctpo.sandbox.client.connection import Place
+from ctpo.sandbox.client.connection import Connection
 from ctpo.sandbox.client.dispatcher import Dispatcher
 from ctpo.sandbox.client.job import Job
+from tests.waiting import PATIENCE, eventually
 
 # Of a session, whose process keeps the channel to its fork server while it runs what it is told.
 FIND_LINK = """
@@ -70,7 +70,8 @@ def test_a_session_that_writes_nonsense_to_its_fork_server_harms_itself_alone():
                     except SessionOver:
                         break
                     # Its own outcome is what it makes of it, but there is one.
-                    assert future.result(120).status != "success" or not future.result().failure
+                    execution = future.result(PATIENCE)
+                    assert execution.status != "success" or not execution.failure
             answer = neighbour.run(f"total += {seed}\nprint(total)")
             assert answer.stdout == f"{sum(range(seed + 1))}\n", (seed, answer)
             assert sandbox.run(f"print({seed})").stdout == f"{seed}\n"
@@ -91,10 +92,10 @@ time.sleep(999)
         with sandbox.session() as hostile:
             calls = 0
             while not hostile.over and calls < 1500:
-                hostile.submit(FIND_LINK + flood if not calls else "1", timeout=99).result(120)
+                hostile.submit(FIND_LINK + flood if not calls else "1", timeout=99).result(PATIENCE)
                 calls += 1
             assert hostile.over, "as many calls unread as its channel can hold, and more"
-        assert neighbour.submit("print(x)").result(120).stdout == "1\n"
+        assert neighbour.submit("print(x)").result(PATIENCE).stdout == "1\n"
 
 
 def right_answer(header):
@@ -147,11 +148,11 @@ class Hostile:
         self.share = 0.2
         self.threads = []
 
-    def connect(self, place: Place) -> socket.socket:
+    def connect(self, connection: Connection) -> socket.socket:
         ours, theirs = wire.pair()
         self.threads.append(threading.Thread(target=self._serve, args=(theirs,)))
         self.threads[-1].start()
-        place.usable = True
+        connection.usable = True
         return ours
 
     def _serve(self, connection):
@@ -182,20 +183,17 @@ class Hostile:
 
 def echoed(dispatcher, count):
     """How many programs were echoed and how many failed; nothing else may be."""
-    jobs = [
-        Job(b"%d" % i, b"", {}, (), timeout=60.0, seed=0, flow=i % 3, lane="bare")
-        for i in range(count)
-    ]
+    jobs = [Job(Program(str(i)), timeout=60.0, flow=i % 3, lane="bare") for i in range(count)]
     for job in jobs:
         dispatcher.submit(job)
     failed = 0
     for job in jobs:
-        execution = job.future.result(120)
+        execution = job.future.result(PATIENCE)
         if execution.status == "sandbox-failure":
             failed += 1
             assert execution.failure and execution.stdout == ""
         else:
-            assert (execution.status, execution.stdout) == ("success", job.code.decode())
+            assert (execution.status, execution.stdout) == ("success", job.program.code)
     return count - failed, failed
 
 
@@ -207,7 +205,7 @@ def test_a_fork_server_that_answers_nonsense_is_replaced_and_its_programs_fail()
     dispatcher.start()
     try:
         for number in range(2):
-            dispatcher.add(Place("bare", number, 3))
+            dispatcher.add(Connection("bare", number, 3))
         right, failed = echoed(dispatcher, 600)
         assert right and failed
         hostile.share = 0.0
@@ -246,16 +244,17 @@ def test_a_server_that_is_told_nonsense_is_replaced(server):
             if server == "zygote":
                 connection = sandbox._servers.launchers["bare"]._connection
             else:
-                place = sandbox._dispatcher._places[0].connection
-                assert place is not None
-                connection = place
+                link = sandbox._dispatcher._connections[0].link
+                assert link is not None
+                connection = link
             connection.send(message)
-            deadline = time.monotonic() + 120
-            while (execution := sandbox.submit("print(7)").result(120)).status != "success":
-                assert execution.status == "sandbox-failure" and execution.stdout == ""
-                assert time.monotonic() < deadline, execution
-            assert execution.stdout == "7\n"
-            settled = time.monotonic() + 120
-            while sandbox._dispatcher._places[0].connection is None:
-                assert time.monotonic() < settled
-                time.sleep(0.01)
+
+            def answer():
+                execution = sandbox.submit("print(7)").result(PATIENCE)
+                if execution.status == "sandbox-failure":
+                    assert execution.stdout == ""
+                return execution
+
+            execution = eventually(answer, lambda e: e.status != "sandbox-failure")
+            assert (execution.status, execution.stdout) == ("success", "7\n")
+            eventually(lambda: sandbox._dispatcher._connections[0].link)

@@ -38,9 +38,17 @@ def test_answers_are_those_of_the_pool(sandbox):
 
 
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"timeout": 0.0}, {"collect": ["/etc/passwd"]}])
-def test_a_request_that_the_pool_refuses_is_answered_too(sandbox, wrong):
+def test_a_program_that_is_none_is_not_sent(sandbox, wrong):
     async def use(remote, pool):
-        return await remote.arun("print(1)", **wrong), await remote.arun("print(2)")
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}|path"):
+            await remote.arun("print(1)", **wrong)
+
+    over_a_connection(sandbox, use)
+
+
+def test_a_request_that_the_pool_refuses_is_answered_too(sandbox):
+    async def use(remote, pool):
+        return await remote.arun("print(1)", memory_mb=1 << 20), await remote.arun("print(2)")
 
     refused, next_one = over_a_connection(sandbox, use)
     assert refused.status == "sandbox-failure" and "ValueError" in str(refused.failure)
@@ -51,7 +59,7 @@ def test_a_pool_that_is_gone_fails_what_waits_and_what_comes(sandbox):
     async def use(remote, pool):
         waiting = asyncio.create_task(remote.arun("import time; time.sleep(99)", timeout=100.0))
         while not (await remote.statistics())["in_flight"]:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # at most as long as `over_a_connection` waits
         pool.cancel()
         return await waiting, await remote.arun("print(1)")
 

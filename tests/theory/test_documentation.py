@@ -46,6 +46,7 @@ def exact():
     return exact_tables()
 
 
+@pytest.mark.slow
 def test_the_exact_tables_of_the_page_are_computed_again(exact):
     page = on_page()
     computed = {table.name: rows(table.markdown()) for table in exact}
@@ -54,6 +55,7 @@ def test_the_exact_tables_of_the_page_are_computed_again(exact):
         same(page[name], computed[name])
 
 
+@pytest.mark.slow
 def test_the_measured_tables_of_the_page_are_those_of_the_recorded_runs(exact):
     page = on_page()
     recorded = {t.name: rows(t.markdown()) for t in recorded_tables(DOCS / "data")}
@@ -63,6 +65,7 @@ def test_the_measured_tables_of_the_page_are_those_of_the_recorded_runs(exact):
         assert page[name] == recorded[name]
 
 
+@pytest.mark.slow
 def test_every_table_has_its_figure_written_beside(exact, tmp_path):
     write_tables(exact, tmp_path, "exact", settings={"some": 1})
     tables, settings = read_tables(tmp_path / "exact.json")

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from ctpo.cli import analyze, data, doctor, evaluate, report, sandbox, study, theory, train, verl
+from ctpo.cli import (
+    analyze,
+    data,
+    doctor,
+    evaluate,
+    grade,
+    report,
+    sandbox,
+    study,
+    theory,
+    train,
+    verl,
+)
 
 app = typer.Typer(
     help="Reinforcement learning for language models whose importance ratio is right.",
@@ -15,6 +27,7 @@ app = typer.Typer(
 app.command("train")(train.command)
 app.command("data")(data.command)
 app.command("eval")(evaluate.command)
+app.command("grade")(grade.command)
 app.command("analyze")(analyze.command)
 app.command("compare")(evaluate.compare)
 app.command("inspect-log")(evaluate.inspect_log)

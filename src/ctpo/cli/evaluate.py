@@ -129,7 +129,8 @@ def command(
 ) -> None:
     """Measure a model: avg@k, pass@k and maj@k with their errors, and every answer.
 
-    The same command goes on where an interrupted one stopped.
+    The same command goes on where an interrupted one stopped, and asks again for answers that a
+    server failed to give, for which the exit code is 1.
     """
     from ctpo.report import ReportError
     from ctpo.report.trajectories import write_trajectory_page
@@ -191,6 +192,9 @@ def command(
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(f"answers     {place}", soft_wrap=True, highlight=False)
     console.print(f"page        {page}", soft_wrap=True, highlight=False)
+    benchmarks = json.loads((place / "summary.json").read_text())["benchmarks"].values()
+    if any(one["beside"]["failed"] for one in benchmarks):
+        raise typer.Exit(1)
 
 
 def compare(
@@ -199,11 +203,20 @@ def compare(
     output: Annotated[Path | None, typer.Option(help="Write the comparison here as JSON.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
-    """Compare two evaluations problem by problem: the difference and its interval."""
+    """Compare two evaluations problem by problem: the difference and its interval.
+
+    Where a server failed to give answers, it says so and the exit code is 1: what is compared is
+    not all of what was asked.
+    """
     from dataclasses import asdict
 
     from ctpo.evaluation.directory import read_answers, read_settings
-    from ctpo.evaluation.paired import compare_answers, comparison_markdown, differing_settings
+    from ctpo.evaluation.paired import (
+        compare_answers,
+        comparison_markdown,
+        differing_settings,
+        missing,
+    )
 
     with usable(FileNotFoundError, ValueError):
         before, after = (
@@ -213,6 +226,9 @@ def compare(
         changes = differing_settings(read_settings(first), read_settings(second))
     for change in changes:
         console.print(f"- {change}", markup=False, highlight=False, soft_wrap=True)
+    for path, answers in ((first, before), (second, after)):
+        if lost := missing(answers):
+            console.print(f"- {path}: {lost}", markup=False, highlight=False, soft_wrap=True)
     console.print()
     for name, comparison in found.items():
         console.print(
@@ -224,6 +240,8 @@ def compare(
             for name, one in found.items()
         }
         output.write_text(json.dumps(content, indent=2) + "\n")
+    if any(answer.failed for answer in (*before, *after)):
+        raise typer.Exit(1)
 
 
 def inspect_log(

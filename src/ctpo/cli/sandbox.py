@@ -132,11 +132,11 @@ def check(
 ) -> None:
     """Try the list of attacks on this machine. Exits with 1 if one reached its goal."""
     from ctpo.sandbox import Sandbox, SandboxUnavailable
-    from ctpo.sandbox.attacks import Stand, attacks, try_attack
+    from ctpo.sandbox.attacks import Targets, attacks, try_attack
 
     try:
         with (
-            Stand() as stand,
+            Targets() as targets,
             Sandbox(
                 workers=2,
                 timeout=1.0,
@@ -146,7 +146,7 @@ def check(
             ) as sandbox,
         ):
             table = Table("attacks on", "tried", "held", "reached their goal")
-            outcomes = [(a, try_attack(a, sandbox, stand)) for a in attacks()]
+            outcomes = [(a, try_attack(a, sandbox, targets)) for a in attacks()]
             for kind in dict.fromkeys(attack.kind for attack in attacks()):
                 of_kind = [(a, o) for a, o in outcomes if a.kind == kind]
                 reached = [f"{a.name} ({o.reached})" for a, o in of_kind if o.reached]

@@ -14,6 +14,8 @@ from ctpo.tir.server_episodes import Transcript
 
 Key = tuple[str, str, int]
 
+ALL_REASONING = "all its text came as reasoning, and none as the answer"
+
 
 @dataclass(frozen=True)
 class Question:
@@ -70,10 +72,12 @@ class Answer:
         seed: The seed used.
         gold: The right answer.
         outcome: `right`, `wrong` or `could-not-tell`.
-        path: What decided, see `grading.Verdict`; `sandbox` where it failed, so no grade is fair.
+        path: What decided, see `grading.Verdict`; `sandbox` or `server` where that failed, so no
+            grade is fair.
         reason: The grounds.
         extracted: What stood in the box.
-        finish_reason: `answered`, `length`, `calls` or `context`.
+        finish_reason: `answered`, `length`, `calls`, `context`, `filter` or `failed`; see
+            `tir.Trajectory`.
         text: The model's own words.
         turns: Who said what, in order.
         tool_calls: Programs with their status and what the model was shown.
@@ -103,6 +107,11 @@ class Answer:
     def key(self) -> Key:
         """What tells it from every other."""
         return (self.benchmark, self.problem_id, self.sample)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the server did not give it, so that it is to be asked for again."""
+        return self.finish_reason == "failed"
 
     @property
     def score(self) -> float | None:
@@ -142,7 +151,8 @@ def graded(question: Question, reply: Reply) -> Answer:
     """Grade a reply.
 
     An answer that was cut off has no box and is wrong; one that never began, because the prompt
-    does not fit the model, and one whose program the sandbox failed to run are `could-not-tell`.
+    does not fit the model, one that the server failed to give or filtered, and one whose program
+    the sandbox failed to run are `could-not-tell`.
 
     Args:
         question: What was asked.
@@ -155,12 +165,20 @@ def graded(question: Question, reply: Reply) -> Answer:
         path = "sandbox"
     elif response.finish_reason == "context" and not response.assistant_text:
         verdict = Verdict("could-not-tell", None, "none", "the prompt does not fit the context")
+    elif response.finish_reason in ("failed", "filter"):
+        why = isinstance(response, Transcript) and response.failure
+        why = why or "a content filter of the server cut it off"
+        verdict, path = Verdict("could-not-tell", verdict.extracted, "none", why), "server"
+    reason = verdict.reason
     if isinstance(response, Trajectory):
         turns = [{"role": str(turn.role), "text": turn.text} for turn in response.turns]
         tokens, ids = sum(response.mask), list(response.response_ids)
     else:
         turns = [{"role": role, "text": text} for role, text in response.turns]
         tokens, ids = response.tokens, None
+        thought = any(turn["role"] == "reasoning" for turn in turns)
+        if path != "server" and thought and not response.assistant_text.strip():
+            reason = ALL_REASONING
     return Answer(
         benchmark=question.benchmark,
         problem_id=problem.id,
@@ -169,7 +187,7 @@ def graded(question: Question, reply: Reply) -> Answer:
         gold=problem.answer,
         outcome=verdict.outcome,
         path=path or verdict.path,
-        reason=verdict.reason,
+        reason=reason,
         extracted=verdict.extracted,
         finish_reason=response.finish_reason,
         text=response.assistant_text,

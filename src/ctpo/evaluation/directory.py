@@ -42,7 +42,8 @@ class EvaluationDirectory:
 
     `settings.json` says what was asked for, `problems.jsonl` holds the questions, `answers.jsonl`
     one line per answer. A process killed at any moment leaves at most one torn line behind the
-    whole ones; it is cut off when the directory is opened again, and that answer asked for again.
+    whole ones; it is cut off when the directory is opened again, and that answer asked for again,
+    as are those that a server failed to give.
 
     Args:
         path: The directory; made if it is not there.
@@ -97,12 +98,15 @@ class EvaluationDirectory:
         self._file = os.open(file, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
         try:
             self._cut_torn_line(file)
-            self.answers = {answer.key: answer.slim() for answer in read_answers(self.path)}
+            answers = [answer.slim() for answer in read_answers(self.path)]
+            self.answers = {answer.key: answer for answer in answers if not answer.failed}
             # Without an answer, as after a mistyped model name, there is nothing to keep apart.
             if self.answers and known.is_file():
                 self._check_same(json.loads(known.read_text()))
             else:
                 self.write("settings.json", json.dumps(self._settings, indent=2) + "\n")
+            if len(self.answers) < len(answers):
+                self._drop_failed(file)
         except BaseException:
             os.close(self._file)
             raise
@@ -112,6 +116,16 @@ class EvaluationDirectory:
         whole = text.rfind(b"\n") + 1
         if whole < len(text):
             os.ftruncate(self._file, whole)
+
+    def _drop_failed(self, file: Path) -> None:
+        aside = self.path / f".{file.name}.unfinished"
+        with aside.open("w", encoding="utf-8") as kept:
+            kept.writelines(_line(a) for a in read_answers(self.path) if not a.failed)
+            kept.flush()
+            os.fsync(kept.fileno())
+        aside.replace(file)
+        os.close(self._file)
+        self._file = os.open(file, os.O_RDWR | os.O_APPEND)
 
     def _check_same(self, before: Mapping[str, Any]) -> None:
         for name in {**before, **self._settings}:
@@ -130,7 +144,7 @@ class EvaluationDirectory:
         for answer in answers:
             if answer.key in self.answers:
                 raise ValueError(f"{answer.key} has an answer already")
-        data = "".join(json.dumps(answer.to_dict()) + "\n" for answer in answers).encode()
+        data = "".join(map(_line, answers)).encode()
         while data:
             data = data[os.write(self._file, data) :]
         os.fsync(self._file)
@@ -166,6 +180,10 @@ class EvaluationDirectory:
             while rows := [answer.to_dict() for answer in islice(answers, _ROW_GROUP)]:
                 writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
         aside.replace(self.path / "answers.parquet")
+
+
+def _line(answer: Answer) -> str:
+    return json.dumps(answer.to_dict()) + "\n"
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Closed forms as numbers, by mpmath alone: the check on what sympy and math-verify say.
+"""Closed forms as numbers, by mpmath alone: the check on what sympy says.
 
 The evaluation walks the expression itself and calls mpmath, so that a fault in sympy's simplifier,
 in its assumptions or in its own evaluation does not show up on both sides of the check.
@@ -29,6 +29,11 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     sympy.floor: mpmath.floor,
     sympy.ceiling: mpmath.ceil,
     sympy.factorial: mpmath.factorial,
+    sympy.factorial2: mpmath.fac2,
+    sympy.FallingFactorial: mpmath.ff,
+    sympy.Mod: mpmath.fmod,
+    sympy.Max: max,
+    sympy.Min: min,
     sympy.binomial: mpmath.binomial,
     sympy.gamma: mpmath.gamma,
     sympy.exp: mpmath.exp,
@@ -79,6 +84,14 @@ def difference(left: sympy.Expr, right: sympy.Expr) -> Literal["apart", "togethe
     small = mpmath.mpf(10) ** -(DIGITS[-1] - 40)
     # Where both cancel to nothing the scale is itself rounding, so 1 is the least scale there is.
     return "together" if gap <= small * max(scale, 1) else None
+
+
+def evaluate(expression: sympy.Expr) -> Any:  # noqa: ANN401
+    """Returns a closed form's value at mpmath's present precision, or None if it is none."""
+    try:
+        return _value(expression)
+    except (NoValue, ValueError, ZeroDivisionError, OverflowError, TypeError):
+        return None
 
 
 def _value(expression: Any) -> Any:  # noqa: ANN401 - sympy's and mpmath's classes have no common base

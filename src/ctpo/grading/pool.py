@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,32 +142,25 @@ class Pool:
 
     def compare(
         self,
-        left: str,
-        right: str,
+        answer: str,
+        gold: str,
         timeout: float,
         hard_timeout: float = HARD_SECONDS,
-        *,
-        hundredfold: str = "1",
-        factors: Sequence[str] = (),
     ) -> Comparison:
-        """Compares two formulas in a worker.
+        """Compares an answer with the gold answer in a worker.
 
         Args:
-            left: LaTeX of the value alone.
-            right: Same.
+            answer: What stands in the box.
+            gold: The right answer.
             timeout: Processor seconds the worker may take, its start not counted.
             hard_timeout: Seconds by the clock after which it is killed in any case.
-            hundredfold: `left` is equal if it is `right` times this, too.
-            factors: If it is `right` times one of these, it is undecided.
 
         Returns:
             The finding; undecided if the worker was late or died, or none could be started.
         """
         request = {
-            "left": left,
-            "right": right,
-            "hundredfold": hundredfold,
-            "factors": list(factors),
+            "answer": answer,
+            "gold": gold,
             "timeout": timeout,
             "hard_timeout": hard_timeout,
         }

@@ -1,224 +1,253 @@
-r"""Decide whether two LaTeX formulas are equal, exactly. Runs in a worker process only.
+r"""Decide whether two values are equal, with sympy. Runs in a worker process only.
 
-math-verify reads the LaTeX; the comparison is our own, because math-verify compares floats and so
-calls 1/2^99 and 1/2^98 equal. Closed forms are evaluated by mpmath first: a difference in value
-vetoes whatever sympy would say. Equality is shown by sympy, or by agreement to 600 digits; what
-cannot be shown either way raises `Undecided`.
+Closed forms are evaluated by mpmath first: a difference in value vetoes whatever sympy would say.
+Equality is shown by sympy, or by agreement to 600 digits; what cannot be shown either way raises
+`Undecided`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
+import mpmath
 import sympy
-from math_verify import LatexExtractionConfig, parse
-from sympy.core.relational import Relational
+from sympy.core.function import AppliedUndef
 
-from ctpo.grading.numeric import difference
-from ctpo.grading.units import OTHER_UNIT
+from ctpo.grading.exact import value as exact_value
+from ctpo.grading.numeric import difference, evaluate
+from ctpo.grading.regions import INFINITY, MINUS_INFINITY
+from ctpo.grading.tree import Node, Undecided
 
-_DECIMAL = re.compile(r"(?<![0-9])([0-9]*)\.([0-9]+)")
-_FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp min max gcd"
-_BARE = re.compile(rf"(?<![A-Za-z\\])(pi|infty|{'|'.join(_FUNCTIONS.split())})(?![A-Za-z])")
-_BARE_SQRT = re.compile(r"(?<![A-Za-z])\\?sqrt\s*\(")  # 4\sqrt(2) is written and meant as well
-_LOGARITHM = re.compile(r"\\log(?![A-Za-z])(?!\s*_)")  # without a base
-_SUBSCRIPT = re.compile(r"(?<![0-9])_([0-9])(?![0-9])")
-_NO_WORDS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\[A-Za-z]+")
+# A power or factorial beyond this is left as it is: 10^(10^10) fills the memory.
+MAX_EXPONENT = 256
+MAX_FACTORIAL = 500
 
-_OPERATOR = re.compile(rf"\\operatorname\s*\{{\s*\\?({'|'.join(_FUNCTIONS.split())})\s*\}}")
-# Of a number alone; that the degrees are an angle's and no unit's has been seen to before.
-_DEGREES = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
+_CONSTANTS = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "oo": sympy.oo}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: getattr(sympy, name)
+    for name in (
+        "sin cos tan cot sec csc sinh cosh tanh coth exp log gcd lcm re im sign arg binomial "
+        "factorial factorial2 floor"
+    ).split()
+} | {
+    **{f"arc{name}": getattr(sympy, f"a{name}") for name in "sin cos tan cot sec csc".split()},
+    **{f"arc{name}": getattr(sympy, f"a{name}") for name in "sinh cosh tanh".split()},
+    "ln": sympy.log,
+    "abs": sympy.Abs,
+    "ceil": sympy.ceiling,
+    "max": sympy.Max,
+    "min": sympy.Min,
+    "sgn": sympy.sign,
+    "Re": sympy.re,
+    "Im": sympy.im,
+    "cis": lambda angle: sympy.cos(angle) + sympy.I * sympy.sin(angle),
+    "perm": lambda many, few: sympy.ff(many, few),
+}
 
-# What the parser reads as something else rather than reject.
-_MISREAD = (
-    (re.compile(r"[0-9]\s+[0-9]"), "two numbers side by side"),
-    (re.compile(r"[0-9]_"), "a number base"),
-    (re.compile(r"[0-9][eE][+-]?[0-9]"), "a power of ten too large to read"),
-    (re.compile(r"\\circ|\\degree"), "an angle in degrees"),
-    (re.compile(r"\\approx|\\[lc]?dots|\.\.\.|~"), "an approximation"),
-)
-_PROSE = re.compile(r"[A-Za-z]{4,}")
+
+# Of a family of solutions: k\pi and n\pi are the same one.
+_PARAMETERS = {sympy.Symbol(name, real=True) for name in "kmntsCc"}
 
 
-class Undecided(Exception):  # noqa: N818 - the third outcome, not a fault
-    """Neither equality nor difference could be shown; the message says why."""
+class Symbolic:
+    """Compares values that are more than rational numbers."""
+
+    def same(self, left: Node, right: Node) -> bool:
+        """Whether two values are equal."""
+        pair = exact_value(left), exact_value(right)
+        if pair[0] is not None and pair[1] is not None:
+            return pair[0] == pair[1]
+        one, other = expression(left), expression(right)
+        if _same_expression(one, other):
+            return True
+        if any(part.op == "call" and part.value == "log" and len(part.args) == 1
+               for side in (left, right) for part in side.walk()):  # fmt: skip
+            natural = [expression(side, natural=True) for side in (left, right)]
+            if _same_expression(*natural):
+                raise Undecided("equal if the logarithm without a base is the natural one")
+        self._other_names(one, other)
+        return False
+
+    @staticmethod
+    def _other_names(one: Any, other: Any) -> None:  # noqa: ANN401
+        """Raises where expressions differ only in a name, or one applies what the other may not."""
+        alone = [one.free_symbols - other.free_symbols, other.free_symbols - one.free_symbols]
+        if len(alone[0]) == len(alone[1]) == 1 and alone[0] | alone[1] <= _PARAMETERS:
+            renamed = one.xreplace({alone[0].pop(): next(iter(alone[1]))})
+            if _same_expression(renamed, other):
+                raise Undecided("equal but for the name of a variable")
+        applied = [side.atoms(AppliedUndef) for side in (one, other)]
+        if applied[0] != applied[1]:
+            raise Undecided("functions that are not known")
+
+    def same_matrix(self, left: Node, right: Node) -> bool:
+        """Whether two expressions with matrices are equal."""
+        one, other = (_matrix(side) for side in (left, right))
+        matrices = [isinstance(side, sympy.MatrixBase) for side in (one, other)]
+        if not any(matrices):
+            return _same_expression(one, other)
+        if not all(matrices):
+            raise Undecided("a matrix against a number")
+        return bool(one.shape == other.shape) and all(map(_same_expression, one, other))
+
+    def same_relation(self, left: Node, right: Node) -> bool:
+        """Whether two equations or inequalities are multiples of one another."""
+        sides = []
+        for relation in (left, right):
+            if relation.op != "rel" or len(relation.args) != 2:
+                raise Undecided(f"no way to compare {relation}")
+            apart = expression(relation.args[0]) - expression(relation.args[1])
+            sign = relation.value[0]
+            flipped = sign in ("<", "<=")
+            sides.append((sign.replace("<", ">"), (-apart if flipped else apart).doit()))
+        (one_sign, one), (other_sign, other) = sides
+        if one_sign != other_sign or one.free_symbols != other.free_symbols or not other:
+            return False
+        factor = sympy.simplify(one / other)
+        if not factor.is_number:
+            return False
+        return bool(factor.is_nonzero if one_sign in ("=", "!=") else factor.is_positive)
+
+    def place(self, value: Node) -> float:
+        """Where a constant is on the line, as a number of 50 digits."""
+        if value in (INFINITY, MINUS_INFINITY):
+            return float("inf" if value == INFINITY else "-inf")
+        exact = exact_value(value)
+        with mpmath.workdps(60):
+            found = evaluate(expression(value))
+            if found is None or not mpmath.isfinite(found) or mpmath.im(found):
+                raise Undecided(f"{value} has no place on the line")
+            if exact is None:
+                found = mpmath.nint(mpmath.re(found) * mpmath.mpf(10) ** 40)
+                return sympy.Rational(int(found), 10**40)
+        return sympy.Rational(exact.numerator, exact.denominator)
 
 
-def compare(
-    left: str, right: str, hundredfold: str = "1", factors: Sequence[str] = ()
-) -> tuple[bool, str]:
-    """Whether two LaTeX formulas mean the same.
+def expression(node: Node, natural: bool = False) -> Any:  # noqa: ANN401 - sympy is untyped
+    """Writes a tree as sympy's expression; huge powers stay unevaluated.
 
     Args:
-        left: LaTeX without dollar signs, units and the like.
-        right: Same.
-        hundredfold: `left` is equal if it is `right` times this, too: it has a percent sign.
-        factors: `left` may be equal if it is `right` times one of these: it has a unit.
-
-    Returns:
-        True or False, either shown to hold, and a word on how.
+        node: A tree of one value.
+        natural: Whether a logarithm without a base is the natural one, and not to the base 10.
 
     Raises:
-        Undecided: If one cannot be read, or neither could be shown.
+        Undecided: If it is no single value.
     """
-    one, other = _read(left), _read(right)
-    # sympy has truth values of its own.
-    same = bool(_same(one, other)) or (
-        hundredfold != "1" and bool(_same(one, _times(other, sympy.Rational(hundredfold))))
-    )
-    if not same and (_LOGARITHM.search(left) or _LOGARITHM.search(right)):
-        natural = (_read(_LOGARITHM.sub(r"\\ln ", text)) for text in (left, right))
-        if _same(*natural):
-            raise Undecided("equal if the logarithm without a base is the natural one")
-    for factor in () if same else factors:
-        if _same(one, _times(other, sympy.sympify(factor))):
-            raise Undecided(OTHER_UNIT.format(factor))
-    return same, f"compared as {_kind(one)} and {_kind(other)}"
+    if node.op == "num":
+        return sympy.Rational(node.value.numerator, node.value.denominator)
+    if node.op == "sym":
+        return _CONSTANTS.get(node.value) or sympy.Symbol(node.value, real=True)
+    if node.op in ("sum", "prod", "int", "lim"):
+        return _limits(node, natural)
+    args = [expression(arg, natural) for arg in node.args if arg.op != "matrix"]
+    if node.op == "call":
+        if len(args) != len(node.args):
+            return _matrix(node)
+        return _call(node.value, args, natural)
+    if node.op in _OPS and len(args) == len(node.args):
+        return _OPS[node.op](*args)
+    raise Undecided(f"{node} is no single value")
 
 
-def _times(value: Any, factor: sympy.Expr) -> Any:  # noqa: ANN401
-    """Multiplies every number of an answer; what has none stays as it is."""
-    if isinstance(value, sympy.FiniteSet | sympy.Tuple):
-        return value.func(*(_times(part, factor) for part in value.args))
-    if isinstance(value, sympy.Interval):
-        ends = (_times(end, factor) for end in (value.start, value.end))
-        return sympy.Interval(*ends, value.left_open, value.right_open)
-    return value * factor if isinstance(value, sympy.Expr) else value
-
-
-def _kind(value: Any) -> str:  # noqa: ANN401
-    if isinstance(value, sympy.Expr):
-        return "an expression" if value.free_symbols else "a number"
-    return f"a {type(value).__name__}"
-
-
-def _read(text: str) -> Any:  # noqa: ANN401 - sympy's classes have no common base
-    """Parses LaTeX, refusing what the parser is known to misread."""
-    # pi/2 would be read as p·i/2, 2**3 not at all.
-    latex = _braced_roots(_BARE.sub(r"\\\1", text.replace("**", "^")))
-    latex = _SUBSCRIPT.sub(r"_{\1}", latex)
-    latex = _OPERATOR.sub(r"\\\1 ", latex).replace(r"\lg", r"\log_{10}")
-    latex = latex.replace(r"\varnothing", r"\emptyset")
-    latex = _DEGREES.sub(r"{\\left(\\frac{\1\\pi}{180}\\right)}", latex)
-    for pattern, problem in _MISREAD:
-        if pattern.search(latex):
-            raise Undecided(f"{text!r} holds {problem}")
-    if _PROSE.search(_NO_WORDS.sub(" ", latex)):
-        raise Undecided(f"{text!r} holds prose")
-    # Decimals as fractions, so that nothing is ever rounded.
-    latex = _DECIMAL.sub(lambda m: rf"\frac{{{m[1]}{m[2]}}}{{1{'0' * len(m[2])}}}", latex)
-    found = parse(
-        rf"\boxed{{{latex}}}",
-        [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)],
-        fallback_mode="no_fallback",
-        parsing_timeout=None,
-    )
-    if not found:
-        raise Undecided(f"{text!r} could not be read")
-    value = _imaginary(found[0])
-    # A matrix with a factor in front of it.
-    return value.doit() if isinstance(value, sympy.MatrixExpr) else value
-
-
-def _braced_roots(text: str) -> str:
-    r"""Writes `sqrt(a)` as `\sqrt{a}`, the closing parenthesis being the one that balances."""
-    while found := _BARE_SQRT.search(text):
-        depth, end = 1, found.end()
-        while depth and end < len(text):
-            depth += {"(": 1, ")": -1}.get(text[end], 0)
-            end += 1
-        if depth:
-            raise Undecided(f"{text!r} leaves a parenthesis open")
-        text = rf"{text[: found.start()]}\sqrt{{{text[found.end() : end - 1]}}}{text[end:]}"
-    return text
-
-
-def _imaginary(value: Any) -> Any:  # noqa: ANN401
-    """The letter i is the imaginary unit; the parser takes it for a variable."""
-    letters = {s: sympy.I for s in getattr(value, "free_symbols", ()) if s.name == "i"}
-    return value.xreplace(letters) if letters else value
-
-
-def _same(left: Any, right: Any) -> bool:  # noqa: ANN401
-    for one, other in ((left, right), (right, left)):
-        if isinstance(one, sympy.FiniteSet) and isinstance(other, sympy.Expr):
-            return _same_set(one.args, (other,))  # {5} and 5 are the same answer
-        if isinstance(one, sympy.FiniteSet) and isinstance(other, sympy.Tuple):
-            if not _same_set(one.args, other.args):
-                return False
-            raise Undecided("the same numbers, ordered in one and unordered in the other")
-        if isinstance(one, sympy.Interval) and isinstance(other, sympy.Tuple):
-            # (1,2) is read as an interval, (2,1) as a pair.
-            return (
-                one.left_open and one.right_open and _same(sympy.Tuple(one.start, one.end), other)
-            )
-        if isinstance(one, sympy.Interval) and isinstance(other, (Relational, sympy.And)):
-            if isinstance(other, sympy.Eq) or len(other.free_symbols) != 1:
-                raise Undecided(f"no way to compare an interval with {other}")
-            return _same(one, other.as_set())  # 1 < x < 2 and (1,2)
-    if isinstance(left, sympy.FiniteSet) and isinstance(right, sympy.FiniteSet):
-        return _same_set(left.args, right.args)
-    if isinstance(left, sympy.Tuple) and isinstance(right, sympy.Tuple):
-        return len(left) == len(right) and all(map(_same, left, right))
-    if isinstance(left, sympy.Interval) and isinstance(right, sympy.Interval):
-        open_alike = (left.left_open, left.right_open) == (right.left_open, right.right_open)
-        return open_alike and _same(left.start, right.start) and _same(left.end, right.end)
-    if isinstance(left, sympy.Union) and isinstance(right, sympy.Union):
-        return _same_set(left.args, right.args)
-    if isinstance(left, sympy.MatrixBase) and isinstance(right, sympy.MatrixBase):
-        return left.shape == right.shape and all(map(_same, left, right))
-    if isinstance(left, Relational) and isinstance(right, Relational):
-        return _same_relation(left, right)
-    if isinstance(left, sympy.And) and isinstance(right, sympy.And):
-        return _same_set(left.args, right.args)  # a < x < b
-    if isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr):
-        return _same_expression(left, right)
-    if left == right:
-        return True
-    if isinstance(left, sympy.Set) and isinstance(right, sympy.Set):
-        if any(isinstance(part, Relational) for part in (*left.args, *right.args)):
-            raise Undecided("equations on one side, which may name the parts of the other")
-        return False
-    raise Undecided(f"no way to compare a {type(left).__name__} with a {type(right).__name__}")
-
-
-def _same_set(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
-    """Whether every element has its equal on the other side, both ways."""
-    return all(_among(one, right) for one in left) and all(_among(one, left) for one in right)
-
-
-def _among(element: Any, others: tuple[Any, ...]) -> bool:  # noqa: ANN401
-    doubt = None
-    for other in others:
+def _call(name: str, args: list[Any], natural: bool) -> Any:  # noqa: ANN401
+    if name == "log" and len(args) == 1 and not natural:
+        return sympy.log(args[0], 10)
+    if name in ("factorial", "factorial2") and _large(args[0], MAX_FACTORIAL):
+        return _FUNCTIONS[name](args[0], evaluate=False)
+    if name == "binomial" and _large(args[0], MAX_FACTORIAL):
+        return sympy.binomial(*args, evaluate=False)
+    if name == "perm" and _large(args[0], MAX_FACTORIAL):
+        raise Undecided("too many permutations")
+    if name in _FUNCTIONS:
         try:
-            if _same(element, other):
-                return True
-        except Undecided as undecided:
-            doubt = undecided
-    if doubt:
-        raise doubt
-    return False
+            return _FUNCTIONS[name](*args)
+        except TypeError as error:
+            raise Undecided(f"{name} of {len(args)} arguments: {error}"[:200]) from error
+    return sympy.Function(name)(*args)
 
 
-def _same_relation(left: Relational, right: Relational) -> bool:
-    """Whether two equations or inequalities are multiples of one another."""
-    sides = []
-    for relation in (left, right):
-        if not all(isinstance(side, sympy.Expr) for side in relation.args):
-            raise Undecided(f"no way to compare the sides of {relation}")
-        difference = relation.args[0] - relation.args[1]
-        flipped = relation.rel_op in ("<", "<=")
-        operator = relation.rel_op.replace("<", ">")
-        sides.append((operator, (-difference if flipped else difference).doit()))
-    (one_operator, one), (other_operator, other) = sides
-    if one_operator != other_operator or one.free_symbols != other.free_symbols:
-        return False
-    factor = sympy.simplify(one / other)
-    if not factor.is_number:
-        return False
-    return bool(factor.is_nonzero if one_operator in ("==", "!=") else factor.is_positive)
+def _large(value: Any, most: int) -> bool:  # noqa: ANN401
+    return bool(value.is_number) and not (value.is_Integer and abs(value) <= most)
+
+
+def _power(base: Any, exponent: Any) -> Any:  # noqa: ANN401
+    plain = exponent.is_Rational and max(abs(exponent.p), exponent.q) <= MAX_EXPONENT
+    small = plain and not (base.is_number and base.count_ops() > 50)
+    if exponent.is_number and not small:
+        return sympy.Pow(base, exponent, evaluate=False)
+    return sympy.Pow(base, exponent)
+
+
+def _root(value: Any, degree: Any) -> Any:  # noqa: ANN401
+    if degree.is_Integer and degree % 2 and value.is_number and value.is_negative:
+        return -_power(-value, 1 / degree)
+    return _power(value, 1 / degree)
+
+
+def _product(*factors: Any) -> Any:  # noqa: ANN401
+    if any(factor.is_Pow and not factor.is_Symbol for factor in factors):
+        return sympy.Mul(*factors, evaluate=all(_tame(factor) for factor in factors))
+    return sympy.Mul(*factors)
+
+
+def _tame(factor: Any) -> bool:  # noqa: ANN401
+    return not any(
+        power.exp.is_number and not power.exp.is_Rational and power.base.is_number
+        for power in factor.atoms(sympy.Pow)
+    )
+
+
+_OPS: dict[str, Callable[..., Any]] = {
+    "neg": lambda a: -a,
+    "add": sympy.Add,
+    "mul": _product,
+    "div": lambda a, b: _product(a, sympy.Pow(b, -1)),
+    "pow": _power,
+    "root": _root,
+    "mod": sympy.Mod,
+    "percent": lambda a: a / 100,
+    "degree": lambda a: a * sympy.pi / 180,
+}
+
+
+def _limits(node: Node, natural: bool) -> Any:  # noqa: ANN401
+    body, *ends = (expression(arg, natural) for arg in node.args)
+    variable = sympy.Symbol(node.value, real=True)
+    if node.op == "lim":
+        return sympy.Limit(body, variable, ends[0], "+-" if ends[0].is_finite else "+").doit()
+    kinds = {"sum": sympy.Sum, "prod": sympy.Product, "int": sympy.Integral}
+    if node.op != "int":  # sums run over whole numbers
+        whole = sympy.Symbol(node.value, integer=True)
+        return kinds[node.op](body.xreplace({variable: whole}), (whole, *ends))
+    return kinds[node.op](body, (variable, *ends))
+
+
+def _matrix(node: Node) -> Any:  # noqa: ANN401
+    if node.op == "matrix":
+        return sympy.Matrix(*node.value, [expression(arg) for arg in node.args])
+    if not node.has("matrix"):
+        return expression(node)
+    args = [_matrix(arg) for arg in node.args]
+    try:
+        if node.op == "transpose":
+            return args[0].T
+        if node.op == "call" and node.value == "det":
+            return args[0].det()
+        if node.op == "neg":
+            return -args[0]
+        if node.op in ("add", "mul"):
+            total = args[0]
+            for arg in args[1:]:
+                total = total + arg if node.op == "add" else total * arg
+            return total
+        if node.op == "div":
+            return args[0] / args[1]
+        if node.op == "pow" and args[1].is_Integer and abs(args[1]) <= 64:
+            return args[0] ** args[1]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise Undecided(f"{node}: {error}"[:200]) from error
+    raise Undecided(f"{node} is no matrix that can be computed")
 
 
 def _same_expression(left: sympy.Expr, right: sympy.Expr) -> bool:

@@ -9,23 +9,81 @@ from functools import cache
 # Sizes within a kind. Of a plural the s is gone already. Counting words stand beside "one", which
 # nobody writes: 5 million is 5000000.
 _KINDS: tuple[dict[str, int], ...] = (
-    {"cent": 1, "penny": 1, "dollar": 100},
+    {"cent": 1, "dollar": 100},
     {"one": 1, "dozen": 12, "hundred": 100}
     | {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12},
-    {"mm": 1, "cm": 10, "dm": 100, "m": 10**3, "km": 10**6}
-    | {"millimeter": 1, "centimeter": 10, "meter": 10**3, "kilometer": 10**6},
-    {"in": 1, "inch": 1, "ft": 12, "foot": 12, "feet": 12, "yd": 36, "yard": 36}
-    | {"mi": 63360, "mile": 63360},
-    {"mg": 1, "g": 10**3, "gram": 10**3, "kg": 10**6, "kilogram": 10**6, "ton": 10**9},
-    {"oz": 1, "ounce": 1, "lb": 16, "pound": 16},
-    {"ml": 1, "milliliter": 1, "l": 10**3, "liter": 10**3, "litre": 10**3},
-    {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600}
-    | {"day": 86400, "week": 7 * 86400, "year": 365 * 86400, "month": 365 * 7200},
+    {"mm": 1, "cm": 10, "dm": 100, "m": 10**3, "km": 10**6},
+    {"in": 1, "ft": 12, "yd": 36, "mi": 63360},
+    {"mg": 1, "g": 10**3, "kg": 10**6, "ton": 10**9},
+    {"oz": 1, "lb": 16, "pound": 16},
+    {"ml": 1, "l": 10**3},
+    {"s": 1, "min": 60, "h": 3600, "day": 86400, "week": 7 * 86400, "year": 365 * 86400}
+    | {"month": 365 * 7200},
 )
+COUNTING = frozenset(_KINDS[1])
 OTHER_UNIT = "equal but for a factor of {}, which may be that of another unit"
 
-_ANGLES = ("degree", "radian", "rad")
+_ANGLES = ("degree", "rad")
 _PLAIN = re.compile(r"([a-z]+)(?:\^?([0-9]))?")
+
+
+_NAMES = {
+    "mm": "millimeter", "cm": "centimeter", "dm": "decimeter", "m": "meter", "km": "kilometer",
+    "in": "inch", "ft": "foot feet", "yd": "yard", "mi": "mile", "mg": "milligram", "g": "gram",
+    "kg": "kilogram", "oz": "ounce", "lb": "pound-mass", "ml": "milliliter", "l": "liter",
+    "s": "sec second", "min": "minute", "h": "hr hour", "dollar": "usd buck", "euro": "eur",
+    "cent": "penny pennie ¢", "degree": "deg", "mi/h": "mph", "km/h": "kmh kph kmph",
+    "unit": "units", "rad": "radian", "person": "people",
+}  # fmt: skip
+_SHORT = {name: short for short, names in _NAMES.items() for name in names.split()}
+_PARTS = re.compile(r"[A-Za-z¢µ]+")
+
+
+@cache
+def canonical_unit(text: str) -> str:
+    r"""Writes a unit in one spelling: "square centimeters", "sq cm" and `cm^2` alike.
+
+    Args:
+        text: What stood behind a number.
+
+    Returns:
+        It in lower case and the singular, such as `cm^2` or `km/h`; of "units" nothing is left.
+    """
+    # MW and mW are two units, and nobody is so careful with words.
+    unit = re.sub(
+        r"\b(?![kM]?Hz|[a-z]?[A-Z]\b|[kM][A-Z]\b)\w+", lambda found: found[0].lower(), text
+    )
+    unit = unit.replace("metre", "meter").replace("litre", "liter")
+    unit = re.sub(r"[{}.\\~]", " ", unit.replace("µ", "u"))
+    unit = re.sub(r"\bper\b", "/", re.sub(r"^\s*of\b", " ", unit))
+    unit = " ".join(unit.split())
+    for word, power in (("square", 2), ("sq", 2), ("cubic", 3), ("cu", 3)):
+        unit = re.sub(rf"\b{word} ([a-z]+)", rf"\1^{power}", unit)
+    unit = _PARTS.sub(lambda found: _short(found[0]), unit)
+    unit = re.sub(r"\s*([/^*-])\s*", r"\1", " ".join(unit.split()))
+    return re.sub(r"^([a-z]+) ([a-z]+)\^-1$", r"\1/\2", unit)
+
+
+_NO_UNITS = frozenset(
+    "sqrt mod and or to more less at least most about approximately if for when where is are not "
+    "no only with as than other else unless except squared cubed factorial half halves third "
+    "thirds quarter quarters fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths "
+    "hundredth hundredths thousandth thousandths times plus minus over divided "
+    "negative positive pairs pair repeating recurring".split()
+)
+
+
+def changes_value(text: str) -> bool:
+    """Whether words behind a number may say another number, as in "1 or more" or "3 quarters"."""
+    words = re.findall("[a-z]+", text.lower())
+    return not words or len(words) > 4 or not _NO_UNITS.isdisjoint(words)
+
+
+def _short(name: str) -> str:
+    one = name
+    if len(name) > 2 and name.endswith("s") and not name.endswith("ss"):
+        one = name[:-1].replace("inche", "inch")
+    return _SHORT.get(one) or _SHORT.get(one.lower(), "l" if one == "L" else one)
 
 
 @cache

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
-from ctpo.grading.box import LongBoxError, UnclosedBoxError, last_box
-from ctpo.grading.lists import read_numbers, same_numbers
-from ctpo.grading.notation import Notation, take_apart
-from ctpo.grading.numbers import read_number
-from ctpo.grading.units import OTHER_UNIT, conversions
+from ctpo.grading.answer import take_apart
+from ctpo.grading.box import LongBoxError, UnclosedBoxError, boxes
+from ctpo.grading.exact import value as exact_value
+from ctpo.grading.judge import Finding, Outcome, compact, judge
+from ctpo.grading.tree import Node, Undecided
 
-Outcome = Literal["right", "wrong", "could-not-tell"]
 Path = Literal[
     "box", "gold", "text", "integer", "rational", "list", "base", "words", "latex", "none"
 ]
 
 DEFAULT_TIMEOUT = 5.0
-MAX_LENGTH = 2000
 
 logger = logging.getLogger(__name__)
 
-_BASED = re.compile(r"\(?([0-9A-Za-z]+)\)?_\{?([0-9]+)\}?")
-# Space between two digits or two words separates them; elsewhere LaTeX does not print it.
-_SPACE = re.compile(r"(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])")
-_WORD = re.compile(r"[A-Za-z]{4,}")
-
+# What nearly every answer is, and many thousands of them a second.
+_PLAIN = re.compile(r"[+-]?[0-9]{1,4000}")
 
 # What an outcome is worth; None is no score, which is not 0.
 SCORES: dict[Outcome, float | None] = {"right": 1.0, "wrong": 0.0, "could-not-tell": None}
@@ -46,7 +39,7 @@ class Verdict:
             answer itself cannot be used), `text` (the same text), `integer`, `rational`, `list`
             (exact numbers), `base` (a number in another base), `words`, `latex` (a worker compared
             two formulas) or `none` (no path led to an outcome).
-        reason: The grounds, in a few words.
+        reason: The grounds, in a few words; with `explain`, how both sides were read, too.
     """
 
     outcome: Outcome
@@ -60,50 +53,150 @@ class Verdict:
         return SCORES[self.outcome]
 
 
-# Outcome, path, reason: a verdict without its extracted answer.
-_Found = tuple[Outcome, Path, str]
+class _TakesMore(Exception):  # noqa: N818 - not a fault
+    """The values are no rational numbers, so a worker must compare them."""
 
 
-def grade(text: str, gold: str, *, timeout: float = DEFAULT_TIMEOUT) -> Verdict:
-    r"""Grades a response by the last `\boxed{...}` in it. Never raises and never hangs.
+class _Exact:
+    """Compares rational numbers and leaves the rest to a worker."""
 
-    Tried in this order: the same text; exact integers; exact rationals; lists, pairs, intervals and
-    sets of them; words and numbers in another base; equivalence of LaTeX in a worker process. A
-    decimal is what it says, so 0.33 is not 1/3. Any number of threads may call this.
+    def same(self, left: Node, right: Node) -> bool:
+        one, other = exact_value(left), exact_value(right)
+        if one is None or other is None:
+            raise _TakesMore
+        return one == other
+
+    def same_relation(self, left: Node, right: Node) -> bool:
+        raise _TakesMore
+
+    same_matrix = same_relation
+
+    def place(self, value: Node) -> float:
+        if value.op == "sym" or value.op == "neg":
+            raise _TakesMore
+        exact = exact_value(value)
+        if exact is None:
+            raise _TakesMore
+        return exact  # type: ignore[return-value]
+
+
+def grade(
+    text: str, gold: str, *, timeout: float = DEFAULT_TIMEOUT, explain: bool = False
+) -> Verdict:
+    r"""Grades a response by what it puts in `\boxed{...}` last. Never raises and never hangs.
+
+    Several boxes in one sentence, as in `\boxed{3} and \boxed{4}`, are one answer. Numbers are
+    compared exactly, formulas in a worker process. A decimal is what it says, so 0.33 is not 1/3.
+    Any number of threads may call this.
 
     Args:
         text: The assistant's own words. What a tool printed must be left out, or a printed box
             counts.
         gold: The right answer, in LaTeX or plain; it may stand in a box or between dollar signs.
         timeout: Processor seconds a worker may take over a formula.
+        explain: Whether the verdict's reason also tells how the answer and the gold answer were
+            read.
 
     Returns:
         The verdict. No box, an empty or an unclosed one is wrong: no answer was given. A box that
-        cannot be read, or compared in time, and a fault of the grader itself are `could-not-tell`.
+        cannot be read, or compared in time, a gold answer that cannot be used, and a fault of the
+        grader itself are `could-not-tell`.
     """
     box: str | None = None
     try:
-        if "\\boxed" in gold:
-            gold = last_box(gold) or ""
-        gold = gold.strip()
-        if not gold:
-            return Verdict("could-not-tell", None, "gold", "the gold answer is empty")
+        wanted = _gold(gold)
+        if isinstance(wanted, Verdict):
+            return wanted
         try:
-            box = last_box(text)
+            found = boxes(text)
         except UnclosedBoxError as error:
             return Verdict("wrong", None, "box", str(error))
         except LongBoxError as error:
             return Verdict("could-not-tell", None, "box", str(error))
-        if not box:
-            return Verdict("wrong", box, "box", "no box" if box is None else "empty box")
-        if box == gold:
-            return Verdict("right", box, "text", "same text")
-        outcome, path, reason = _judge(take_apart(box), take_apart(gold), timeout)
-        return Verdict(outcome, box, path, reason)
+        if found is None:
+            return Verdict("wrong", None, "box", "no box")
+        if not found.answer:
+            return Verdict("wrong", "", "box", "empty box")
+        box = found.answer
+        verdict = _compared(box, wanted, timeout)
+        if verdict.outcome == "wrong" and _one_is_right(found.parts, wanted, timeout):
+            reason = "several boxes, one of which alone would be right"
+            verdict = Verdict("could-not-tell", box, verdict.path, reason)
+        if explain:
+            readings = f"answer read as {_shown(box)}; gold read as {_shown(wanted)}"
+            verdict = Verdict(verdict.outcome, box, verdict.path, f"{verdict.reason}; {readings}")
+        return verdict
     except Exception as error:
         # A fault in here must not be scored, and must not end a training run either.
         logger.exception("the grader failed on %.200r against %.200r", box, gold)
         return Verdict("could-not-tell", box, "none", f"{type(error).__name__}: {error}"[:200])
+
+
+def _gold(gold: str) -> str | Verdict:
+    r"""Returns the gold answer without its boxes, or why it cannot be used."""
+    try:
+        found = boxes(gold, everywhere=True)
+        gold = (found.answer if found else gold).strip()
+        reason = "" if gold else "the gold answer is empty"
+    except (UnclosedBoxError, LongBoxError) as error:
+        reason = f"the gold answer is malformed: {error}"
+    return Verdict("could-not-tell", None, "gold", reason) if reason else gold
+
+
+def _compared(box: str, gold: str, timeout: float) -> Verdict:
+    if box == gold:
+        return Verdict("right", box, "text", "same text")
+    if _PLAIN.fullmatch(box) and _PLAIN.fullmatch(gold):
+        return Verdict(
+            "right" if int(box) == int(gold) else "wrong", box, "integer", "exact numbers"
+        )
+    try:
+        finding = judge(box, gold, _Exact())
+        return Verdict(finding.outcome, box, _path(finding), finding.reason)
+    except _TakesMore:
+        from ctpo.grading.pool import shared_pool
+
+        found = shared_pool().compare(box, gold, timeout)
+        outcome: Outcome = (
+            "could-not-tell" if found.equal is None else "right" if found.equal else "wrong"
+        )
+        return Verdict(outcome, box, "latex", found.reason)
+
+
+def _one_is_right(parts: list[str], wanted: str, timeout: float) -> bool:
+    """Whether one of the answer's boxes alone is right, where it is not sure that all count."""
+    return any(_compared(part, wanted, timeout).outcome == "right" for part in parts)
+
+
+def _path(finding: Finding) -> Path:
+    if finding.reason == "same text":
+        return "text"
+    if finding.reason.startswith("the gold answer cannot be read"):
+        return "gold"
+    tree = finding.tree
+    if tree is None:
+        return "none" if finding.outcome == "could-not-tell" else "words"
+    if tree.op in ("text", "base"):
+        return "words" if tree.op == "text" else "base"
+    if tree.op in ("list", "tuple", "set"):
+        return "list"
+    exact = exact_value(tree)
+    if exact is None and finding.outcome == "could-not-tell":
+        return "none"
+    whole = exact is not None and exact.denominator == 1 and "/" not in finding.gold
+    return "integer" if whole else "rational"
+
+
+def _shown(text: str) -> str:
+    """How a text is read, for a person."""
+    taken = take_apart(text)
+    if taken.choice:
+        rest = taken.choice.rest
+        return f"choice {taken.choice.letter}" + (f", or {_shown(rest)}" if rest else "")
+    try:
+        return " or ".join(dict.fromkeys(map(str, taken.readings()[0])))
+    except Undecided as undecided:
+        return f"{taken.text!r}, which cannot be read: {undecided}"
 
 
 def canonical(answer: str) -> str:
@@ -118,112 +211,23 @@ def canonical(answer: str) -> str:
     Returns:
         A key, such as `1/2` for both `0.5` and `\frac{1}{2}`.
     """
-    notation = take_apart(answer[:MAX_LENGTH])
-    number = read_number(notation.value)
-    if number is not None:
-        return str(number)
-    if numbers := read_numbers(notation.value):
-        unordered = numbers.kind in ("list", "set")
-        values = sorted(set(numbers.values)) if unordered else numbers.values
-        return f"{'' if unordered else numbers.brackets}{','.join(map(str, values))}"
-    return _SPACE.sub("", notation.value).casefold()
+    from ctpo.grading.compare import normal
+
+    taken = take_apart(answer[:2000])
+    try:
+        tree = normal(taken.readings()[0][0].tree)
+    except Undecided:
+        return compact(taken.text)
+    if tree.op == "rel" and tree.value == ("=",) and tree.args[0].op == "sym":
+        tree = normal(tree.args[1])
+    if tree.op in ("list", "set", "tuple"):
+        keys = [_key(arg) for arg in tree.args]
+        if tree.op == "tuple":
+            return f"{tree.value[0]}{','.join(keys)}{tree.value[1]}"
+        return ",".join(sorted(set(keys)))
+    return _key(tree)
 
 
-def _judge(box: Notation, gold: Notation, timeout: float) -> _Found:
-    outcome, path, reason = _same_values(box, gold, timeout)
-    if outcome == "could-not-tell":
-        return outcome, path, reason
-    for kind, given, wanted in (
-        ("unit", box.unit, gold.unit),
-        ("name", box.name, gold.name),
-    ):
-        # 5 cm may be 50 mm; x = 5 may follow from y = 5.
-        if given and wanted and given != wanted:
-            reason = f"another {kind}: {given!r} instead of {wanted!r}"
-            return "could-not-tell", path, reason
-    if outcome == "wrong" and box.unit != gold.unit and "\\circ" in box.value + gold.value:
-        return "could-not-tell", path, "degrees in one part of it and perhaps in another"
-    return outcome, path, reason
-
-
-def _same_values(box: Notation, gold: Notation, timeout: float) -> _Found:
-    """Whether the values are equal, or may be under another unit, names left aside."""
-    if not box.value or not gold.value:
-        return "could-not-tell", "none", "nothing left to compare"
-    if _SPACE.sub("", box.value) == _SPACE.sub("", gold.value):
-        return "right", "text", "same text"
-    numbers = read_number(box.value), read_number(gold.value)
-    if numbers[0] is not None and numbers[1] is not None:
-        return _same_number(numbers[0], numbers[1], box, gold)
-    # A unit on both sides is compared afterwards; one on one side may be another than was meant.
-    factors, hundredfold = conversions(box.unit, gold.unit), _hundredfold(box, gold)
-    lists = read_numbers(box.value), read_numbers(gold.value)
-    if lists[0] is not None and lists[1] is not None:
-        several, others = lists[0], lists[1]
-        return _exactly(
-            lambda factor: same_numbers(several, others.times(factor)), "list", hundredfold, factors
-        )
-    if max(len(box.value), len(gold.value)) > MAX_LENGTH:
-        return "could-not-tell", "none", f"longer than {MAX_LENGTH} characters"
-    based = _BASED.fullmatch(box.value), _BASED.fullmatch(gold.value)
-    if based[0] and based[1] and based[0][2] == based[1][2]:
-        equal = based[0][1].lower() == based[1][1].lower()
-        return _outcome(equal), "base", "same number base"
-    if box.worded or gold.worded or _WORD.fullmatch(gold.value):
-        return _same_words(box.value, gold.value)
-    from ctpo.grading.pool import shared_pool
-
-    comparison = shared_pool().compare(
-        box.value, gold.value, timeout, hundredfold=str(hundredfold), factors=factors
-    )
-    return _outcome(comparison.equal), "latex", comparison.reason
-
-
-def _same_number(
-    one: Fraction | int, other: Fraction | int, box: Notation, gold: Notation
-) -> _Found:
-    whole = isinstance(one, int) and isinstance(other, int)
-    path: Path = "integer" if whole else "rational"
-    # What nearly every answer is: no unit, and many thousands of them a second.
-    if one == other or (box.percent == gold.percent and bool(box.unit) == bool(gold.unit)):
-        return _outcome(one == other), path, "exact numbers"
-    factors = conversions(box.unit, gold.unit)
-    return _exactly(lambda factor: one == factor * other, path, _hundredfold(box, gold), factors)
-
-
-def _hundredfold(box: Notation, gold: Notation) -> Fraction:
-    """Where one side alone has a percent sign, it is a unit or a hundredth: this times the gold."""
-    if box.percent == gold.percent:
-        return Fraction(1)
-    return Fraction(100) if box.percent else Fraction(1, 100)
-
-
-def _exactly(
-    same: Callable[[Fraction], bool | None],
-    path: Path,
-    hundredfold: Fraction,
-    factors: Sequence[str],
-) -> _Found:
-    """Judges numbers by `same`: whether the box's are the gold's times a factor."""
-    found = same(Fraction(1))
-    if found is None:
-        reason = "the same numbers, ordered in one and unordered in the other"
-        return "could-not-tell", path, reason
-    if found or same(hundredfold):
-        return "right", path, "exact numbers"
-    for factor in factors:
-        if "pi" not in factor and same(Fraction(factor)) is not False:
-            return "could-not-tell", path, OTHER_UNIT.format(factor)
-    return "wrong", path, "exact numbers"
-
-
-def _outcome(equal: bool | None) -> Outcome:
-    return "could-not-tell" if equal is None else "right" if equal else "wrong"
-
-
-def _same_words(box: str, gold: str) -> _Found:
-    if box.casefold() == gold.casefold():
-        return "right", "words", "same words"
-    if box.isalpha() and gold.isalpha():
-        return "wrong", "words", "different words"
-    return "could-not-tell", "words", f"{box!r} is not comparable with {gold!r} as words"
+def _key(node: Node) -> str:
+    exact = exact_value(node)
+    return str(node if exact is None else exact)

@@ -11,17 +11,26 @@ out.mean("seq-mean-token-mean").backward()
 
 from ctpo.objective.advantages import group_centered, group_normalized, leave_one_out
 from ctpo.objective.calibration import Calibration, calibrate
-from ctpo.objective.combinations import RATIOS, SURROGATES
+from ctpo.objective.layout import Layout
+from ctpo.objective.methods import Preset
 from ctpo.objective.mismatch import Mismatch, icepop
 from ctpo.objective.objective import Objective
 from ctpo.objective.output import ObjectiveOutput, Sequences
-from ctpo.objective.presets import METHODS, PRESETS, Preset, parameters, preset
+from ctpo.objective.parts import (
+    Bounds,
+    Choices,
+    Ratio,
+    Surrogate,
+    Tokens,
+    TokenTerms,
+    Window,
+)
+from ctpo.objective.presets import METHODS, PRESETS, parameters, preset, register_preset
 from ctpo.objective.ratios import (
     CumulativeGeometricMeanRatio,
     CumulativeRatio,
     FullSequenceRatio,
     MinimumPrefixRatio,
-    Ratio,
     SequenceGeometricMeanRatio,
     TokenRatio,
 )
@@ -31,6 +40,14 @@ from ctpo.objective.reductions import (
     seq_mean_token_sum,
     token_mean,
 )
+from ctpo.objective.registry import (
+    RATIOS,
+    SURROGATES,
+    WINDOWS,
+    register_ratio,
+    register_surrogate,
+    register_window,
+)
 from ctpo.objective.soft_surrogates import (
     CISPOSurrogate,
     CPPOSurrogate,
@@ -39,22 +56,15 @@ from ctpo.objective.soft_surrogates import (
     TOPRSurrogate,
     VESPOSurrogate,
 )
+from ctpo.objective.specification import ObjectiveSpec
 from ctpo.objective.statistics.on_policy import OnPolicyReport
 from ctpo.objective.statistics.positions import PositionStatistics
-from ctpo.objective.surrogates import (
-    ClippedSurrogate,
-    PlainSurrogate,
-    Surrogate,
-    Tokens,
-    TokenTerms,
-)
+from ctpo.objective.surrogates import ClippedSurrogate, PlainSurrogate
 from ctpo.objective.windows import (
-    Bounds,
     DriftFreeWindow,
     KLWindow,
     LogWindow,
     RatioWindow,
-    Window,
     fixed,
     sqrt,
 )
@@ -65,10 +75,12 @@ __all__ = [
     "RATIOS",
     "REDUCTIONS",
     "SURROGATES",
+    "WINDOWS",
     "Bounds",
     "CISPOSurrogate",
     "CPPOSurrogate",
     "Calibration",
+    "Choices",
     "ClippedSurrogate",
     "CumulativeGeometricMeanRatio",
     "CumulativeRatio",
@@ -76,11 +88,13 @@ __all__ = [
     "FullSequenceRatio",
     "GMPOSurrogate",
     "KLWindow",
+    "Layout",
     "LogWindow",
     "MinimumPrefixRatio",
     "Mismatch",
     "Objective",
     "ObjectiveOutput",
+    "ObjectiveSpec",
     "OnPolicyReport",
     "PlainSurrogate",
     "PositionStatistics",
@@ -105,6 +119,10 @@ __all__ = [
     "leave_one_out",
     "parameters",
     "preset",
+    "register_preset",
+    "register_ratio",
+    "register_surrogate",
+    "register_window",
     "seq_mean_token_mean",
     "seq_mean_token_sum",
     "sqrt",

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from ctpo.objective.combinations import RATIOS, SURROGATES, named, refuse_senseless
+from ctpo.objective.combinations import refuse_senseless
 from ctpo.objective.fused import dispatch
 from ctpo.objective.inputs import Batch, prepare
 from ctpo.objective.layout import Packed
 from ctpo.objective.mismatch import Mismatch
 from ctpo.objective.output import ObjectiveOutput, TokensT, in_pieces
 from ctpo.objective.parameters import unknown_name
-from ctpo.objective.ratios import CumulativeRatio, Ratio
+from ctpo.objective.parts import Part, Ratio, Surrogate, Tokens, Window
+from ctpo.objective.ratios import CumulativeRatio
+from ctpo.objective.registry import RATIOS, SURROGATES, WINDOWS, named
 from ctpo.objective.statistics.positions import PositionStatistics
-from ctpo.objective.surrogates import ClippedSurrogate, Surrogate, Tokens
-from ctpo.objective.windows import Window
+from ctpo.objective.surrogates import ClippedSurrogate
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Real
@@ -42,8 +43,8 @@ class Objective:
     Attributes:
         ratio: Which importance weight w_t stands in front of the advantage; an instance, or a key
             of `RATIOS`.
-        window: Between which bounds w_t may move, given its number of factors n_t; None exactly
-            for surrogates that have none.
+        window: Between which bounds w_t may move, given its number of factors n_t; an instance, or
+            a key of `WINDOWS`; None exactly for surrogates that have none.
         surrogate: What becomes of a token outside; an instance, or a key of `SURROGATES` with its
             default parameters.
         gradient: `"token-local"`: that of token t flows through log π_θ(a_t|s_t) only, as in the
@@ -70,7 +71,7 @@ class Objective:
             self,
             *,
             ratio: Ratio | str,
-            window: Window | None = None,
+            window: Window | str | None = None,
             surrogate: Surrogate | str = "clip",
             gradient: Literal["token-local", "literal"] = "token-local",
             mismatch: Mismatch | None = None,
@@ -79,15 +80,16 @@ class Objective:
     def __post_init__(self) -> None:
         for name, kind, known in (
             ("ratio", Ratio, RATIOS),
+            ("window", Window, WINDOWS),
             ("surrogate", Surrogate, SURROGATES),
         ):
-            object.__setattr__(self, name, named(name, getattr(self, name), kind, known))
-        for name, optional in (("window", Window), ("mismatch", Mismatch)):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, optional):
-                raise TypeError(
-                    f"{name} must be an instance of {optional.__name__} or None, got {value!r}"
-                )
+            if name != "window" or value is not None:
+                object.__setattr__(self, name, named(name, value, kind, known))
+        if self.mismatch is not None and not isinstance(self.mismatch, Mismatch):
+            raise TypeError(
+                f"mismatch must be an instance of Mismatch or None, got {self.mismatch!r}"
+            )
         if self.gradient not in ("token-local", "literal"):
             raise unknown_name("gradient", str(self.gradient), ("token-local", "literal"))
         refuse_senseless(self)
@@ -194,25 +196,31 @@ class Objective:
         current, old = batch.logprobs.detach().to(dtype), batch.old_logprobs.to(dtype)
         # Filled and not multiplied: NaN times 0 is NaN, in the value and in the gradient.
         log_ratio = (current - old).masked_fill_(layout.outside, 0.0)
+        log_weight = self.ratio.log_weight(log_ratio, layout)
+        _require_tokens(log_weight, layout, self.ratio, "log_weight")
         tokens = Tokens(
             current,
             log_ratio,
-            self.ratio.log_weight(log_ratio, layout),
+            log_weight,
             batch.advantages.to(dtype),
             self.ratio.factors(layout).to(dtype),
             layout,
         )
         terms = self.surrogate.terms(tokens, self.window)
         value, slope = terms.value, terms.slope
+        for each in (value, slope):
+            _require_tokens(each, layout, self.surrogate, "terms")
         if batch.rollout_logprobs is not None:
             assert self.mismatch is not None
             factor = self.mismatch.weights(old, batch.rollout_logprobs.to(dtype), layout)
             value, slope = value * factor, slope * factor
         # A masked place has its row's weight and an advantage that can be NaN, yet no loss.
-        value, slope = _zero(value, layout.outside), _zero(slope, layout.outside)
+        callers = (batch.logprobs, batch.advantages)
+        value, slope = (_zero(x, layout.outside, callers) for x in (value, slope))
         collected = None
         if statistics:
-            is_rho = isinstance(self.ratio, CumulativeRatio)
+            # Exactly it: the weight of a subclass can be another.
+            is_rho = type(self.ratio) is CumulativeRatio
             log_rho = tokens.log_weight if is_rho else layout.prefix_sums(log_ratio)
             collected = PositionStatistics.collect(tokens, log_rho, terms)
         return value, slope, log_ratio, tokens.log_weight, collected
@@ -245,8 +253,22 @@ class _WithSlope(torch.autograd.Function):
         return result.to(ctx.dtype), None, None, None, None
 
 
-def _zero(fresh: Tensor, outside: Tensor) -> Tensor:
-    """Return it with zeros at some places; in place if it is not broadcast."""
-    if fresh.shape == outside.shape:
-        return fresh.masked_fill_(outside, 0.0)
-    return fresh.expand_as(outside).masked_fill(outside, 0.0)
+def _zero(values: Tensor, outside: Tensor, callers: Sequence[Tensor]) -> Tensor:
+    """Return it with zeros at some places, in place if it is whole and not the caller's."""
+    storage = values.untyped_storage().data_ptr()
+    ours = all(storage != tensor.untyped_storage().data_ptr() for tensor in callers)
+    if ours and values.shape == outside.shape and values.is_contiguous():
+        return values.masked_fill_(outside, 0.0)
+    return values.expand_as(outside).masked_fill(outside, 0.0)
+
+
+def _require_tokens(values: Tensor, layout: Layout, part: Part, method: str) -> None:
+    """Raise unless what a part returned broadcasts to the tokens."""
+    shape, tokens = values.shape, layout.mask.shape
+    if len(shape) > len(tokens) or any(
+        size not in (1, all_) for size, all_ in zip(reversed(shape), reversed(tokens), strict=False)
+    ):
+        raise ValueError(
+            f"{type(part).__name__}.{method} returned shape {list(shape)}, which does not "
+            f"broadcast to the tokens, {list(tokens)}"
+        )

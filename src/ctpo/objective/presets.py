@@ -1,196 +1,152 @@
-"""The published combinations of ratio, window and surrogate, by name."""
+"""Methods by name: the published ones and those that you register, with parameters changed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from ctpo.objective.methods import PUBLISHED, Preset
 from ctpo.objective.objective import Objective
 from ctpo.objective.parameters import unknown_name
-from ctpo.objective.soft_surrogates import SAPOSurrogate, VESPOSurrogate
-from ctpo.objective.windows import DriftFreeWindow, KLWindow, LogWindow, fixed, sqrt
+from ctpo.objective.reductions import REDUCTIONS
+from ctpo.objective.registry import refuse_taken
 
+_methods = dict(PUBLISHED)
+_objectives = {name: method.objective for name, method in _methods.items()}
+_told: list[Callable[[str], object]] = []
 
-@dataclass(frozen=True)
-class Preset:
-    """A published method.
+METHODS: Mapping[str, Preset] = MappingProxyType(_methods)
+"""The methods by name, with formula, source and what goes with them outside the objective."""
 
-    Attributes:
-        objective: Ratio, window and surrogate with the published parameters.
-        formula: The loss of a token, less its sign, in the notation of the docs.
-        source: Where it comes from.
-        reduction: The source's reduction, a key of `REDUCTIONS`; none is applied by the objective.
-        advantages: The source's advantages, a function of `ctpo.objective`.
-        note: What to know before using it.
-    """
-
-    objective: Objective
-    formula: str
-    source: str
-    reduction: str = "seq-mean-token-mean"
-    advantages: str = "group_normalized"
-    note: str = ""
-
-
-_CTPO = "arXiv 2605.07331"
-
-METHODS: Mapping[str, Preset] = MappingProxyType(
-    {
-        "ctpo": Preset(
-            Objective(ratio="cumulative", window=sqrt(0.025, 0.05, dual_clip=0.05)),
-            "min(ρ_t A, clip(ρ_t, e^(-.025√t), e^(.05√t)) A); A<0: at least e^(.05√t) A",
-            f"CTPO, {_CTPO}, its public code",
-            note="The printed objective and a dual clip.",
-        ),
-        "ctpo-printed": Preset(
-            Objective(ratio="cumulative", window=sqrt(0.025, 0.05)),
-            "min(ρ_t A, clip(ρ_t, e^(-.025√t), e^(.05√t)) A)",
-            f"CTPO, {_CTPO}, as printed",
-            note="Without the dual clip: a token with A<0 has no upper bound.",
-        ),
-        "ctpo-fixed": Preset(
-            Objective(ratio="cumulative", window=fixed(0.5, 4.0, dual_clip=5.0)),
-            "min(ρ_t A, clip(ρ_t, .5, 5) A); A<0: at least 5 A",
-            f"CTPO, {_CTPO}, the ablation of the window",
-            note="The paper gives the window [0.5, 5]; that the dual clip stays, at the upper edge "
-            "as in `ctpo`, is our reading.",
-        ),
-        "ctpo-drift-free": Preset(
-            Objective(
-                ratio="cumulative",
-                window=DriftFreeWindow(eps_low=0.025, eps_high=0.05, dual_clip=0.05),
-            ),
-            "as ctpo, with M_t = Σ_{j≤t}(r_j - 1) in place of log ρ_t in the window",
-            "ours",
-            note="M_t has mean 0 at every t, where log ρ_t drifts down.",
-        ),
-        "ctpo-exact-kl": Preset(
-            Objective(
-                ratio="cumulative",
-                window=KLWindow(
-                    delta_low=0.025**2 / 2, delta_high=0.05**2 / 2, delta_dual=0.05**2 / 2
-                ),
-            ),
-            "as ctpo, with ρ_t - 1 - log ρ_t ≤ δt as the window",
-            "ours",
-            note="To second order the window of `ctpo`, with δ = ε²/2.",
-        ),
-        "pnpo": Preset(
-            Objective(
-                ratio="cumulative-geometric-mean",
-                window=LogWindow(eps_low=0.025, eps_high=0.05, power=-0.5, dual_clip=0.05),
-            ),
-            "min(w A, clip(w, e^(-.025/√t), e^(.05/√t)) A), w = ρ_t^(1/t)",
-            "PNPO, arXiv 2608.01418, ratio and exponent",
-            note="The widths are those of `ctpo`, so that the two clip the same tokens.",
-        ),
-        "full-sequence": Preset(
-            Objective(ratio="full-sequence", window=sqrt(0.025, 0.05, dual_clip=0.05)),
-            "as ctpo, with ρ_H in place of ρ_t and a window that widens as √H",
-            f"the sequence-level estimator {_CTPO} compares with",
-            note="A baseline, not a published method: it differs from `ctpo` in the ratio only.",
-        ),
-        "grpo": Preset(
-            Objective(ratio="token", window=fixed(0.2, 0.2)),
-            "min(r_t A, clip(r_t, .8, 1.2) A)",
-            "GRPO, arXiv 2402.03300",
-        ),
-        "dapo": Preset(
-            Objective(ratio="token", window=fixed(0.2, 0.28)),
-            "min(r_t A, clip(r_t, .8, 1.28) A)",
-            "DAPO, arXiv 2503.14476",
-            reduction="token-mean",
-        ),
-        "dr-grpo": Preset(
-            Objective(ratio="token", window=fixed(0.2, 0.2)),
-            "min(r_t A, clip(r_t, .8, 1.2) A)",
-            "Dr. GRPO, arXiv 2503.20783",
-            reduction="seq-mean-token-sum",
-            advantages="group_centered",
-            note="Differs from `grpo` outside the objective: no division by the deviation, "
-            "and the sum over tokens, to be divided by a constant length.",
-        ),
-        "gspo": Preset(
-            Objective(
-                ratio="sequence-geometric-mean", window=fixed(3e-4, 4e-4), gradient="literal"
-            ),
-            "min(s A, clip(s, 1 - 3e-4, 1 + 4e-4) A), s = ρ_H^(1/H)",
-            "GSPO, arXiv 2507.18071",
-            note="The gradient of the sequence's loss. With one advantage per sequence it is that "
-            "of `gspo-token`.",
-        ),
-        "gspo-token": Preset(
-            Objective(ratio="sequence-geometric-mean", window=fixed(3e-4, 4e-4)),
-            "as gspo, with s_t = sg(s) π_θ(a_t)/sg(π_θ(a_t))",
-            "GSPO, arXiv 2507.18071, token form",
-            note="For advantages per token.",
-        ),
-        "gmpo": Preset(
-            Objective(
-                ratio="sequence-geometric-mean",
-                window=LogWindow(eps_low=0.4, eps_high=0.4, power=0),
-                surrogate="gmpo",
-            ),
-            "exp(1/H Σ_j clip(log r_j, ±.4)) A",
-            "GMPO, arXiv 2507.20673",
-        ),
-        "cispo": Preset(
-            Objective(ratio="token", window=fixed(1.0, 4.0), surrogate="cispo"),
-            "sg(min(r_t, 5)) A log π_θ",
-            "CISPO in MiniMax-M1, arXiv 2506.13585",
-            reduction="token-mean",
-            note="The source gives no number for the upper bound; 5 is that of arXiv 2510.13786.",
-        ),
-        "sapo": Preset(
-            Objective(ratio="token", surrogate=SAPOSurrogate()),
-            "(4/τ) σ(τ(r_t - 1)) A, τ = 1 for A>0, else 1.05",
-            "SAPO, arXiv 2511.20347",
-        ),
-        "topr": Preset(
-            Objective(ratio="full-sequence", surrogate="topr"),
-            "sg(f) A log π_θ, f = 1 for A>0, else min(ρ_H, 1)",
-            "TOPR, arXiv 2503.14286",
-            reduction="seq-mean-token-sum",
-        ),
-        "vespo": Preset(
-            Objective(ratio="full-sequence", surrogate=VESPOSurrogate()),
-            "sg(ρ_H^k e^(λ(1 - ρ_H))) A log π_θ, (k, λ) = (2, 3) for A≥0, else (3, 2)",
-            "VESPO, arXiv 2602.10693; parameters of TRL 1.16",
-            reduction="token-mean",
-        ),
-        "minpro": Preset(
-            Objective(ratio="minimum-prefix", window=fixed(1.0, 4.0), surrogate="cispo"),
-            "sg(min(r_t · min_{i<t} r_i, 5)) A log π_θ",
-            "MinPRO, arXiv 2601.22718",
-            reduction="token-mean",
-            note="The upper bound is that of `cispo`; the source's was not at hand.",
-        ),
-        "cppo": Preset(
-            Objective(ratio="token", surrogate="cppo"),
-            "r_t A where kept, else 0",
-            "CPPO, arXiv 2606.10968, the rule",
-            note="Weights of positions, divergence and parameters are our reading; see "
-            "`CPPOSurrogate`.",
-        ),
-    }
-)
-"""The methods, with formula, source and what goes with them outside the objective."""
-
-PRESETS: Mapping[str, Objective] = MappingProxyType(
-    {name: method.objective for name, method in METHODS.items()}
-)
+PRESETS: Mapping[str, Objective] = MappingProxyType(_objectives)
 """The objectives of `METHODS`, by name."""
 
 _PARTS = ("ratio", "window", "surrogate", "mismatch")
+_ADVANTAGES = ("group_normalized", "group_centered")
+_REFERENCE = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::(.+))?")
+
+
+def register_preset(name: str, method: Preset | Objective) -> None:
+    """Make a method of yours known by name: to `preset`, recipes and the engines' configurations.
+
+    Args:
+        name: A name that no preset has.
+        method: The objective, or a `Preset` if reduction or advantages are to be others than
+            CTPO's.
+
+    Raises:
+        TypeError: If it is neither.
+        ValueError: If the name is taken (says by what), two parts have a parameter of one name, or
+            there is no such reduction or advantage.
+    """
+    if isinstance(method, Objective):
+        method = Preset(method)
+    if not isinstance(method, Preset):
+        raise TypeError(f"preset {name!r} must be an Objective or a Preset, got {method!r}")
+    refuse_taken("preset", name, PRESETS)
+    if method.reduction not in REDUCTIONS:
+        raise unknown_name("reduction", method.reduction, REDUCTIONS)
+    if method.advantages not in _ADVANTAGES:
+        raise unknown_name("advantages", method.advantages, _ADVANTAGES)
+    names = [f.name for f in _all_fields(method.objective)]
+    for key in names:
+        if names.count(key) > 1:
+            raise ValueError(
+                f"preset {name!r}: two of its parts have a parameter {key!r}, so that it could not "
+                "be changed by name; rename one"
+            )
+    _methods[name], _objectives[name] = method, method.objective
+    try:
+        for tell in _told:
+            tell(name)
+    except Exception:
+        del _methods[name], _objectives[name]
+        raise
+
+
+def tell_of_presets(tell: Callable[[str], object]) -> None:
+    """Have a function called with the name of every preset: of those there are, and any new one.
+
+    Args:
+        tell: What it raises undoes the registration.
+    """
+    for name in METHODS:
+        tell(name)
+    _told.append(tell)
+
+
+def imported(reference: str, field: str = "import") -> str | None:
+    """Import a module that defines or registers objectives of yours.
+
+    Args:
+        reference: `module`, or `module:name` with the name of an `Objective` or `Preset` in it or
+            of a preset that it registers.
+        field: What the reference is called in messages.
+
+    Returns:
+        The name of the preset; None if only a module is named.
+
+    Raises:
+        ValueError: If there is no such module or nothing of that name in it.
+    """
+    if reference in METHODS:
+        return reference
+    match = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
+    if match is None:
+        raise ValueError(
+            f"{field} is {reference!r}; it must be of the form module or module:name, e.g. "
+            "'my_package.objectives:mine'"
+        )
+    module_name, name = match.groups()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and lacks one itself
+        raise ValueError(
+            f"{field} is {reference!r}, but there is no module {error.name!r}; install it, or put "
+            "its folder on PYTHONPATH"
+        ) from None
+    if name is None:
+        return None
+    found = getattr(module, name, None)
+    if isinstance(found, Objective | Preset):
+        register_preset(reference, found)
+        return reference
+    if name in METHODS:
+        return str(name)
+    own = [key for key, value in vars(module).items() if isinstance(value, Objective | Preset)]
+    raise ValueError(
+        f"{field} is {reference!r}, but {module_name} has no objective {name!r} and registers no "
+        f"such preset; it has {', '.join(own) or 'none'}"
+    )
+
+
+def method_of(name: str) -> tuple[str, Preset]:
+    """Return a method and the name it is registered under.
+
+    Args:
+        name: A key of `METHODS`, or `module:name`; see `imported`.
+
+    Raises:
+        ValueError: If there is no such preset; names the nearest.
+    """
+    if isinstance(name, str) and name not in METHODS and ":" in name:
+        name = imported(name, "preset") or name
+    if name not in METHODS:
+        raise unknown_name("preset", str(name), PRESETS)
+    return name, METHODS[name]
 
 
 def preset(name: str, **overrides: Any) -> Objective:  # noqa: ANN401 - each field has its type
-    """Return a published objective, some of its parameters changed.
+    """Return a published objective or one of yours, some of its parameters changed.
 
     Args:
-        name: A key of `PRESETS`.
+        name: A key of `PRESETS`, or `module:name` for an objective in a module of yours.
         **overrides: Parameters of the preset's choices by their names, e.g. `eps_low=0.03` or
             `dual_clip=None`; also `gradient` and `mismatch` of the objective itself.
 
@@ -201,16 +157,14 @@ def preset(name: str, **overrides: Any) -> Objective:  # noqa: ANN401 - each fie
         ValueError: If there is no such preset or parameter (names the nearest), or if a value is
             out of range.
     """
-    if name not in PRESETS:
-        raise unknown_name("preset", name, PRESETS)
-    base = PRESETS[name]
+    base = method_of(name)[1].objective
     changes: dict[str, Any] = {}
     for key, value in overrides.items():
         if key in ("gradient", "mismatch"):
             changes[key] = value
             continue
         for part in _PARTS:
-            if key in _parameters(getattr(base, part)):
+            if any(key == field.name for field in _fields(getattr(base, part))):
                 changes[part] = replace(changes.get(part, getattr(base, part)), **{key: value})
                 break
         else:
@@ -222,17 +176,22 @@ def parameters(name: str) -> list[str]:
     """Return the names that `preset(name, ...)` takes.
 
     Args:
-        name: A key of `PRESETS`.
+        name: A key of `PRESETS`, or `module:name`.
 
     Raises:
         ValueError: If there is no such preset; names the nearest.
     """
-    if name not in PRESETS:
-        raise unknown_name("preset", name, PRESETS)
-    base = PRESETS[name]
-    found = [key for part in _PARTS for key in _parameters(getattr(base, part))]
-    return [*found, "gradient", "mismatch"]
+    return [*fields_of(method_of(name)[1].objective), "gradient", "mismatch"]
 
 
-def _parameters(part: object) -> list[str]:
-    return [field.name for field in fields(part)] if is_dataclass(part) else []
+def fields_of(objective: Objective) -> dict[str, Any]:
+    """Return the parameters of an objective's parts by name, each with its annotation."""
+    return {field.name: field.type for field in _all_fields(objective)}
+
+
+def _all_fields(objective: Objective) -> list[Field[Any]]:
+    return [field for part in _PARTS for field in _fields(getattr(objective, part))]
+
+
+def _fields(part: object) -> list[Field[Any]]:
+    return [field for field in fields(part) if field.init] if is_dataclass(part) else []

@@ -8,68 +8,17 @@ neither enters a product nor advances t.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from ctpo.objective.parts import Choices, Ratio
+
 if TYPE_CHECKING:
-    from jaxtyping import Float, Real
     from torch import Tensor
 
     from ctpo.objective.layout import Layout
-
-
-@dataclass(frozen=True)
-class Ratio(ABC):
-    """An importance weight w_t, made of n_t token ratios.
-
-    A window in log space follows n_t (see `LogWindow`): a sum of n roughly independent terms
-    spreads like √n, their mean like 1/√n.
-    """
-
-    accumulates: ClassVar[bool]
-    """Whether n_t depends on the token. If not, a window cannot follow it."""
-
-    @abstractmethod
-    def log_weight(
-        self, log_ratio: Float[Tensor, "*tokens"], layout: Layout
-    ) -> Float[Tensor, "*tokens"]:
-        """Return log w_t in nats.
-
-        Args:
-            log_ratio: log r_t, 0 where the mask is False.
-            layout: Where sequences begin and end.
-
-        Returns:
-            log w_t, meaningful on policy tokens only; broadcasts to `*tokens`.
-        """
-
-    @abstractmethod
-    def adjoint(
-        self, gradient: Float[Tensor, "*tokens"], layout: Layout
-    ) -> Float[Tensor, "*tokens"]:
-        """Return dL/dlog r_j = Σ_t dL/dlog w_t · ∂log w_t/∂log r_j, for the literal gradient.
-
-        Args:
-            gradient: dL/dlog w_t, 0 where masked.
-            layout: Where sequences begin and end.
-
-        Raises:
-            NotImplementedError: If log w is not linear in log r.
-        """
-
-    def factors(self, layout: Layout) -> Real[Tensor, "*tokens"]:
-        """Return n_t, the number of token ratios in w_t, at least 1 on policy tokens.
-
-        Args:
-            layout: Where sequences begin and end.
-
-        Returns:
-            n_t; broadcasts to `*tokens`.
-        """
-        return torch.ones((), device=layout.mask.device)
 
 
 @dataclass(frozen=True)
@@ -80,8 +29,6 @@ class TokenRatio(Ratio):
     Source: PPO, arXiv 1707.06347; GRPO, arXiv 2402.03300.
     """
 
-    accumulates: ClassVar[bool] = False
-
     def log_weight(self, log_ratio: Tensor, layout: Layout) -> Tensor:
         """Return log r_t; see `Ratio.log_weight`."""
         return log_ratio
@@ -89,6 +36,12 @@ class TokenRatio(Ratio):
     def adjoint(self, gradient: Tensor, layout: Layout) -> Tensor:
         """Return the gradient as it is; see `Ratio.adjoint`."""
         return gradient
+
+    def refuses(self, objective: Choices) -> str | None:
+        """Refuse a literal gradient, which would be no other; see `Part.refuses`."""
+        if objective.gradient != "literal":
+            return None
+        return "the literal gradient of a token ratio is the token-local one; leave gradient out"
 
 
 @dataclass(frozen=True)
@@ -173,8 +126,6 @@ class SequenceGeometricMeanRatio(Ratio):
     Source: GSPO, arXiv 2507.18071.
     """
 
-    accumulates: ClassVar[bool] = False
-
     def log_weight(self, log_ratio: Tensor, layout: Layout) -> Tensor:
         """Return (1/H) Σ_{j≤H} log r_j; see `Ratio.log_weight`."""
         return layout.spread(layout.totals(log_ratio) / layout.lengths.clamp(min=1))
@@ -192,14 +143,14 @@ class MinimumPrefixRatio(Ratio):
     Source: MinPRO, arXiv 2601.22718.
     """
 
-    accumulates: ClassVar[bool] = False
-
     def log_weight(self, log_ratio: Tensor, layout: Layout) -> Tensor:
         """Return log r_t + min_{i<t} log r_i; see `Ratio.log_weight`."""
         candidates = torch.where(layout.mask, log_ratio, math.inf)
         smallest = layout.preceding_minima(candidates)
         return log_ratio + torch.where(smallest == math.inf, 0.0, smallest)
 
-    def adjoint(self, gradient: Tensor, layout: Layout) -> Tensor:
-        """Raise: a minimum is not linear; see `Ratio.adjoint`."""
-        raise NotImplementedError("the minimum prefix ratio has no literal gradient")
+    def refuses(self, objective: Choices) -> str | None:
+        """Refuse a literal gradient: a minimum is not linear; see `Part.refuses`."""
+        if objective.gradient != "literal":
+            return None
+        return "the minimum prefix ratio is used under stop-gradient and has no literal gradient"

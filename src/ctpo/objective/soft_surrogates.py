@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from ctpo.objective.parameters import require
-from ctpo.objective.surrogates import Surrogate, Tokens, TokenTerms, weight_of
+from ctpo.objective.parts import Choices, Surrogate, Tokens, TokenTerms, Window
+from ctpo.objective.ratios import SequenceGeometricMeanRatio, TokenRatio
+from ctpo.objective.surrogates import weight_of
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ctpo.objective.windows import Window
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,15 @@ class CISPOSurrogate(Surrogate):
         above, below = tokens.log_weight > bounds.high, tokens.log_weight < bounds.low
         clipped = torch.clamp(tokens.log_weight, min=bounds.low, max=bounds.high)
         return _score_function(tokens, weight_of(clipped), above, below)
+
+    def refuses(self, objective: Choices) -> str | None:
+        """Refuse a dual clip; see `Part.refuses`."""
+        if getattr(objective.window, "dual_clip", None) is None:
+            return None
+        return (
+            "dual_clip would have no effect on CISPO, whose upper bound holds for both signs of "
+            "the advantage; set dual_clip=None"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +169,17 @@ class GMPOSurrogate(Surrogate):
         value = -advantages * layout.spread(weight_of(log_mean))
         return TokenTerms(value, value.masked_fill(above | below, 0.0), above, below)
 
+    def refuses(self, objective: Choices) -> str | None:
+        """Refuse another ratio than the mean it computes, and a dual clip; see `Part.refuses`."""
+        if type(objective.ratio) is not SequenceGeometricMeanRatio:
+            return (
+                f"{self!r} is a geometric mean over the sequence; set "
+                f"ratio='sequence-geometric-mean', not {objective.ratio!r}"
+            )
+        if getattr(objective.window, "dual_clip", None) is not None:
+            return "dual_clip would have no effect on GMPO; set dual_clip=None"
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class CPPOSurrogate(Surrogate):
@@ -211,6 +231,12 @@ class CPPOSurrogate(Surrogate):
         below = over & (advantages < 0) & (tokens.log_ratio < 0)
         kept = weight_of(tokens.log_weight).mul(-advantages).masked_fill(above | below, 0.0)
         return TokenTerms(kept, kept, above, below)
+
+    def refuses(self, objective: Choices) -> str | None:
+        """Refuse any ratio but the token's; see `Part.refuses`."""
+        if type(objective.ratio) is TokenRatio:
+            return None
+        return f"{self!r} weighs tokens by their own ratio; set ratio='token'"
 
 
 def _score_function(

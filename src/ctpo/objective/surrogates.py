@@ -10,18 +10,16 @@ advantage and a window around it; `soft_surrogates` holds those that shape the w
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
-    from torch import Tensor
+from ctpo.objective.parts import Surrogate, Tokens, TokenTerms, Window
 
-    from ctpo.objective.layout import Layout
-    from ctpo.objective.windows import Window
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 LOG_WEIGHT_LIMIT = 40.0
 """Log weights are capped here, just before exp and never before clipping is decided.
@@ -41,66 +39,6 @@ def weight_of(log_weight: Float[Tensor, "*tokens"]) -> Float[Tensor, "*tokens"]:
         w, at most exp(`LOG_WEIGHT_LIMIT`).
     """
     return log_weight.clamp(max=LOG_WEIGHT_LIMIT).exp_()
-
-
-class Tokens(NamedTuple):
-    """What a surrogate may look at; each tensor broadcasts to `*tokens`.
-
-    Attributes:
-        logprobs: log π_θ in nats; anything where masked.
-        log_ratio: log r_t in nats, 0 where masked.
-        log_weight: log w_t in nats, raw; anything where masked.
-        advantages: A_t; 0 gives no loss and no slope; anything where masked.
-        factors: n_t, the number of token ratios in w_t.
-        layout: Where sequences begin and end.
-    """
-
-    logprobs: Float[Tensor, "*tokens"]
-    log_ratio: Float[Tensor, "*tokens"]
-    log_weight: Float[Tensor, "*tokens"]
-    advantages: Float[Tensor, "*tokens"]
-    factors: Tensor
-    layout: Layout
-
-
-class TokenTerms(NamedTuple):
-    """Loss and slope per token, and which side of the window the token is on.
-
-    Attributes:
-        value: Loss per token.
-        slope: dL/dlog w_t.
-        above: The weight is above the window that counts for the sign of its advantage; None where
-            the surrogate has no upper bound.
-        below: The same below.
-        dual: Whether being above with A < 0 is a dual clip's doing, not that of a window which
-            holds for both signs.
-    """
-
-    value: Float[Tensor, "*tokens"]
-    slope: Float[Tensor, "*tokens"]
-    above: Bool[Tensor, "*tokens"] | None
-    below: Bool[Tensor, "*tokens"] | None
-    dual: bool = False
-
-
-@dataclass(frozen=True)
-class Surrogate(ABC):
-    """What the loss of a token is, given its weight, its advantage and its window."""
-
-    takes_window: ClassVar[bool]
-    """Whether it needs a window; if not, it must have none."""
-
-    has_literal_gradient: ClassVar[bool] = False
-    """Whether the printed objective has a gradient through the weight, beyond the token's own."""
-
-    @abstractmethod
-    def terms(self, tokens: Tokens, window: Window | None) -> TokenTerms:
-        """Return loss and slope per token.
-
-        Args:
-            tokens: The batch.
-            window: The trust region; None exactly if `takes_window` is false.
-        """
 
 
 @dataclass(frozen=True)
@@ -133,6 +71,7 @@ class ClippedSurrogate(Surrogate):
     """
 
     takes_window: ClassVar[bool] = True
+    needs_weight_bound: ClassVar[bool] = False
     has_literal_gradient: ClassVar[bool] = True
 
     def terms(self, tokens: Tokens, window: Window | None) -> TokenTerms:

@@ -8,75 +8,20 @@ rounded on the way.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from ctpo.objective.parameters import require
+from ctpo.objective.parts import Bounds, Choices, Window
+from ctpo.objective.ratios import CumulativeRatio
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Real
+    from jaxtyping import Real
     from torch import Tensor
 
     from ctpo.objective.layout import Layout
-
-
-class Bounds(NamedTuple):
-    """Bounds of a window's statistic; each broadcasts to `*tokens`.
-
-    Attributes:
-        low: Lower bound, at most 0; acts on negative advantages.
-        high: Upper bound, at least 0; acts on positive advantages.
-        dual: Upper bound for negative advantages; +inf where there is none.
-    """
-
-    low: Float[Tensor, "*tokens"]
-    high: Float[Tensor, "*tokens"]
-    dual: Float[Tensor, "*tokens"]
-
-
-@dataclass(frozen=True)
-class Window(ABC):
-    """A trust region around weight 1, as a function of the number of factors n in the weight."""
-
-    @property
-    @abstractmethod
-    def follows_position(self) -> bool:
-        """Whether the bounds depend on n."""
-
-    @property
-    def bounds_log_weight(self) -> bool:
-        """Whether the statistic is log w, so that a clipped weight has a value: the bound."""
-        return True
-
-    def statistic(
-        self,
-        log_weight: Float[Tensor, "*tokens"],
-        log_ratio: Float[Tensor, "*tokens"],
-        layout: Layout,
-    ) -> Float[Tensor, "*tokens"]:
-        """Return s_t, which `bounds` bounds.
-
-        Args:
-            log_weight: log w_t in nats, raw.
-            log_ratio: log r_t in nats, 0 where masked.
-            layout: Where sequences begin and end.
-        """
-        return log_weight
-
-    @abstractmethod
-    def bounds(self, factors: Real[Tensor, "*tokens"]) -> Bounds:
-        """Return the bounds of s_t per token.
-
-        Args:
-            factors: n, the number of token ratios in each token's weight (`Ratio.factors`), at
-                least 1 on policy tokens.
-
-        Returns:
-            Bounds, in the dtype of `factors` if that is floating point, else float32.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +53,12 @@ class LogWindow(Window):
     dual_clip: float | None = None
 
     def __post_init__(self) -> None:
-        _require_widths(self)
+        for name, example, bound in (
+            ("eps_low", 0.025, "lower bound is exp(-eps_low * n**power)"),
+            ("eps_high", 0.05, "upper bound is exp(eps_high * n**power)"),
+        ):
+            right = f"at least 0, e.g. {example}: the {bound}"
+            require(getattr(self, name) >= 0, self, name, right)
         require(
             -math.inf < self.power < math.inf,
             self,
@@ -116,7 +66,13 @@ class LogWindow(Window):
             "finite, e.g. 0.5 for a window that widens like the square root of n, or 0 for a "
             "fixed one",
         )
-        _require_dual(self, "the base c of exp(c * n**power)")
+        require(
+            self.dual_clip is None or 0 < self.dual_clip < math.inf,
+            self,
+            "dual_clip",
+            "finite and above 0, e.g. 0.05 (the base c of exp(c * n**power)), or None to switch it "
+            "off",
+        )
 
     @property
     def follows_position(self) -> bool:
@@ -126,8 +82,9 @@ class LogWindow(Window):
     def bounds(self, factors: Real[Tensor, "*tokens"]) -> Bounds:
         """Return ∓eps · n^power; see `Window.bounds`."""
         # A masked place can have n = 0, and 0 to a negative power is infinite.
-        scale = _floating(factors).clamp(min=1) ** self.power
-        return _scaled(self, scale)
+        scale = factors.clamp(min=1.0) ** self.power
+        dual = math.inf if self.dual_clip is None else self.dual_clip
+        return Bounds(-self.eps_low * scale, self.eps_high * scale, dual * scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,62 +137,44 @@ class RatioWindow(Window):
 
     def bounds(self, factors: Real[Tensor, "*tokens"]) -> Bounds:
         """Return log(1 - clip_low), log(1 + clip_high), log(dual_clip); see `Window.bounds`."""
-        one = torch.ones((), dtype=_floating(factors).dtype, device=factors.device)
+        one = factors.new_ones(()) * 1.0
         low = math.log1p(-self.clip_low) if self.clip_low < 1 else -math.inf
         dual = math.inf if self.dual_clip is None else math.log(self.dual_clip)
         return Bounds(one * low, one * math.log1p(self.clip_high), one * dual)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftFreeWindow(Window):
+class DriftFreeWindow(LogWindow):
     """√n window on the martingale M_t = Σ_{j≤t} (r_j - 1) in place of log ρ_t.
 
     -eps_low · t^power ≤ M_t ≤ eps_high · t^power, and M_t ≤ dual_clip · t^power where the advantage
-    is negative.
+    is negative: the bounds of a `LogWindow`, for another statistic.
 
     E_old[log r] = -KL < 0, so log ρ_t drifts down in proportion to t and leaves any window that
     widens like √t at its lower side. E_old[r] = 1, so M_t has mean 0 at every t and, to first
     order, the spread of log ρ_t. A variant of ours, not of the paper's.
 
     Attributes:
-        eps_low: Half-width below 0 for one factor; `inf` leaves that side open.
-        eps_high: Half-width above 0 for one factor; `inf` leaves that side open.
         power: Exponent of t.
-        dual_clip: Half-width above 0 for one factor where the advantage is negative; None switches
-            it off.
-
-    Raises:
-        ValueError: If a parameter is out of range; names the field, its value and what is right.
     """
 
-    eps_low: float
-    eps_high: float
-    power: float = 0.5
-    dual_clip: float | None = None
+    bounds_log_weight: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        _require_widths(self)
-        require(-math.inf < self.power < math.inf, self, "power", "finite, e.g. 0.5")
-        _require_dual(self, "the half-width for negative advantages")
+    power: float = 0.5
 
     @property
     def follows_position(self) -> bool:
         """Whether the statistic or its bounds depend on t: always, as it is a sum up to t."""
         return True
 
-    @property
-    def bounds_log_weight(self) -> bool:
-        """Whether the statistic is log w: it is not."""
-        return False
-
     def statistic(self, log_weight: Tensor, log_ratio: Tensor, layout: Layout) -> Tensor:
         """Return M_t; see `Window.statistic`."""
         # 0 where masked, as log r is; capped only against overflow, far outside any window.
         return layout.prefix_sums(torch.expm1(log_ratio.clamp(max=_EXP_LIMIT)))
 
-    def bounds(self, factors: Real[Tensor, "*tokens"]) -> Bounds:
-        """Return ∓eps · t^power; see `Window.bounds`."""
-        return _scaled(self, _floating(factors).clamp(min=1) ** self.power)
+    def refuses(self, objective: Choices) -> str | None:
+        """Refuse any ratio but the cumulative one; see `Part.refuses`."""
+        return _unless_cumulative(self, objective)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +194,8 @@ class KLWindow(Window):
     Raises:
         ValueError: If a parameter is out of range; names the field, its value and what is right.
     """
+
+    bounds_log_weight: ClassVar[bool] = False
 
     delta_low: float
     delta_high: float
@@ -281,11 +222,6 @@ class KLWindow(Window):
         """Whether the bounds depend on n: always."""
         return True
 
-    @property
-    def bounds_log_weight(self) -> bool:
-        """Whether the statistic is log w: it is not."""
-        return False
-
     def statistic(self, log_weight: Tensor, log_ratio: Tensor, layout: Layout) -> Tensor:
         """Return the signed root of w - 1 - log w; see `Window.statistic`."""
         capped = log_weight.clamp(max=_EXP_LIMIT)
@@ -297,11 +233,15 @@ class KLWindow(Window):
 
     def bounds(self, factors: Real[Tensor, "*tokens"]) -> Bounds:
         """Return ∓√(delta · n); see `Window.bounds`."""
-        root = _floating(factors).clamp(min=1).sqrt()
+        root = factors.clamp(min=1.0).sqrt()
         dual = math.inf if self.delta_dual is None else math.sqrt(self.delta_dual)
         return Bounds(
             -math.sqrt(self.delta_low) * root, math.sqrt(self.delta_high) * root, dual * root
         )
+
+    def refuses(self, objective: Choices) -> str | None:
+        """Refuse any ratio but the cumulative one; see `Part.refuses`."""
+        return _unless_cumulative(self, objective)
 
 
 def sqrt(eps_low: float, eps_high: float, dual_clip: float | None = None) -> LogWindow:
@@ -330,34 +270,8 @@ def fixed(clip_low: float, clip_high: float, dual_clip: float | None = None) -> 
 _EXP_LIMIT = 40.0
 
 
-def _floating(factors: Tensor) -> Tensor:
-    return factors if factors.is_floating_point() else factors.to(torch.float32)
-
-
-def _scaled(window: LogWindow | DriftFreeWindow, scale: Tensor) -> Bounds:
-    dual = math.inf if window.dual_clip is None else window.dual_clip
-    return Bounds(-window.eps_low * scale, window.eps_high * scale, dual * scale)
-
-
-def _require_widths(window: LogWindow | DriftFreeWindow) -> None:
-    require(
-        window.eps_low >= 0,
-        window,
-        "eps_low",
-        "at least 0, e.g. 0.025: the lower bound is exp(-eps_low * n**power)",
-    )
-    require(
-        window.eps_high >= 0,
-        window,
-        "eps_high",
-        "at least 0, e.g. 0.05: the upper bound is exp(eps_high * n**power)",
-    )
-
-
-def _require_dual(window: LogWindow | DriftFreeWindow, meaning: str) -> None:
-    require(
-        window.dual_clip is None or 0 < window.dual_clip < math.inf,
-        window,
-        "dual_clip",
-        f"finite and above 0, e.g. 0.05 ({meaning}), or None to switch it off",
-    )
+def _unless_cumulative(window: Window, objective: Choices) -> str | None:
+    # Exactly it: a subclass can have another weight.
+    if type(objective.ratio) is CumulativeRatio:
+        return None
+    return f"{window!r} is about the cumulative ratio, not {objective.ratio!r}"

@@ -7,12 +7,14 @@ with Sandbox(preload=["sympy"]) as sandbox:
 """
 
 from ctpo.sandbox.execution import Execution, Status
+from ctpo.sandbox.program import Program
 from ctpo.sandbox.protections import Protections, SandboxUnavailable
 from ctpo.sandbox.sandbox import Sandbox, probe
 from ctpo.sandbox.session import Session, SessionOver
 
 __all__ = [
     "Execution",
+    "Program",
     "Protections",
     "Sandbox",
     "SandboxUnavailable",

@@ -88,7 +88,7 @@ def switches(without: Iterable[str], known: Collection[str]) -> frozenset[str]:
     return names
 
 
-def seconds(timeout: float) -> float:
+def seconds(timeout: object) -> float:
     """A positive finite number.
 
     Raises:
@@ -102,23 +102,8 @@ def seconds(timeout: float) -> float:
     return float(timeout)
 
 
-def memory(value: int | None, most_mb: int) -> int | None:
-    """A program's own limit in bytes; `None` for the sandbox's.
-
-    Raises:
-        TypeError: It is no int.
-        ValueError: It is smaller than 1 MiB or larger than the sandbox's.
-    """
-    if value is None:
-        return None
-    check_count("memory_mb", value)
-    if value > most_mb:
-        raise ValueError(f"memory_mb must be at most the sandbox's {most_mb}, not {value}")
-    return value << 20
-
-
-def seed(value: int) -> int:
-    """A number that numpy takes for a seed, too.
+def check_seed(value: object) -> None:
+    """Check a number that numpy takes for a seed, too.
 
     Raises:
         TypeError: It is no int.
@@ -128,18 +113,16 @@ def seed(value: int) -> int:
         raise TypeError(f"seed must be an int, not {type(value).__name__}")
     if not 0 <= value < 1 << 32:
         raise ValueError(f"seed must be from 0 to 2**32 - 1, not {value}")
-    return value
 
 
-def encoded(name: str, text: str) -> bytes:
-    """Text as bytes; a lone surrogate is the program's error, to be met as Python would.
+def check_text(name: str, value: object) -> None:
+    """Check a text.
 
     Raises:
         TypeError: It is no str.
     """
-    if not isinstance(text, str):
-        raise TypeError(f"{name} must be a str, not {type(text).__name__}")
-    return text.encode("utf-8", "surrogatepass")
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
 
 
 def files(given: Mapping[str, bytes | str] | None) -> dict[str, bytes]:

@@ -99,8 +99,8 @@ class Protections:
         Args:
             in_force: Names of what is in force.
             missing: Reasons, by name, that are its own.
-            rung: Where it stands on the ladder.
-            refusals: Why it does not stand higher.
+            rung: Its step of the ladder.
+            refusals: Why there is none higher.
         """
         absent = [name for name in ALL if name not in in_force]
         return cls(

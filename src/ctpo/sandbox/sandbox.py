@@ -9,15 +9,16 @@ import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 from ctpo.sandbox import arguments
 from ctpo.sandbox.client.dispatcher import Dispatcher
-from ctpo.sandbox.client.fork_servers import SESSIONS, Servers
-from ctpo.sandbox.client.requests import Intake
+from ctpo.sandbox.client.fork_servers import SESSIONS, ForkServers
+from ctpo.sandbox.client.requests import Requests
 from ctpo.sandbox.execution import Execution
+from ctpo.sandbox.program import Options, Program
 from ctpo.sandbox.protections import SWITCHES, SYSTEM_CALLS, Protections, SandboxUnavailable
-from ctpo.sandbox.session import Session
+from ctpo.sandbox.session import Session, wait_for
 
 
 class Sandbox:
@@ -64,10 +65,10 @@ class Sandbox:
         self._timeout = arguments.seconds(timeout)
         modules = arguments.modules(preload)
         switched_off = arguments.switches(without, SWITCHES)
-        self._intake = Intake(self._timeout, memory_mb, modules)
+        self._requests = Requests(self._timeout, memory_mb, modules)
         self._sessions = sessions
         self._limits = {"memory_bytes": memory_mb << 20, "output_bytes": output_bytes}
-        self._servers = Servers(modules, self._limits, switched_off, allow_weak=allow_weak)
+        self._servers = ForkServers(modules, self._limits, switched_off, allow_weak=allow_weak)
         kept = 1 << 30 if "output-limit" in switched_off else output_bytes
         self._dispatcher = Dispatcher(self._workers, kept, most_waiting, self._servers.connect)
         self._session_lane = threading.Lock()
@@ -183,79 +184,36 @@ class Sandbox:
         await asyncio.to_thread(self.close)
 
     def submit(
-        self,
-        code: str,
-        *,
-        stdin: str = "",
-        files: Mapping[str, bytes | str] | None = None,
-        collect: Sequence[str] = (),
-        timeout: float | None = None,
-        memory_mb: int | None = None,
-        seed: int = 0,
-        flow: Hashable = None,
+        self, code: str | Program, *, flow: Hashable = None, **options: Unpack[Options]
     ) -> Future[Execution]:
         """Ask for a program to be run; its outcome comes as a future, which can be cancelled.
 
         Args:
-            code: Python source, run as `__main__`.
-            stdin: Its standard input.
-            files: What lies in its working directory, by relative path.
-            collect: Relative paths of files whose content is wanted afterwards, 16 MiB together.
-            timeout: Seconds of its own time; the sandbox's by default.
-            memory_mb: Address space in MiB that it may add; at most, and by default, the sandbox's.
-            seed: For the random numbers of Python, numpy and sympy.
+            code: Python source, or a `Program`, which has options of its own.
             flow: On whose behalf. Flows take turns, whatever each has waiting.
+            options: The other fields of a `Program`: stdin, files, collect, timeout, memory_mb,
+                seed.
 
         Raises:
             RuntimeError: The sandbox is not started, closed, or was inherited through a fork.
-            TypeError: An argument has the wrong type.
-            ValueError: `timeout` is not a positive finite number, `memory_mb` is not from 1 to the
-                sandbox's, or a path is not relative.
+            TypeError: As for `Program`.
+            ValueError: As for `Program`, or `memory_mb` is more than the sandbox's.
         """
         self._check_usable()
-        job = self._intake.job(
-            code,
-            stdin=stdin,
-            files=files,
-            collect=collect,
-            timeout=timeout,
-            memory_mb=memory_mb,
-            seed=seed,
-            flow=flow,
-        )
+        job = self._requests.job(Program.of(code, options), flow)
         self._dispatcher.submit(job)
         return job.future
 
-    def run(
-        self,
-        code: str,
-        *,
-        stdin: str = "",
-        files: Mapping[str, bytes | str] | None = None,
-        collect: Sequence[str] = (),
-        timeout: float | None = None,
-        memory_mb: int | None = None,
-        seed: int = 0,
-    ) -> Execution:
+    def run(self, code: str | Program, **options: Unpack[Options]) -> Execution:
         """Run one program; waits for a free worker and for its end.
 
         Arguments and errors are those of `submit`.
         """
-        return _wait(
-            self.submit(
-                code,
-                stdin=stdin,
-                files=files,
-                collect=collect,
-                timeout=timeout,
-                memory_mb=memory_mb,
-                seed=seed,
-            )
-        )
+        return wait_for(self.submit(code, **options))
 
     def run_many(
         self,
-        codes: Sequence[str],
+        codes: Sequence[str | Program],
         *,
         stdin: str | Sequence[str] = "",
         timeout: float | None = None,
@@ -264,7 +222,7 @@ class Sandbox:
         """Run programs at once, as far as there are workers; outcomes in the order of `codes`.
 
         Args:
-            codes: Python sources.
+            codes: Python sources, or `Program`s, which the other arguments leave alone.
             stdin: Standard input of all of them, or of each.
             timeout: Seconds of each program's own time; the sandbox's by default.
             seed: For each program's random numbers.
@@ -277,7 +235,7 @@ class Sandbox:
         self._check_usable()
         futures: list[Future[Execution]] = []
         try:
-            for job in self._intake.jobs(codes, stdin=stdin, timeout=timeout, seed=seed):
+            for job in self._requests.jobs(codes, stdin, timeout, seed):
                 self._dispatcher.submit(job)
                 futures.append(job.future)
             return [future.result() for future in futures]
@@ -287,35 +245,15 @@ class Sandbox:
             raise
 
     async def arun(
-        self,
-        code: str,
-        *,
-        stdin: str = "",
-        files: Mapping[str, bytes | str] | None = None,
-        collect: Sequence[str] = (),
-        timeout: float | None = None,
-        memory_mb: int | None = None,
-        seed: int = 0,
-        flow: Hashable = None,
+        self, code: str | Program, *, flow: Hashable = None, **options: Unpack[Options]
     ) -> Execution:
         """As `submit`, for asyncio; cancelling the task ends the program."""
-        while self._dispatcher.full and not self._closed:
-            await asyncio.sleep(0.01)
-        future = self.submit(
-            code,
-            stdin=stdin,
-            files=files,
-            collect=collect,
-            timeout=timeout,
-            memory_mb=memory_mb,
-            seed=seed,
-            flow=flow,
-        )
-        return await asyncio.wrap_future(future)
+        await self._room()
+        return await asyncio.wrap_future(self.submit(code, flow=flow, **options))
 
     async def arun_many(
         self,
-        codes: Sequence[str],
+        codes: Sequence[str | Program],
         *,
         stdin: str | Sequence[str] = "",
         timeout: float | None = None,
@@ -325,9 +263,8 @@ class Sandbox:
         self._check_usable()
         futures = []
         try:
-            for job in self._intake.jobs(codes, stdin=stdin, timeout=timeout, seed=seed):
-                while self._dispatcher.full and not self._closed:
-                    await asyncio.sleep(0.01)
+            for job in self._requests.jobs(codes, stdin, timeout, seed):
+                await self._room()
                 self._dispatcher.submit(job)
                 futures.append(asyncio.wrap_future(job.future))
             return list(await asyncio.gather(*futures))
@@ -348,10 +285,10 @@ class Sandbox:
             raise SandboxUnavailable("sessions need the allow-list of system calls")
         with self._session_lane:
             if not self._has_session_lane:
-                self._dispatcher.add(self._servers.place(SESSIONS, self._sessions))
+                self._dispatcher.add(self._servers.connection(SESSIONS, self._sessions))
                 self._has_session_lane = True
         return Session(
-            next(self._session_numbers), SESSIONS, self._dispatcher, self._intake, self._sessions
+            next(self._session_numbers), SESSIONS, self._dispatcher, self._requests, self._sessions
         )
 
     async def statistics(self) -> Mapping[str, object]:
@@ -367,6 +304,11 @@ class Sandbox:
             **self._dispatcher.seconds,
             "protections": list(self.protections.in_force),
         }
+
+    async def _room(self) -> None:
+        """Wait as long as too many programs wait."""
+        while self._dispatcher.full and not self._closed:
+            await asyncio.sleep(0.01)
 
     def _check_usable(self) -> None:
         if not self._owner:
@@ -387,11 +329,3 @@ def probe() -> Protections:
     """
     with Sandbox(workers=1, allow_weak=True) as sandbox:
         return sandbox.protections
-
-
-def _wait(future: Future[Execution]) -> Execution:
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()  # interrupted: nobody waits for it any more
-        raise

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from ctpo.sandbox.execution import Execution
+from ctpo.sandbox.program import Options, Program
 
 if TYPE_CHECKING:
     from ctpo.sandbox.client.dispatcher import Dispatcher
     from ctpo.sandbox.client.job import Job
-    from ctpo.sandbox.client.requests import Intake
+    from ctpo.sandbox.client.requests import Requests
 
 
 class SessionOver(RuntimeError):
@@ -26,9 +26,6 @@ class Session:
 
     Every call has the limits of a program of its own. A call that meets one of them, or ends the
     process, ends the session: its `Execution` says so by its status, later ones raise.
-
-    Attributes:
-        over: Whether the interpreter is gone.
     """
 
     def __init__(
@@ -36,37 +33,37 @@ class Session:
         number: int,
         lane: str,
         dispatcher: Dispatcher,
-        intake: Intake,
+        requests: Requests,
         most: int,
     ) -> None:
         self._number = number
         self._lane = lane
         self._dispatcher = dispatcher
-        self._intake = intake
-        self._first = True
+        self._requests = requests
+        self._last: Job | None = None
         self._lock = threading.Lock()
-        self.over = False
+        self._closed = False
         dispatcher.open_session(number, most)
 
+    @property
+    def over(self) -> bool:
+        """Whether the interpreter is gone."""
+        # Asked of the last call and not noted by it: whoever waits for one goes on before its
+        # future's callbacks have run.
+        call = self._last
+        if self._closed or call is None or not call.future.done():
+            return self._closed
+        return call.over or call.future.cancelled()
+
     def submit(
-        self,
-        code: str,
-        *,
-        echo: bool = False,
-        stdin: str = "",
-        files: Mapping[str, bytes | str] | None = None,
-        collect: Sequence[str] = (),
-        timeout: float | None = None,
+        self, code: str | Program, *, echo: bool = False, **options: Unpack[Options]
     ) -> Future[Execution]:
         """Ask for code to be run in the session.
 
         Args:
-            code: Python source.
+            code: Python source, or a `Program`, which has options of its own.
             echo: Whether to show the value of the last expression, as a notebook does.
-            stdin: Standard input of this call.
-            files: What is written to the working directory before, by relative path.
-            collect: Relative paths of files whose content is wanted afterwards.
-            timeout: Seconds of its own time; the sandbox's by default.
+            options: As for `Sandbox.submit`. Files are written before; a lower `memory_mb` stays.
 
         Raises:
             SessionOver: The interpreter is gone.
@@ -76,65 +73,37 @@ class Session:
         """
         if self.over:
             raise SessionOver("the session is over: its interpreter has ended")
-        job = self._intake.job(
-            code, stdin=stdin, files=files, collect=collect, timeout=timeout, flow=self
-        )
-        job.lane, job.session, job.first, job.echo = self._lane, self._number, self._first, echo
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("a session runs one call at a time")
-        job.future.add_done_callback(lambda future: self._ended(job))
-        self._first = False
+        job = self._requests.job(Program.of(code, options), flow=self)
+        job.lane, job.session, job.echo = self._lane, self._number, echo
+        with self._lock:
+            before = self._last
+            if before is not None and not before.future.done():
+                raise RuntimeError("a session runs one call at a time")
+            job.first = before is None
+            self._last = job
         try:
             self._dispatcher.submit(job)
         except BaseException:
-            self._lock.release()
+            self._last = before
             raise
         return job.future
 
     def run(
-        self,
-        code: str,
-        *,
-        echo: bool = False,
-        stdin: str = "",
-        files: Mapping[str, bytes | str] | None = None,
-        collect: Sequence[str] = (),
-        timeout: float | None = None,
+        self, code: str | Program, *, echo: bool = False, **options: Unpack[Options]
     ) -> Execution:
         """Run code in the session and wait for it; arguments and errors as in `submit`."""
-        future = self.submit(
-            code, echo=echo, stdin=stdin, files=files, collect=collect, timeout=timeout
-        )
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        return wait_for(self.submit(code, echo=echo, **options))
 
     async def arun(
-        self,
-        code: str,
-        *,
-        echo: bool = False,
-        stdin: str = "",
-        files: Mapping[str, bytes | str] | None = None,
-        collect: Sequence[str] = (),
-        timeout: float | None = None,
+        self, code: str | Program, *, echo: bool = False, **options: Unpack[Options]
     ) -> Execution:
         """As `run`, for asyncio."""
-        future = self.submit(
-            code, echo=echo, stdin=stdin, files=files, collect=collect, timeout=timeout
-        )
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(self.submit(code, echo=echo, **options))
 
     def close(self) -> None:
         """End the interpreter."""
-        self.over = True
+        self._closed = True
         self._dispatcher.end_session(self._number, self._lane)
-
-    def _ended(self, job: Job) -> None:
-        self.over = self.over or job.over or job.future.cancelled()
-        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -146,3 +115,12 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def wait_for(future: Future[Execution]) -> Execution:
+    """The outcome; whoever is interrupted meanwhile wants it no more."""
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise

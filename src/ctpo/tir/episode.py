@@ -90,12 +90,12 @@ def run_episodes(
         generated = time.perf_counter()
         calls: list[tuple[OpenEpisode, Call]] = []
         for i, turn in zip(rows, sampled, strict=True):
-            call = episodes[i].hear(turn)
+            call = episodes[i].add_turn(turn)
             if call is not None:
                 calls.append((episodes[i], call))
         outcomes = run_programs([call for _, call in calls], sandbox)
         for (episode, call), outcome in zip(calls, outcomes, strict=True):
-            episode.answer(call, outcome)
+            episode.add_outcome(call, outcome)
         times.generate += generated - started
         times.tools += time.perf_counter() - generated
     results = [result for episode in episodes for result in episode.results]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ctpo.tir.calls import Call
 from ctpo.tir.generation import Sampled
+from ctpo.tir.ledger import Ledger
 from ctpo.tir.programs import Outcome
 from ctpo.tir.protocols import ToolProtocol
 from ctpo.tir.settings import EpisodeSettings, Message
@@ -102,8 +103,8 @@ class EpisodeRules:
 class OpenEpisode:
     """One episode under way.
 
-    Tell it in turn what the policy sampled (`hear`) and, if that was a call to run, what came of it
-    (`answer`), until it has a `finish` reason.
+    Add in turn what the policy sampled (`add_turn`) and, if that was a call to run, what came of it
+    (`add_outcome`), until it has a `finish` reason. A `Ledger` decides.
 
     Args:
         rules: Of the episode.
@@ -111,55 +112,45 @@ class OpenEpisode:
 
     Attributes:
         ids: The response so far.
-        append: What `answer` put behind the policy's last turn.
-        finish: Why the episode is over; None while it is not.
+        append: What `add_outcome` put behind the policy's last turn.
     """
 
     def __init__(self, rules: EpisodeRules, prompt_ids: list[int]) -> None:
         self.rules = rules
+        self._ledger = Ledger(rules.settings)
         self.prompt_ids = prompt_ids
         self.ids: list[int] = []
         self.append: list[int] = []
-        self.finish: FinishReason | None = None
         self.turns: list[Turn] = []
         self.results: list[ToolResult] = []
         self._mask: list[bool] = []
         self._logprobs: list[float] = []
 
     @property
+    def finish(self) -> FinishReason | None:
+        """Why the episode is over; None while it is not."""
+        return self._ledger.finish
+
+    @property
     def budget(self) -> int:
         """How many tokens are left."""
-        return self.rules.settings.max_response_tokens - len(self.ids)
+        return self._ledger.left
 
-    def hear(self, sampled: Sampled) -> Call | None:
-        """Book a turn of the policy; returns its call if it is to be run."""
+    def add_turn(self, sampled: Sampled) -> Call | None:
+        """Add a turn of the policy; returns its call if it is to be run."""
         text = self.rules.tokenizer.decode(sampled.ids, skip_special_tokens=True)
         self._add("assistant", sampled.ids, sampled.logprobs, text)
-        if sampled.reason != "stop":
-            self.finish = "answered" if sampled.reason == "eos" else "length"
-            return None
-        call = self.rules.settings.protocol.find_call(text)
-        assert call is not None, "the stop rule held, so there is a call"
-        if len(self.results) == self.rules.settings.max_calls:
-            self.finish = "calls"
-        elif self.budget <= 0:
-            self.finish = "length"
-        else:
-            return call
-        return None
+        return self._ledger.turn(text, len(sampled.ids), sampled.reason)
 
-    def answer(self, call: Call, outcome: Outcome) -> None:
-        """Book what came of a call."""
+    def add_outcome(self, call: Call, outcome: Outcome) -> None:
+        """Add what came of a call."""
         answer = self.rules.answer(outcome.shown, self.turns[-1].text)
         text = self.rules.tool_text(answer)
         ids = self.rules.tokenizer.encode(text, add_special_tokens=False)
         self.results.append(ToolResult(call.code, outcome.status, answer, outcome.failure))
-        # One token must be left for the policy to speak.
-        if len(ids) >= self.budget:
-            self.finish = "length"
-            return
-        self.append = ids
-        self._add("tool", ids, [0.0] * len(ids), text)
+        if self._ledger.output(len(ids)):
+            self.append = ids
+            self._add("tool", ids, [0.0] * len(ids), text)
 
     def trajectory(self) -> Trajectory:
         """Return the finished episode."""

@@ -6,13 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ctpo.sandbox import Sandbox
-from ctpo.tir.endpoint import ContextOverflow, Endpoint
+from ctpo.tir.endpoint import AnswerFailed, ContextOverflow, Endpoint
+from ctpo.tir.generation import StopReason
+from ctpo.tir.ledger import Ledger
 from ctpo.tir.programs import run_programs
 from ctpo.tir.settings import EpisodeSettings, Message
 from ctpo.tir.trajectory import FinishReason, ToolResult
 
 # Messages to the text a model is to continue: the chat template of its tokenizer.
 Template = Callable[[Sequence[Mapping[str, str]]], str]
+
+# A server's words for the end of a turn, and ours.
+_REASONS: dict[str, StopReason] = {"stop": "eos", "call": "stop", "length": "length"}
 
 
 @dataclass
@@ -25,12 +30,14 @@ class Transcript:
         tool_results: One per program run, in order.
         finish_reason: Why it ended.
         tokens: Tokens the model generated, as far as the server counts them.
+        failure: Why the server did not give the whole of it; None if it did.
     """
 
     turns: list[tuple[str, str]] = field(default_factory=list)
     tool_results: list[ToolResult] = field(default_factory=list)
     finish_reason: FinishReason = "answered"
     tokens: int = 0
+    failure: str | None = None
 
     @property
     def assistant_text(self) -> str:
@@ -52,6 +59,7 @@ def converse(
     temperature: float,
     seed: int,
     template: Template | None = None,
+    count: Callable[[str], int] | None = None,
 ) -> Transcript:
     """Run one episode on a server.
 
@@ -63,11 +71,12 @@ def converse(
         endpoint: The model.
         sandbox: A started sandbox.
         messages: The chat that asks.
-        settings: What the episode may use. The budget counts generated tokens; the tool's are the
-            server's to count.
+        settings: What the episode may use. The budget counts generated tokens, and the tool's where
+            there is a `count` of them, as in training; else those are the server's to count.
         temperature: Divides the logits; 0 takes the likeliest token.
         seed: Sent along; each turn's differs.
         template: Needed for completions.
+        count: Returns how many tokens a text takes, with completions.
 
     Raises:
         EndpointError: The server cannot be used.
@@ -77,9 +86,11 @@ def converse(
     """
     if (endpoint.api == "completions") != (template is not None):
         raise ValueError("the completions API, and it alone, needs a chat template of one's own")
+    if count is not None and template is None:
+        raise ValueError("count has no effect on the chat API, whose template is the server's")
     if settings.max_output_tokens is not None:
         raise ValueError("max_output_tokens needs the model's tokenizer; use max_output_chars here")
-    protocol = settings.protocol
+    protocol, ledger = settings.protocol, Ledger(settings)
     chat = [dict(message) for message in messages]
     answer, said = Transcript(), ""
 
@@ -87,41 +98,39 @@ def converse(
         call = protocol.find_call(text)
         return None if call is None else call.end
 
-    while True:
-        context: list[Message] | str = chat
-        if template is not None:
-            context = template(chat) + said
+    def context() -> list[Message] | str:
+        return chat if template is None else template(chat) + said
+
+    while ledger.finish is None:
+        asked = context()
         try:
             turn = endpoint.generate(
-                context,
+                asked,
                 temperature=temperature,
-                seed=seed + len(answer.tool_results),
-                max_tokens=settings.max_response_tokens - answer.tokens,
+                seed=seed + ledger.calls,
+                max_tokens=ledger.left,
                 call_end=call_end,
                 trigger=protocol.trigger,
             )
         except ContextOverflow:
             answer.finish_reason = "context"
             return answer
+        except AnswerFailed as error:
+            answer.finish_reason, answer.failure = "failed", str(error)
+            return answer
         answer.tokens += turn.tokens
         if turn.reasoning:
             answer.turns.append(("reasoning", turn.reasoning))
         answer.turns.append(("assistant", turn.text))
-        if turn.reason != "call":
-            answer.finish_reason = "answered" if turn.reason == "stop" else "length"
+        if turn.reason in ("context", "filter"):
+            answer.finish_reason = turn.reason
             return answer
-        if len(answer.tool_results) == settings.max_calls:
-            answer.finish_reason = "calls"
-            return answer
-        call = protocol.find_call(turn.text)
-        assert call is not None, "the turn was cut behind a call"
+        call = ledger.turn(turn.text, turn.tokens, _REASONS[turn.reason])
+        if call is None:
+            break
         (ran,) = run_programs([call], sandbox)
         output = protocol.answer(ran.shown, after=turn.text, limit=settings.max_output_chars)
         answer.tool_results.append(ToolResult(call.code, ran.status, output, ran.failure))
-        answer.turns.append(("tool", output))
-        if answer.tokens >= settings.max_response_tokens:
-            answer.finish_reason = "length"
-            return answer
         if template is not None and protocol.inline:
             said += turn.text + output
         else:
@@ -129,3 +138,12 @@ def converse(
                 {"role": "assistant", "content": turn.text},
                 {"role": "user", "content": output.strip()},
             ]
+        tokens = 0
+        if isinstance(asked, str) and count is not None:
+            # What the template puts around the output is read as well.
+            tokens = count(str(context())[len(asked + turn.text) :])
+        if ledger.output(tokens):
+            answer.turns.append(("tool", output))
+    assert ledger.finish is not None
+    answer.finish_reason = ledger.finish
+    return answer

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,17 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+ANY = ""
+"""The trigger of a rule that is asked after every token."""
+
 _GROWTH = 64  # columns a cache grows by at once: fewer copies, little waste
+# Nats between a cached and a plain pass: what rounding does in float32, and in half precision.
+_EXACT, _ROUGH = 1e-3, 0.5
 _COMPACT_BELOW = 0.75  # finished rows are dropped once they are a quarter of the batch
+
+
+class UnsupportedModel(ValueError):
+    """The generator cannot serve this model; the message names it and says why."""
 
 
 class _GrowingLayer(DynamicLayer):
@@ -63,12 +73,19 @@ class TransformersGenerator:
     It samples from softmax(logits / temperature) over the whole vocabulary, without top-p or
     top-k: cutting the tail would bias every importance ratio by the mass cut off.
 
+    What a row has read must be its keys and values, one of each per token and layer; state-space
+    models and their hybrids keep something else. So two short rows are generated first and compared
+    with plain forward passes.
+
     Args:
         model: The policy. Used in evaluation mode and without gradients; its mode is restored.
         tokenizer: The model's tokenizer.
         eos_token_ids: Ids that end the policy's turn; by default the tokenizer's and those of the
             model's generation configuration.
         precision: A context in which the model is run, such as a trainer's autocast.
+
+    Raises:
+        UnsupportedModel: The model says otherwise with a cache than without.
     """
 
     def __init__(
@@ -82,7 +99,8 @@ class TransformersGenerator:
         self.tokenizer = tokenizer
         self.eos_token_ids = list(eos_token_ids or _eos_token_ids(model, tokenizer))
         self.precision = precision
-        self._triggers: dict[str, frozenset[int]] = {}
+        self._triggers: dict[str, Container[int]] = {ANY: range(sys.maxsize)}
+        refuse_what_needs_another_cache(self)
 
     def open(
         self, prompts: Sequence[Sequence[int]], *, temperature: float, seed: int
@@ -98,8 +116,8 @@ class TransformersGenerator:
             raise ValueError(f"temperature is {temperature}; 0 (greedy) or more is right")
         return TransformersSession(self, prompts, temperature, seed)
 
-    def triggers(self, character: str) -> frozenset[int]:
-        """Return the ids of all tokens whose text contains `character`."""
+    def triggers(self, character: str) -> Container[int]:
+        """Return the ids of all tokens whose text contains `character`; all there are for `ANY`."""
         if character not in self._triggers:
             texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
             ids = frozenset(i for i, text in enumerate(texts) if character in text)
@@ -122,10 +140,10 @@ class TransformersSession:
         self._device = self._model.device
         self._temperature = temperature
         self._random = torch.Generator(self._device).manual_seed(seed)
-        # Token ids that are in a row's context but not yet in its cache.
-        self._pending = [list(prompt) for prompt in prompts]
-        # Between turns each row's keys and values lie here: a (keys, values) pair per layer, each
-        # [heads, tokens, width]. Empty before the first turn.
+        self._contexts = [list(prompt) for prompt in prompts]
+        # Between turns, the keys and values of each row's context but for its last token, which was
+        # sampled and not yet read: a (keys, values) pair per layer, each [heads, tokens, width].
+        # Empty before the first turn.
         self._kept: dict[int, list[tuple[Tensor, Tensor]]] = {}
         self._over: set[int] = set()
 
@@ -162,11 +180,10 @@ class TransformersSession:
         budgets: Sequence[int],
         stop: StopRule,
     ) -> list[Sampled]:
-        cache, mask = self._restore(rows)
-        chunks = [self._pending[row] + list(ids) for row, ids in zip(rows, append, strict=True)]
-        input_ids, chunk_mask = _pad_left(chunks, self._device)
-        positions = mask.sum(1, keepdim=True) + (chunk_mask.cumsum(1) - 1).clamp(min=0)
-        mask = torch.cat([mask, chunk_mask], 1)
+        for row, ids in zip(rows, append, strict=True):
+            self._contexts[row] += ids
+        cache, input_ids, mask = self._restore(rows)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
 
         eos = frozenset(self._generator.eos_token_ids)
         triggers = self._generator.triggers(stop.trigger)
@@ -207,7 +224,8 @@ class TransformersSession:
                 results[index] = Sampled(ids[index], logprobs[index], reason)
                 open_lines -= 1
                 if reason == "stop":
-                    self._keep(rows[index], cache, line, mask[line], last_token=token)
+                    self._contexts[rows[index]] += ids[index]
+                    self._keep(rows[index], cache, line, mask[line])
                 else:
                     self._over.add(rows[index])
             if open_lines == 0:
@@ -238,15 +256,7 @@ class TransformersSession:
             tokens = (log_probabilities - noise.log()).argmax(-1)
         return tokens, log_probabilities.gather(-1, tokens[:, None])[:, 0]
 
-    def _keep(
-        self,
-        row: int,
-        cache: Cache,
-        line: int,
-        mask: Bool[Tensor, " columns"],
-        *,
-        last_token: int,
-    ) -> None:
+    def _keep(self, row: int, cache: Cache, line: int, mask: Bool[Tensor, " columns"]) -> None:
         """Lay a row's keys and values aside until its next turn."""
         self._kept[row] = [
             (
@@ -255,45 +265,47 @@ class TransformersSession:
             )
             for layer in cache.layers
         ]
-        # The last token was sampled but not yet read by the model.
-        self._pending[row] = [last_token]
 
-    def _restore(self, rows: Sequence[int]) -> tuple[Cache, Bool[Tensor, "lines columns"]]:
-        """Build a cache of the rows' kept keys and values, aligned on the right."""
-        lengths = [self._kept[row][0][0].shape[1] if row in self._kept else 0 for row in rows]
-        columns = max(lengths)
-        mask = torch.zeros(len(rows), columns, dtype=torch.bool, device=self._device)
-        layers = [_GrowingLayer() for _ in range(self._model.config.num_hidden_layers)]
-        for line, length in enumerate(lengths):
-            mask[line, columns - length :] = True
-        if columns:
-            for index, layer in enumerate(layers):
-                some_keys, some_values = next(
-                    self._kept[row][index] for row in rows if row in self._kept
-                )
-                heads, _, width = some_keys.shape
-                keys = some_keys.new_zeros(len(rows), heads, columns, width)
-                values = some_values.new_zeros(len(rows), heads, columns, some_values.shape[2])
-                for line, row in enumerate(rows):
-                    if row in self._kept:
-                        row_keys, row_values = self._kept[row][index]
-                        keys[line, :, columns - lengths[line] :] = row_keys
-                        values[line, :, columns - lengths[line] :] = row_values
-                layer.update(keys, values)
-        for row in rows:
-            self._kept.pop(row, None)  # held once, in the cache
-        return Cache(layers=layers), mask
+    def _restore(
+        self, rows: Sequence[int]
+    ) -> tuple[Cache, Int[Tensor, "lines unread"], Bool[Tensor, "lines columns"]]:
+        """Build a cache of what the model has read, and the tokens it has to read now.
 
-
-def _pad_left(
-    chunks: Sequence[Sequence[int]], device: torch.device
-) -> tuple[Int[Tensor, "lines columns"], Bool[Tensor, "lines columns"]]:
-    columns = max(len(chunk) for chunk in chunks)
-    # Padded places are never attended to, so any id serves.
-    padded = torch.tensor([[0] * (columns - len(c)) + list(c) for c in chunks], device=device)
-    lengths = torch.tensor([len(c) for c in chunks], device=device)
-    mask = torch.arange(columns, device=device) >= columns - lengths[:, None]
-    return padded, mask
+        Every line is padded on its left alone. Where one row has more to read than another, the
+        other reads some of its tokens again: padding between its cache and its new tokens would
+        cost as much, and models whose attention looks back a number of columns (a sliding window,
+        chunks) would take it for distance.
+        """
+        layers_of = [self._kept.pop(row, None) for row in rows]  # held once, in the cache
+        contexts = [self._contexts[row] for row in rows]
+        unread = max(
+            len(context) - (layers[0][0].shape[1] if layers else 0)
+            for context, layers in zip(contexts, layers_of, strict=True)
+        )
+        longest = max(len(context) for context in contexts)
+        lengths = torch.tensor([len(context) for context in contexts], device=self._device)
+        mask = torch.arange(longest, device=self._device) >= longest - lengths[:, None]
+        # Padded places are never attended to, so any id serves.
+        input_ids = torch.tensor(
+            [[0] * (unread - len(context)) + context[-unread:] for context in contexts],
+            device=self._device,
+        )
+        read = [max(0, len(context) - unread) for context in contexts]
+        some = next((layers for layers in layers_of if layers), [])
+        config = self._model.config.get_text_config(decoder=True)
+        # The last layers of some models read the keys of earlier ones.
+        own = config.num_hidden_layers - getattr(config, "num_kv_shared_layers", 0)
+        cache = [_GrowingLayer() for _ in range(own)]
+        for index, like in enumerate(some if longest > unread else []):
+            keys, values = (
+                x.new_zeros(len(rows), len(x), longest - unread, x.shape[2]) for x in like
+            )
+            for line, (count, layers) in enumerate(zip(read, layers_of, strict=True)):
+                if count and layers:
+                    keys[line, :, -count:] = layers[index][0][:, :count]
+                    values[line, :, -count:] = layers[index][1][:, :count]
+            cache[index].update(keys, values)
+        return Cache(layers=cache), input_ids, mask
 
 
 def _eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -304,3 +316,61 @@ def _eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     if not ids:
         raise ValueError("neither the tokenizer nor the model names an end-of-turn token")
     return ids
+
+
+class _AfterTwoTokens:
+    """Ends the turns of two rows after two tokens each."""
+
+    trigger = ANY
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    def __call__(self, text: str) -> bool:
+        self._asked += 1
+        return self._asked > 2
+
+
+def refuse_what_needs_another_cache(generator: TransformersGenerator) -> None:
+    """Compare two rows of different length, two turns each, with plain forward passes.
+
+    Args:
+        generator: With any model.
+
+    Raises:
+        UnsupportedModel: They differ, or the model cannot be run in this way at all.
+    """
+    model, name = generator.model, type(generator.model).__name__
+    contexts, appended = [[3, 5, 7, 4, 6], [4, 8]], [[5], [6, 3, 9]]
+    training, eos, generator.eos_token_ids = model.training, generator.eos_token_ids, []
+    worst = 0.0
+    try:
+        session = generator.open(contexts, temperature=0.0, seed=0)
+        model.eval()
+        for append in ([[], []], appended):
+            results = session.generate((0, 1), append, (9, 9), _AfterTwoTokens())
+            for context, more, sampled in zip(contexts, append, results, strict=True):
+                context += more + sampled.ids
+                with torch.no_grad(), generator.precision():
+                    logits = model(input_ids=torch.tensor([context], device=model.device)).logits
+                plain = logits[0, -3:-1].float().log_softmax(-1)
+                for line, token, logprob in zip(plain, sampled.ids, sampled.logprobs, strict=True):
+                    worst = max(worst, abs(float(line[token]) - logprob))
+        exact = logits.dtype == torch.float32
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise UnsupportedModel(
+            f"the model is a {name}, which cannot be run on keys and values of each token alone "
+            f"({error}); state-space, convolution and linear-attention layers need another "
+            "generator, such as vLLM"
+        ) from error
+    finally:
+        generator.eos_token_ids = eos
+        model.train(training)
+    if not worst <= (_EXACT if exact else _ROUGH):
+        raise UnsupportedModel(
+            f"the model is a {name}, whose log-probabilities differ by {worst:.2g} nats with and "
+            "without a cache: every ratio would be off by that; another generator, such as vLLM, "
+            "may serve it"
+        )

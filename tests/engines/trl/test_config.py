@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig
+from trl import TrlParser
 
 from ctpo.engines.trl import CTPOConfig
-from ctpo.objective import preset
+from ctpo.objective import Mismatch, Objective, fixed, preset, register_preset, sqrt
 
 
 def config(**changes):
@@ -56,9 +57,126 @@ def test_a_knob_without_effect_or_with_harm_is_refused(changes, message):
         config(**changes)
 
 
+def parsed(*arguments):
+    common = ["--output_dir", "unused", "--report_to", "none", "--bf16", "false", "--use_cpu"]
+    common += ["--save_strategy", "no", "--steps_per_generation", "4"]
+    (found,) = TrlParser(CTPOConfig).parse_args_and_config([*common, *arguments])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], preset("ctpo")),
+        (
+            ["--objective", "sapo", "--objective_parameters", '{"tau_pos": 0.9}'],
+            preset("sapo", tau_pos=0.9),
+        ),
+        (["--objective_parameters={}"], preset("ctpo")),
+        (
+            ["--objective_parameters", '{"gradient": "literal", "dual_clip": "off"}'],
+            preset("ctpo-printed", gradient="literal"),
+        ),
+        (["--eps_low", "1e-3", "--power", "0.4"], preset("ctpo", eps_low=1e-3, power=0.4)),
+        (["--dual_clip", "off"], preset("ctpo-printed")),
+        (["--dual_clip", "0.2"], preset("ctpo", dual_clip=0.2)),
+        (["--objective", "grpo", "--clip_high", "0.3"], preset("grpo", clip_high=0.3)),
+        (["--objective", "own_parts:tempered", "--eps_low=0.1"], None),
+    ],
+)
+def test_trls_command_line_describes_the_objective(arguments, expected, registering):
+    found = parsed(*arguments).build_objective()
+    assert found == (expected or preset("tempered", eps_low=0.1))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("objective: sapo\nobjective_parameters:\n  tau_pos: 0.9\n  tau_neg: 1e0", ("sapo", {})),
+        ('objective_parameters: \'{"dual_clip": "off"}\'', ("ctpo-printed", {})),
+        ("eps_low: 1e-3\ndual_clip: off", ("ctpo-printed", {"eps_low": 1e-3})),
+        ("eps_low: 1.0e-3\ndual_clip: 'off'", ("ctpo-printed", {"eps_low": 1e-3})),
+        ("objective_parameters: {dual_clip: off}", ("ctpo-printed", {})),
+        ("objective_parameters: {dual_clip: null}", ("ctpo-printed", {})),
+    ],
+)
+def test_trls_configuration_file_describes_the_objective(text, expected, tmp_path):
+    (tmp_path / "config.yaml").write_text(text)
+    name, changes = expected
+    if name == "sapo":
+        changes = {"tau_pos": 0.9, "tau_neg": 1.0}
+    found = parsed("--config", str(tmp_path / "config.yaml"))
+    assert found.build_objective() == preset(name, **changes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--eps_low", "abc"], "^eps_low is 'abc'; it must be a number"),
+        (["--eps_low", "off"], "^eps_low is 'off'; it must be a number"),
+        (["--dual_clip", "of"], "^dual_clip is 'of'; it must be a number.*, or 'off'"),
+        (["--objective_parameters", "tau"], "^objective_parameters is 'tau'; it must map names"),
+        (
+            ["--objective_parameters", '{"eps_low": "x"}'],
+            "^objective_parameters.eps_low is 'x'; it must be a number",
+        ),
+        (["--objective_parameters", '{"tau_pos": 1}'], "unknown parameter of preset 'ctpo' 'tau_p"),
+        (["--eps_low=0.1", "--objective_parameters", '{"eps_low": 0.1}'], "eps_low is given twice"),
+        (["--objective", "none_of_mine:x"], "there is no module 'none_of_mine'"),
+    ],
+)
+def test_trls_command_line_names_what_is_wrong(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        parsed(*arguments)
+
+
+def test_an_objective_is_handed_to_the_trainer(make_trainer):
+    mine = Objective(ratio="cumulative", surrogate="cispo", window=sqrt(0.025, 0.05))
+    trainer = make_trainer(kwargs={"objective": mine})
+    assert trainer.objective is mine
+    trainer.train()
+    assert trainer.state.global_step == 4
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes", "error", "message"),
+    [
+        (preset("grpo"), {"objective": "gspo"}, ValueError, "CTPOConfig describes an objective"),
+        (preset("grpo"), {"eps_low": 0.1}, ValueError, "describes an objective.*'eps_low': 0.1"),
+        ("grpo", {}, TypeError, "objective is 'grpo'; it must be an Objective"),
+        (
+            preset("ctpo", mismatch=Mismatch(level="prefix")),
+            {},
+            ValueError,
+            "Mismatch.* vllm_importance_sampling_correction",
+        ),
+    ],
+)
+def test_an_objective_that_cannot_be_trained_is_refused(
+    objective, changes, error, message, make_trainer
+):
+    with pytest.raises(error, match=message):
+        make_trainer(kwargs={"objective": objective}, **changes)
+
+
+def test_a_registered_preset_is_trained_by_its_name(make_trainer, registering):
+    mine = Objective(ratio="token", window=fixed(0.1, 0.2))
+    register_preset("mine", mine)
+    trainer = make_trainer(objective="mine", objective_parameters={"clip_low": "1e-1"})
+    assert trainer.objective == mine
+    register_preset("weighted", preset("ctpo", mismatch=Mismatch(level="prefix")))
+    with pytest.raises(ValueError, match="Mismatch.* leave it out"):
+        config(objective="weighted")
+
+
 def test_on_policy_training_is_warned_of():
     with pytest.warns(UserWarning, match="every update is on-policy"):
         config(steps_per_generation=1, gradient_accumulation_steps=2, num_generations=2)
+
+
+def test_updates_that_end_inside_a_batch_of_rollouts_are_off_policy(recwarn):
+    config(steps_per_generation=6, gradient_accumulation_steps=4, num_generations=4)
+    assert not [w for w in recwarn if "on-policy" in str(w.message)]
 
 
 def test_a_trainer_patched_by_another_library_is_refused():

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import json, os, sys, torch
 sys.path.insert(0, sys.argv[1])
@@ -42,13 +44,16 @@ with open(f"rank-{os.environ['RANK']}.json", "w") as file:
 """
 
 
+@pytest.mark.slow
 def test_statistics_of_two_processes_are_those_of_both(model, tokenizer, tmp_path):
     model.save_pretrained(tmp_path / "policy")
     tokenizer.save_pretrained(tmp_path / "policy")
     (tmp_path / "script.py").write_text(SCRIPT)
     here = Path(__file__).parent
     shown = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "script.py", here],
+        # --standalone: on a port that is free, not on torchrun's usual one.
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        + ["script.py", str(here)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -76,9 +76,102 @@ def test_the_second_epoch_has_an_order_of_its_own(make_trainer, model):
     assert sorted(sum(first, [])) == sorted(sum(second, []))
 
 
-def test_checkpoints_inside_a_batch_are_refused(make_trainer):
-    with pytest.raises(ValueError, match="save_steps is 6; it must be a multiple of 4"):
-        make_trainer(save_strategy="steps", save_steps=6)
+SCHEDULES = {
+    "four steps a batch": {"steps_per_generation": 4, "gradient_accumulation_steps": 1},
+    "twice over": {
+        "steps_per_generation": 2,
+        "gradient_accumulation_steps": 1,
+        "num_iterations": 2,
+        "per_device_train_batch_size": 4,
+    },
+    # Optimizer steps end inside a batch, and a batch inside an optimizer step.
+    "six micro-batches in fours": {
+        "steps_per_generation": 6,
+        "gradient_accumulation_steps": 4,
+        "per_device_train_batch_size": 4,
+    },
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_run_taken_up_at_any_step_ends_at_the_same_bits(make_trainer, model, tmp_path, schedule):
+    """Also at the last step, and from a checkpoint that a callback asked for."""
+    from tests.engines.trl.conftest import Digits
+
+    class AskAtThree(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_save = state.global_step in (1, 2, 3, 5, 6)
+
+    settings = SCHEDULES[schedule] | {"max_steps": 6, "save_strategy": "no", "logging_steps": 1}
+    whole = make_trainer(
+        copy.deepcopy(model), Digits(), output_dir=str(tmp_path / "whole"), **settings
+    )
+    whole.add_callback(AskAtThree())
+    whole.train()
+    for step in (1, 2, 3, 5):
+        torch.manual_seed(123)
+        resumed = make_trainer(
+            copy.deepcopy(model), Digits(), output_dir=str(tmp_path / f"from-{step}"), **settings
+        )
+        resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+        for a, b in zip(state(whole), state(resumed), strict=True):
+            assert torch.equal(a, b), step
+
+
+@pytest.fixture
+def saved_inside_a_batch(make_trainer, model, tmp_path):
+    """A checkpoint after two of the four steps on a batch of rollouts."""
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    trainer = make_trainer(copy.deepcopy(model), output_dir=str(tmp_path / "run"), **settings)
+    trainer.train()
+    return tmp_path / "run" / "checkpoint-2"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps_per_generation": 8}, "steps_per_generation is 8, and was 4"),
+        ({"num_iterations": 2}, "num_iterations is 2, and was 1"),
+        ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps is 2, and was 1"),
+    ],
+)
+def test_another_schedule_than_the_checkpoints_is_refused(
+    make_trainer, model, saved_inside_a_batch, change, message
+):
+    trainer = make_trainer(copy.deepcopy(model), max_steps=4, **change)
+    with pytest.raises(ValueError, match=message):
+        trainer.train(resume_from_checkpoint=str(saved_inside_a_batch))
+
+
+def test_a_checkpoint_that_lost_its_rollouts_is_refused(make_trainer, model, saved_inside_a_batch):
+    (saved_inside_a_batch / "rollouts-0.pt").unlink()
+    trainer = make_trainer(copy.deepcopy(model), max_steps=4)
+    with pytest.raises(ValueError, match="in the middle of a batch of rollouts and does not hold"):
+        trainer.train(resume_from_checkpoint=str(saved_inside_a_batch))
+
+
+def test_training_again_begins_with_new_rollouts(make_trainer, model):
+    from tests.engines.trl.conftest import Digits
+
+    seen = Seen(Digits())
+    trainer = make_trainer(copy.deepcopy(model), seen, max_steps=2)
+    trainer.train()
+    trainer.train()
+    assert [step for step, _ in seen.prompts] == [0, 0]
+
+
+def test_only_what_was_collected_under_the_same_weights_counts_as_on_policy(make_trainer, caplog):
+    """Updates of four micro-batches on rollouts of six: half of the second is off-policy."""
+    trainer = make_trainer(**SCHEDULES["six micro-batches in fours"], max_steps=3, logging_steps=1)
+    trainer.train()
+    said = [
+        log["ctpo/on_policy/log_rho_max"]
+        for log in trainer.state.log_history[:3]
+        if "ctpo/on_policy/log_rho_max" in log
+    ]
+    assert len(said) == 2, "the third update is on the second batch of rollouts, one update old"
+    assert max(said) < 1e-5
+    assert not [record for record in caplog.records if "do not match" in record.message]
 
 
 def sampled(**changes):

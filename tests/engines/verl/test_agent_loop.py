@@ -4,6 +4,9 @@ import pytest
 
 pytest.importorskip("verl", reason="verl is not installed (it has no release for Python 3.13)")
 
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
 
@@ -116,6 +119,38 @@ def test_an_episode_is_token_for_token_that_of_run_episodes(
     assert record["statuses"] == [r.status for r in expected.tool_results]
     assert output.num_turns == 1 + len(expected.turns)
     assert len(output.response_ids) <= 400
+
+
+@given(
+    programs=st.lists(st.sampled_from(["pass", "print('7' * 60)", "1 / 0"]), max_size=4),
+    protocol=st.sampled_from(["fence", "hermes"]),
+    budget=st.integers(1, 260),
+    max_calls=st.integers(0, 4),
+)
+@hypothesis_settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whatever_the_budgets_an_episode_ends_as_that_of_run_episodes(
+    tokenizer, play, sandbox, programs, protocol, budget, max_calls
+):
+    write = fence if protocol == "fence" else hermes
+    scripted = [ids_of(tokenizer, turn) for turn in [*map(write, programs), "so \\boxed{6}§"]]
+    settings = {"protocol": protocol, "max_calls": max_calls, "instructions": ""}
+    output, _ = play(
+        server=ScriptedServer(scripted), settings=settings, rollout={"response_length": budget}
+    )
+    (expected,) = run_episodes(
+        ScriptedGenerator(tokenizer, scripted),
+        sandbox,
+        tokenizer,
+        [PROMPT],
+        LoopSettings.read(settings).episode(budget),
+        temperature=1.0,
+        seed=0,
+    )
+    assert output.response_ids == expected.response_ids
+    assert output.extra_fields["episode"]["finish_reason"] == expected.finish_reason
+    assert output.extra_fields["episode"]["statuses"] == [r.status for r in expected.tool_results]
 
 
 def test_the_budget_is_spent_to_the_last_token(play, tokenizer):

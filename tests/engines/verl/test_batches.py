@@ -1,5 +1,3 @@
-import os
-
 import pytest
 
 pytest.importorskip("verl", reason="verl is not installed (it has no release for Python 3.13)")
@@ -91,8 +89,9 @@ def test_verls_own_trainer_gets_the_metrics_and_the_error_from_the_queue():
     from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
     from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=8, include_dashboard=False, object_store_memory=80 << 20)
+    from tests.ray_here import start
+
+    start(num_cpus=8)
     try:
         transfer_queue.init()
 

@@ -18,7 +18,7 @@ from ctpo.training.recipe.loading import load_recipe
 from tests.engines.verl import whole
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(
         importlib.util.find_spec("verl") is None, reason="verl has no release for this Python"
     ),

@@ -93,6 +93,7 @@ def said(tmp_path_factory):
         return dict(zip(PROGRAMS, pool.map(run, PROGRAMS), strict=True))
 
 
+@pytest.mark.verl
 def test_the_doctor_proves_it_in_a_fresh_process_and_in_a_ray_worker(said):
     lines = [line for line in said["doctor"].splitlines() if "losses registered" in line]
     assert ["a fresh process" in line for line in lines] == [True, False]
@@ -102,11 +103,13 @@ def test_the_doctor_proves_it_in_a_fresh_process_and_in_a_ray_worker(said):
         assert sys.executable in line
 
 
+@pytest.mark.verl
 @pytest.mark.parametrize("way", ["external module", "target"])
 def test_each_other_way_alone_registers_and_records(way, said):
     assert "loaded: True True True" in said[way]
 
 
+@pytest.mark.verl
 @pytest.mark.parametrize(
     ("case", "words"),
     [

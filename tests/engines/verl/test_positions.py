@@ -78,6 +78,7 @@ def two_ranks(tiny_model, tmp_path_factory):
     return directory
 
 
+@pytest.mark.verl
 def test_data_parallel_ranks_write_the_statistics_of_the_whole_batch(two_ranks, model):
     directory = two_ranks / "data_parallel"
     loss, norm, whole = by_autograd(model, random_rows(model), preset("ctpo"))
@@ -93,6 +94,7 @@ def test_data_parallel_ranks_write_the_statistics_of_the_whole_batch(two_ranks, 
             assert said[f"actor/ctpo/{name}"] == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
+@pytest.mark.verl
 def test_ranks_that_share_sequences_count_them_once(two_ranks, model):
     directory = two_ranks / "sequence_parallel"
     masks = [mask for _, _, mask, *_ in random_rows(model)]

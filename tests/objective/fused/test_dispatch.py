@@ -161,6 +161,7 @@ def _version(package):
     return tuple(int(part) for part in importlib.metadata.version(package).split(".")[:2])
 
 
+@pytest.mark.slow
 def test_everything_here_in_the_interpreter():
     if INTERPRETED:
         pytest.skip("this is the interpreter")

@@ -19,6 +19,7 @@ CHANGES = {
     "model.gradient_checkpointing": (LARGE, "model.gradient_checkpointing=false"),
     "model.chat_template_kwargs": (LARGE, "model.chat_template_kwargs.enable_thinking=true"),
     "objective.preset": ("tiny", "objective.preset=ctpo-printed"),
+    "objective.import": ("tiny", "objective.import=own_parts:tempered"),
     "objective.reduction": ("tiny", "objective.reduction=token-mean"),
     "objective.advantages": ("tiny", "objective.advantages=centered"),
     "objective.eps_low": ("tiny", "objective.eps_low=0.1"),
@@ -102,7 +103,7 @@ def effects(monkeypatch):
 
 
 @pytest.mark.parametrize("field", CHANGES)
-def test_a_field_has_an_effect(field, effects):
+def test_a_field_has_an_effect(field, effects, registering):
     name, change = CHANGES[field]
     base = ["engine=trl"]
     before, after = (effects(load_recipe(name, [*base, *more])) for more in ([], [change]))

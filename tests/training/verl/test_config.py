@@ -65,6 +65,7 @@ CHANGES = {
     "model.gradient_checkpointing": ("large", "model.gradient_checkpointing=false"),
     "model.chat_template_kwargs": ("large", "model.chat_template_kwargs.enable_thinking=true"),
     "objective.preset": ("tiny", "objective.preset=ctpo-printed"),
+    "objective.import": ("tiny", "objective.import=own_parts:tempered"),
     "objective.reduction": ("tiny", "objective.reduction=seq-mean-token-sum"),
     "objective.advantages": ("tiny", "objective.advantages=centered"),
     "objective.eps_low": ("tiny", "objective.eps_low=0.1"),
@@ -136,7 +137,7 @@ def starts(tmp_path_factory):
 
 
 @pytest.mark.parametrize("field", CHANGES)
-def test_a_field_decides_the_settings_it_is_said_to_and_no_others(field, starts):
+def test_a_field_decides_the_settings_it_is_said_to_and_no_others(field, starts, registering):
     place, before = starts
     start, change = CHANGES[field]
     recipe, changes = STARTS[start]
@@ -260,6 +261,7 @@ def test_a_recipe_means_the_same_on_both_engines(tmp_path):
     assert loss(verl).build_objective() == ours.build_objective()
 
 
+@pytest.mark.verl
 def test_the_written_file_is_the_configuration(tmp_path):
     """What `main_ppo` is started with says what was checked, with Hydra's own reading of it."""
     files = VerlFiles(tmp_path / "run")

@@ -6,9 +6,10 @@ import warnings
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
-from ctpo.objective import Objective, preset
+from ctpo.objective import Objective, ObjectiveSpec
 
 # Parameters of TRL's own losses. Left as knobs they would silently do nothing.
 _OF_OTHER_LOSSES = (
@@ -53,21 +54,21 @@ class CTPOConfig(GRPOConfig):
     `dr_grpo`. An objective parameter left at None keeps the preset's value.
 
     Args:
-        objective: Name of the preset, a key of `ctpo.objective.PRESETS`. Reduction and advantages
-            are TRL's to choose (`loss_type`, `scale_rewards`); `ctpo.objective.METHODS` says what
-            each method's source takes.
+        bf16: Whether to train in bfloat16; by default where the GPU can.
+        objective: Name of the preset, a key of `ctpo.objective.PRESETS`, or `module:name` for an
+            objective of yours. Reduction and advantages are TRL's to choose (`loss_type`,
+            `scale_rewards`); `ctpo.objective.METHODS` says what each method's source takes.
         eps_low: Lower edge of a log-space window, times t^power.
         eps_high: Upper edge of a log-space window, times t^power.
         power: How a log-space window grows with position.
         clip_low: Lower edge of a ratio-space window, 1 - clip_low.
         clip_high: Upper edge of a ratio-space window, 1 + clip_high.
         dual_clip: Upper bound for negative advantages; `"off"` removes it.
-        objective_parameters: Further parameters of the preset by name, e.g. `{"tau_pos": 0.9}`;
-            `"off"` stands for none.
+        objective_parameters: Further parameters of the preset by name, e.g. `{"tau_pos": 0.9}`, or
+            the same as JSON; `"off"` stands for none.
 
     Raises:
-        ValueError: A parameter has no effect on CTPO or on the preset, sampling is truncated, or
-            checkpoints would fall inside a batch of rollouts, where resuming is not exact.
+        ValueError: A parameter has no effect on CTPO or on the preset, or sampling is truncated.
     """
 
     loss_type: str = field(
@@ -75,25 +76,32 @@ class CTPOConfig(GRPOConfig):
         metadata={"help": f"Reduction of the loss per token: one of {', '.join(REDUCTIONS)}."},
     )
     objective: str = field(default="ctpo", metadata={"help": "Name of the objective's preset."})
-    eps_low: float | None = field(default=None, metadata={"help": "Lower log-space edge."})
-    eps_high: float | None = field(default=None, metadata={"help": "Upper log-space edge."})
-    power: float | None = field(default=None, metadata={"help": "Growth of the log-space window."})
-    clip_low: float | None = field(default=None, metadata={"help": "Lower ratio-space edge."})
-    clip_high: float | None = field(default=None, metadata={"help": "Upper ratio-space edge."})
+    eps_low: float | str | None = field(default=None, metadata={"help": "Lower log-space edge."})
+    eps_high: float | str | None = field(default=None, metadata={"help": "Upper log-space edge."})
+    power: float | str | None = field(
+        default=None, metadata={"help": "Growth of the log-space window."}
+    )
+    clip_low: float | str | None = field(default=None, metadata={"help": "Lower ratio-space edge."})
+    clip_high: float | str | None = field(
+        default=None, metadata={"help": "Upper ratio-space edge."}
+    )
     dual_clip: float | str | None = field(
         default=None, metadata={"help": "Upper bound for negative advantages, or 'off'."}
     )
     objective_parameters: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Further parameters of the preset by name."}
+        default=None,
+        metadata={"help": "Further parameters of the preset by name: '{\"tau_pos\": 0.9}'."},
     )
 
     def __post_init__(self) -> None:
+        if self.bf16 is None and not is_torch_bf16_gpu_available():
+            self.bf16 = False  # TRL's default is true, which cannot be had here
         super().__post_init__()
         self._refuse_other_losses()
         self._refuse_truncated_sampling()
-        self._refuse_checkpoints_inside_a_batch()
-        self.build_objective()
-        if self.steps_per_rollout == 1:
+        refuse_mismatch(self.build_objective())
+        micro_batches = self.steps_per_generation * self.num_iterations
+        if self.gradient_accumulation_steps % micro_batches == 0:
             warnings.warn(
                 "every update is on-policy: all ratios are 1, nothing is clipped and every "
                 "objective is the same. Set steps_per_generation above "
@@ -101,29 +109,24 @@ class CTPOConfig(GRPOConfig):
                 stacklevel=3,
             )
 
+    @property
+    def objective_spec(self) -> ObjectiveSpec:
+        """What the configuration says of the objective.
+
+        Raises:
+            ValueError: The preset is unknown or has no such parameter, or a value is wrong.
+        """
+        return ObjectiveSpec.of(
+            self.objective, self, self.objective_parameters, table="objective_parameters"
+        )
+
     def build_objective(self) -> Objective:
         """Return the objective that the configuration describes.
 
         Raises:
-            ValueError: The preset is unknown or has no such parameter.
+            ValueError: As for `objective_spec`.
         """
-        names = ("eps_low", "eps_high", "power", "clip_low", "clip_high", "dual_clip")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        further = self.objective_parameters or {}
-        if not isinstance(further, dict):
-            raise ValueError(
-                f"objective_parameters is {further!r}; it must map names to values, e.g. "
-                '{"tau_pos": 0.9}'
-            )
-        for name in given.keys() & further.keys():
-            raise ValueError(f"{name} is given twice, by itself and in objective_parameters")
-        return preset(
-            self.objective,
-            **{
-                name: None if value == "off" else value if name == "gradient" else float(value)
-                for name, value in (given | further).items()
-            },
-        )
+        return self.objective_spec.build()
 
     @property
     def steps_per_rollout(self) -> int:
@@ -164,11 +167,18 @@ class CTPOConfig(GRPOConfig):
                     "trained: every ratio is off by the mass cut off, to the power t in a product"
                 )
 
-    def _refuse_checkpoints_inside_a_batch(self) -> None:
-        steps = self.steps_per_rollout
-        if self.save_strategy == "steps" and self.save_steps % steps:
-            raise ValueError(
-                f"save_steps is {self.save_steps}; it must be a multiple of {steps}, the optimizer "
-                "steps per batch of rollouts: the batch is not part of a checkpoint, so resuming "
-                "inside one would train on other data"
-            )
+
+def refuse_mismatch(objective: Objective) -> None:
+    """Raise if an objective wants a weight against the generator, which TRL computes itself.
+
+    Args:
+        objective: The objective.
+
+    Raises:
+        ValueError: Names the weight and what to set instead.
+    """
+    if objective.mismatch is not None:
+        raise ValueError(
+            f"the objective has {objective.mismatch!r}, and TRL does not hand the generator's "
+            "log-probabilities to it; leave it out and set vllm_importance_sampling_correction"
+        )

@@ -16,9 +16,11 @@ from torch.utils.data import Sampler
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
-from ctpo.engines.trl.config import CTPOConfig
+from ctpo.engines.trl import rollouts
+from ctpo.engines.trl.config import CTPOConfig, refuse_mismatch
+from ctpo.engines.trl.model_calls import dropped_fields, plain_sampling, positions_of_tokens
 from ctpo.engines.trl.sampler import EpochSampler
-from ctpo.objective import PositionStatistics
+from ctpo.objective import Objective, ObjectiveSpec, PositionStatistics
 from ctpo.objective.inputs import check_finite
 
 Batch = dict[str, Any]
@@ -57,13 +59,16 @@ class RolloutScores:
 class CTPOTrainer(GRPOTrainer):
     """`GRPOTrainer` whose loss is the objective of its `CTPOConfig`.
 
-    Besides `_compute_loss` it changes what the loss needs to be right: old log-probabilities are
+    Besides `_compute_loss` it changes what the loss needs to be right: sampling follows the plain
+    distribution, whatever the model's generation configuration says; old log-probabilities are
     computed on the very micro-batches, cut to their own longest row, that the loss sees; the order
-    of prompts is a function of seed and epoch, so that a resumed run continues exactly; ratios and
-    clip rates are collected by position.
+    of prompts is a function of seed and epoch, and a checkpoint holds the rollouts it is in the
+    middle of, so that a resumed run continues exactly; ratios and clip rates are collected by
+    position.
 
     Args:
         *args: As `GRPOTrainer`.
+        objective: The objective, if it is not the one that `args` describes.
         on_rollout: Called after each batch of rollouts has been scored.
         **kwargs: As `GRPOTrainer`; `args` is a `CTPOConfig`.
 
@@ -72,7 +77,9 @@ class CTPOTrainer(GRPOTrainer):
             read them in `on_log`.
 
     Raises:
-        TypeError: `args` is not a `CTPOConfig`.
+        TypeError: `args` is not a `CTPOConfig`, or `objective` no `Objective`.
+        ValueError: `args` changes an objective that is not used, or the objective has a mismatch
+            weight, which is TRL's to compute.
         RuntimeError: TRL's loss has been replaced, as Unsloth does: ours would never be called.
     """
 
@@ -87,6 +94,7 @@ class CTPOTrainer(GRPOTrainer):
     def __init__(
         self,
         *args: Any,  # noqa: ANN401 - TRL's own signature
+        objective: Objective | None = None,
         on_rollout: Callable[[RolloutScores], None] | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
@@ -94,14 +102,27 @@ class CTPOTrainer(GRPOTrainer):
         config = kwargs.get("args", args[2] if len(args) > 2 else None)
         if not isinstance(config, CTPOConfig):
             raise TypeError(f"args is {type(config).__name__}; CTPOTrainer needs a CTPOConfig")
-        self.objective = config.build_objective()
+        self.objective = _objective(config, objective)
         self.positions: PositionStatistics | None = None
         self._before_updates: PositionStatistics | None = None
         self._entropy: Tensor | None = None
         self._on_rollout = on_rollout
         self._old_logprobs_wait = False
         self._buffered_inputs: list[Batch] | None = None
+        self._collected_at = 0  # optimizer steps done when the rollouts in hand were collected
         super().__init__(*args, **kwargs)
+        self._say_what_is_not_sampled_with()
+
+    def _say_what_is_not_sampled_with(self) -> None:
+        own = getattr(self.accelerator.unwrap_model(self.model), "generation_config", None)
+        if own is not None and not self.use_vllm:
+            for name, value in dropped_fields(own, self.generation_kwargs).items():
+                logger.warning(
+                    "the model's generation_config has %s = %r, which is left out when sampling: "
+                    "log-probabilities are of the plain distribution",
+                    name,
+                    value,
+                )
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler:  # noqa: ANN401
         return EpochSampler(
@@ -119,11 +140,25 @@ class CTPOTrainer(GRPOTrainer):
         # the first computation is skipped.
         self._old_logprobs_wait = not (self.use_vllm and self.vllm_importance_sampling_correction)
         try:
-            batch = super()._generate_and_score_completions(inputs)
+            with plain_sampling(self.model):
+                batch = super()._generate_and_score_completions(inputs)
         finally:
             self._old_logprobs_wait = False
+        if self.model.training:
+            self._collected_at = self.state.global_step
         batch["row"] = torch.arange(len(batch["advantages"]), device=batch["advantages"].device)
         return batch
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        rewards: Tensor = super()._calculate_rewards(*args, **kwargs)
+        # NaN is an answer that nobody could grade; infinity would become every weight's.
+        for row, function in rewards.isinf().nonzero()[:1].tolist():
+            raise ValueError(
+                f"the reward function {self.reward_func_names[function]!r} returned "
+                f"{rewards[row, function].item()} for row {row} of the batch; rewards must be "
+                "finite, or None where an answer cannot be graded"
+            )
+        return rewards
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -136,9 +171,41 @@ class CTPOTrainer(GRPOTrainer):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if self._old_logprobs_wait:
             return torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device), None, None
-        return super()._get_per_token_logps_and_entropies(
-            model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+        with positions_of_tokens(model, self.accelerator.unwrap_model(model)):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+
+    @property
+    def _plan(self) -> rollouts.Plan:
+        args = self.args
+        return rollouts.Plan(
+            args.steps_per_generation,
+            self.num_iterations,
+            args.gradient_accumulation_steps,
+            self.accelerator.num_processes,
         )
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        # Of a checkpoint, what every process writes for itself.
+        super()._save_rng_state(output_dir)
+        batches = self._buffered_inputs if self._step % self._plan.period else None
+        in_hand = rollouts.Rollouts(self._step, self._collected_at, batches)
+        rollouts.save(output_dir, self.accelerator.process_index, self._plan, in_hand)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Train as TRL does; what an earlier call had in hand is not used again."""
+        self._step, self._collected_at, self._buffered_inputs = 0, 0, None
+        return super().train(*args, **kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            process, device = self.accelerator.process_index, self.accelerator.device
+            steps = self.state.global_step
+            in_hand = rollouts.load(checkpoint, process, self._plan, device, steps)
+            self._step, self._collected_at = in_hand.step, in_hand.collected_at
+            self._buffered_inputs = in_hand.batches
 
     def _prepare_inputs(self, generation_batch: Any) -> Batch:  # noqa: ANN401
         before = self._buffered_inputs
@@ -245,8 +312,7 @@ class CTPOTrainer(GRPOTrainer):
         self, positions: PositionStatistics, entropies: Tensor | None, mask: Tensor
     ) -> None:
         """Add up on the device; nothing is read before `log`."""
-        period = self.args.steps_per_generation * self.num_iterations
-        if self._step % period < self.args.gradient_accumulation_steps:
+        if self.state.global_step == self._collected_at:
             before = self._before_updates
             self._before_updates = positions if before is None else before + positions
         assert entropies is not None, "they were asked for"
@@ -313,6 +379,23 @@ def _merge_over_processes(positions: PositionStatistics) -> PositionStatistics:
     """Return the statistics of all processes together, on the CPU."""
     local = {f.name: getattr(positions, f.name).cpu() for f in fields(positions)}
     return functools.reduce(operator.add, gather_object([PositionStatistics(**local)]))
+
+
+def _objective(config: CTPOConfig, own: Objective | None) -> Objective:
+    """Return the objective handed over, or else the one that the configuration describes."""
+    spec = config.objective_spec
+    if own is not None and not isinstance(own, Objective):
+        raise TypeError(
+            f"objective is {own!r}; it must be an Objective. A preset's name goes into CTPOConfig"
+        )
+    if own is not None and spec != ObjectiveSpec():
+        raise ValueError(
+            f"CTPOConfig describes an objective, {spec}, and CTPOTrainer has one handed over; "
+            "leave one of them out"
+        )
+    objective = spec.build() if own is None else own
+    refuse_mismatch(objective)
+    return objective
 
 
 def _refuse_patched_trainer() -> None:

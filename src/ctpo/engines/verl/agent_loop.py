@@ -99,10 +99,10 @@ class EpisodeLoop(AgentLoopBase):
             started = time.perf_counter()
             turn = await sampler.turn(episode.prompt_ids + episode.ids, episode.budget)
             generated = time.perf_counter()
-            call = episode.hear(turn)
+            call = episode.add_turn(turn)
             if call is not None:
                 outcomes.append(await arun_program(call, self._sandbox.run))
-                episode.answer(call, outcomes[-1])
+                episode.add_outcome(call, outcomes[-1])
             generating += generated - started
             running += time.perf_counter() - generated
         trajectory = episode.trajectory()

@@ -9,9 +9,10 @@ import torch
 from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, agg_loss, register_policy_loss
 
 from ctpo.engines.verl import recording
-from ctpo.engines.verl.names import PRESET_OF
-from ctpo.engines.verl.refusals import refuse_actor_settings
-from ctpo.objective import Objective, PositionStatistics, preset
+from ctpo.engines.verl.names import PRESET_OF, loss_name
+from ctpo.engines.verl.refusals import refuse_actor_settings, refuse_mismatch
+from ctpo.objective import PRESETS, Objective, PositionStatistics, preset
+from ctpo.objective.presets import tell_of_presets
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Real
@@ -86,6 +87,7 @@ def objective_of(settings: Any) -> Objective:  # noqa: ANN401 - verl's configura
     """
     build = getattr(settings, "build_objective", None)
     objective: Objective = preset(PRESET_OF[settings.loss_mode]) if build is None else build()
+    refuse_mismatch(objective)
     return objective
 
 
@@ -126,13 +128,16 @@ def step_metrics(total: PositionStatistics, first: PositionStatistics) -> dict[s
     return metrics(total) | {"actor/ctpo/on_policy/log_rho_max": largest}
 
 
-def register() -> None:
-    """Register the loss of every preset with verl. Doing so again changes nothing.
+def register(*presets: str) -> None:
+    """Register losses with verl. Doing so again changes nothing.
+
+    Args:
+        *presets: The presets whose losses; all of them if none is named.
 
     Raises:
         RuntimeError: If somebody else has taken one of the names.
     """
-    for name in PRESET_OF:
+    for name in map(loss_name, presets or PRESETS):
         present = POLICY_LOSS_REGISTRY.get(name)
         if present is not None and present is not policy_loss:
             raise RuntimeError(
@@ -152,4 +157,4 @@ def _warn_of_rounding(log_prob: Tensor) -> None:
         )
 
 
-register()
+tell_of_presets(register)

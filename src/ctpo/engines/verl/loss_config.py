@@ -12,9 +12,14 @@ from typing import Any
 from verl.workers.config import PolicyLossConfig
 
 from ctpo.engines.verl.names import PRESET_OF, VERLS_OWN, loss_name
-from ctpo.engines.verl.refusals import refuse_loss_settings, refuse_rollout_correction
-from ctpo.objective import Objective, preset
+from ctpo.engines.verl.refusals import (
+    refuse_loss_settings,
+    refuse_mismatch,
+    refuse_rollout_correction,
+)
+from ctpo.objective import Objective, ObjectiveSpec
 from ctpo.objective.parameters import unknown_name
+from ctpo.objective.presets import imported
 
 
 @dataclass
@@ -24,6 +29,9 @@ class CTPOPolicyLossConfig(PolicyLossConfig):
     Args:
         loss_mode: Name of the loss, a key of `ctpo.engines.verl.names.PRESET_OF`: a preset's name,
             or `ctpo-<name>` where verl has a loss of that name.
+        import_: A module of yours that registers presets, imported in every worker before
+            `loss_mode` is looked up; or `module:name` for an objective in it, and then `loss_mode`
+            stays `ctpo`.
         eps_low: Lower edge of a log-space window, times t^power.
         eps_high: Upper edge of a log-space window, times t^power.
         power: How a log-space window grows with position.
@@ -42,11 +50,12 @@ class CTPOPolicyLossConfig(PolicyLossConfig):
     """
 
     loss_mode: str = "ctpo"
-    eps_low: float | None = None
-    eps_high: float | None = None
-    power: float | None = None
-    clip_low: float | None = None
-    clip_high: float | None = None
+    import_: str | None = None
+    eps_low: float | str | None = None
+    eps_high: float | str | None = None
+    power: float | str | None = None
+    clip_low: float | str | None = None
+    clip_high: float | str | None = None
     dual_clip: float | str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     positions: str | None = None
@@ -54,14 +63,17 @@ class CTPOPolicyLossConfig(PolicyLossConfig):
     def __post_init__(self) -> None:
         refuse_loss_settings(self)
         refuse_rollout_correction(self.rollout_correction)
-        self.build_objective()
+        refuse_mismatch(self.build_objective())
 
-    def build_objective(self) -> Objective:
-        """Return the objective that the section describes.
+    @property
+    def objective_spec(self) -> ObjectiveSpec:
+        """What the section says of the objective.
 
         Raises:
             ValueError: As for the class.
         """
+        if self.import_ is not None:
+            imported(self.import_, "policy_loss.import_")
         if self.loss_mode in VERLS_OWN:
             raise ValueError(
                 f"policy_loss.loss_mode {self.loss_mode!r} is verl's own loss, which does not take "
@@ -69,31 +81,23 @@ class CTPOPolicyLossConfig(PolicyLossConfig):
             )
         if self.loss_mode not in PRESET_OF:
             raise unknown_name("policy_loss.loss_mode", self.loss_mode, PRESET_OF)
-        names = ("eps_low", "eps_high", "power", "clip_low", "clip_high", "dual_clip")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        for name in given.keys() & self.parameters.keys():
-            raise ValueError(f"policy_loss.{name} is given twice, by itself and in parameters")
-        if "mismatch" in self.parameters:
-            raise ValueError(
-                "policy_loss.parameters.mismatch: verl computes weights against the generator "
-                "before the loss; set algorithm.rollout_correction.rollout_is=prefix and "
-                "rollout_is_threshold"
-            )
-        return preset(
+        return ObjectiveSpec.of(
             PRESET_OF[self.loss_mode],
-            **{name: _value(name, value) for name, value in (given | self.parameters).items()},
+            self,
+            self.parameters,
+            section="policy_loss.",
+            reference=self.import_,
+            reference_field="import_",
         )
 
+    def build_objective(self) -> Objective:
+        """Return the objective that the section describes.
 
-def _value(name: str, value: Any) -> Any:  # noqa: ANN401 - as YAML has it
-    if value == "off":
-        return None
-    if name == "gradient":
-        return value
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"policy_loss.{name} is {value!r}; it must be a number or 'off'") from None
+        Raises:
+            ValueError: As for the class, or the objective has a mismatch weight, which is verl's to
+                compute.
+        """
+        return self.objective_spec.build()
 
 
 from ctpo.engines.verl import plugin  # noqa: E402, F401 - whoever configures a loss has it

@@ -11,7 +11,8 @@ from typing import Any
 from verl.workers.config import ActorConfig, PolicyLossConfig
 
 from ctpo.engines.verl.names import PRESET_OF
-from ctpo.objective import METHODS
+from ctpo.objective import METHODS, Objective
+from ctpo.objective.presets import imported
 
 _INSTEAD = {
     "clip_ratio": "eps_low and eps_high, or clip_low and clip_high",
@@ -71,6 +72,20 @@ def refuse_loss_settings(policy_loss: Any) -> None:
             )
 
 
+def refuse_mismatch(objective: Objective) -> None:
+    """Raise if an objective wants a weight against the generator, which verl computes before it.
+
+    Raises:
+        ValueError: Names the weight and what to set instead.
+    """
+    if objective.mismatch is not None:
+        raise ValueError(
+            f"the objective has {objective.mismatch!r}, and verl computes weights against the "
+            "generator before the loss; leave it out and set "
+            "algorithm.rollout_correction.rollout_is=prefix and rollout_is_threshold"
+        )
+
+
 def refuse_rollout_correction(correction: Any) -> None:
     """Raise if verl's correction of the rollouts would change the ratio itself.
 
@@ -103,6 +118,8 @@ def refuse_and_warn(config: Any) -> None:
     """
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     loss_mode = actor.policy_loss.get("loss_mode", "vanilla")
+    reference = actor.policy_loss.get("import_")
+    own = imported(reference, "policy_loss.import_") if reference else None
     if loss_mode not in PRESET_OF:
         return
     refuse_actor_settings(actor)
@@ -136,7 +153,7 @@ def refuse_and_warn(config: Any) -> None:
             "a product to the power t",
             stacklevel=2,
         )
-    wanted = METHODS[PRESET_OF[loss_mode]].reduction
+    wanted = METHODS[own or PRESET_OF[loss_mode]].reduction
     if actor.loss_agg_mode not in (wanted, f"{wanted}-norm"):
         warnings.warn(
             f"actor_rollout_ref.actor.loss_agg_mode is {actor.loss_agg_mode!r}; the source of "

@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ctpo.objective.inputs import Batch
-    from ctpo.objective.objective import Objective
-    from ctpo.objective.ratios import Ratio
-    from ctpo.objective.windows import Window
+    from ctpo.objective.parts import Choices, Ratio, Window
 
 _RATIOS = {
     TokenRatio: "token",
@@ -74,7 +72,7 @@ class Fused(NamedTuple):
     statistics: PositionStatistics | None
 
 
-def supports(objective: Objective, batch: Batch) -> bool:
+def supports(objective: Choices, batch: Batch) -> bool:
     """Return whether `forward` can compute this; if not, the torch path does.
 
     Args:
@@ -84,8 +82,11 @@ def supports(objective: Objective, batch: Batch) -> bool:
     return batch.logprobs.is_cuda and _has_triton() and covers(objective, batch)
 
 
-def covers(objective: Objective, batch: Batch) -> bool:
-    """Return whether `forward` can compute this where there is a GPU and Triton."""
+def covers(objective: Choices, batch: Batch) -> bool:
+    """Return whether `forward` can compute this where there is a GPU and Triton.
+
+    Exactly these classes are covered: what is derived from them can compute something else.
+    """
     return (
         type(objective.ratio) in _RATIOS
         and type(objective.surrogate) in (ClippedSurrogate, PlainSurrogate)

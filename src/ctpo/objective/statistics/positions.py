@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ctpo.objective.layout import Layout
-    from ctpo.objective.surrogates import Tokens, TokenTerms
+    from ctpo.objective.parts import Tokens, TokenTerms
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

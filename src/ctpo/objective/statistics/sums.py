@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ctpo.objective.layout import Layout
-    from ctpo.objective.surrogates import TokenTerms
+    from ctpo.objective.parts import TokenTerms
 
 _SUMS = (
     "log_rho_sum",

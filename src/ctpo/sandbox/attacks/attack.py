@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ctpo.sandbox.attacks.targets import Stand
+from ctpo.sandbox.attacks.targets import Targets
 from ctpo.sandbox.execution import Execution
 from ctpo.sandbox.sandbox import Sandbox
 
@@ -112,33 +112,33 @@ def attacks() -> tuple[Attack, ...]:
     return tuple(found)
 
 
-def try_attack(attack: Attack, sandbox: Sandbox, stand: Stand, timeout: float = 1.0) -> Outcome:
+def try_attack(attack: Attack, sandbox: Sandbox, targets: Targets, timeout: float = 1.0) -> Outcome:
     """Run an attack and see what came of it.
 
     Args:
         attack: Which one.
         sandbox: Where.
-        stand: What it may aim at.
+        targets: What it may aim at.
         timeout: Seconds of its own time.
     """
     nonce = secrets.token_hex(8)
-    target = stand.target | {
+    target = targets.target | {
         "nonce": nonce,
         "timeout": timeout,
         "memory_bytes": sandbox.memory_bytes,
     }
     prelude = _PRELUDE.format(target=json.dumps(target), calls=_CALLS)
-    stand.expect(nonce)
+    targets.expect(nonce)
     execution = sandbox.run(prelude + attack.code, timeout=timeout)
     said = execution.stdout + execution.stderr
     if attack.then is not None:
         # More than once, since the next program is not always run in the same place.
         for execution_after in sandbox.run_many([prelude + attack.then] * _TIMES, timeout=timeout):
             said += execution_after.stdout
-    reached = stand.evidence()
+    reached = targets.evidence()
     if f"reached-{nonce}" in said:
         reached = "it said so"
-    elif stand.secret in said:
+    elif targets.secret in said:
         reached = "it read the secret"
     elif max(len(execution.stdout), len(execution.stderr)) > sandbox.output_bytes:
         reached = "its output was longer than is kept"

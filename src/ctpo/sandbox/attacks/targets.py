@@ -19,7 +19,7 @@ _HOST = "127.0.0.1"
 _DAEMON_SECONDS = 2.0
 
 
-class Stand:
+class Targets:
     """Sockets, files and a process for attacks to reach. To be entered before the sandbox starts.
 
     Attributes:
@@ -36,7 +36,7 @@ class Stand:
 
     def __enter__(self) -> Self:
         enter = self._resources.enter_context
-        self._directory = Path(tempfile.mkdtemp(prefix="ctpo-stand-"))
+        self._directory = Path(tempfile.mkdtemp(prefix="ctpo-targets-"))
         self._resources.callback(shutil.rmtree, self._directory, ignore_errors=True)
         self._directory.chmod(0o755)
         self._secret_file = self._directory / "secret"
@@ -45,12 +45,12 @@ class Stand:
         self._open = self._directory / "open"
         self._open.mkdir()
         self._open.chmod(0o777)
-        os.environ["CTPO_STAND_SECRET"] = self.secret
-        self._resources.callback(os.environ.pop, "CTPO_STAND_SECRET", None)
+        os.environ["CTPO_TARGETS_SECRET"] = self.secret
+        self._resources.callback(os.environ.pop, "CTPO_TARGETS_SECRET", None)
         self._tcp = enter(socket.create_server((_HOST, 0)))
         self._udp = enter(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self._udp.bind((_HOST, 0))
-        abstract = "ctpo-stand-" + secrets.token_hex(8)
+        abstract = "ctpo-targets-" + secrets.token_hex(8)
         self._abstract = enter(socket.socket(socket.AF_UNIX))
         self._abstract.bind("\0" + abstract)
         self._abstract_datagram = enter(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))

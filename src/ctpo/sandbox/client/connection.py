@@ -15,15 +15,15 @@ from ctpo.sandbox.client.job import Job, check_answer
 
 
 @dataclass(eq=False)
-class Place:
-    """A fork server, or the place of one that died.
+class Connection:
+    """A fork server and the socket to it, or the place of one that died.
 
     Attributes:
         lane: Which kind it is.
         number: Tells those of a sandbox apart.
         slots: Jobs it is made to hold at once.
         usable: Whether it is not known to be dead.
-        connection: To it; `None` until it has been replaced.
+        link: The socket; `None` until it has been replaced.
         jobs: What it has, by number.
     """
 
@@ -31,7 +31,7 @@ class Place:
     number: int
     slots: int
     usable: bool = True
-    connection: socket.socket | None = None
+    link: socket.socket | None = None
     jobs: dict[int, Job] = field(default_factory=dict)
 
     def send(self, job: Job, output_bytes: int) -> bool:
@@ -41,17 +41,17 @@ class Place:
             job: What to send.
             output_bytes: How much of each output is kept.
         """
-        assert self.connection is not None
+        assert self.link is not None
         header, descriptors = job.message(output_bytes)
         job.sent = time.monotonic()
         sent_away = [d for d in descriptors if d not in job.outputs]
         try:
-            wire.send(self.connection, header, descriptors)
+            wire.send(self.link, header, descriptors)
         except OSError:
             job.close()
             # Its reader will find out; until then it gets no more.
             with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
+                self.link.shutdown(socket.SHUT_RDWR)
             self.usable = False
             return False
         finally:
@@ -71,8 +71,8 @@ class Place:
             EOFError: It is gone.
             ValueError: What came is no answer.
         """
-        assert self.connection is not None
-        answer, descriptors = wire.receive(self.connection)
+        assert self.link is not None
+        answer, descriptors = wire.receive(self.link)
         try:
             with lock:  # who sends a job notes it after that
                 check_answer(answer, self.jobs)
@@ -86,27 +86,27 @@ class Place:
 
     def hang_up(self) -> None:
         """Close the connection."""
-        if self.connection is not None:
+        if self.link is not None:
             # Not just close: a fork of the caller may hold a duplicate.
             with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
-            self.connection.close()
-            self.connection = None
+                self.link.shutdown(socket.SHUT_RDWR)
+            self.link.close()
+            self.link = None
 
 
-def roomiest(places: Iterable[Place], lane: str) -> Place | None:
+def roomiest(connections: Iterable[Connection], lane: str) -> Connection | None:
     """The fork server of a kind that has the fewest jobs, if one has room.
 
     Args:
-        places: All there are.
+        connections: All there are.
         lane: The kind.
     """
     usable = [
-        place
-        for place in places
-        if place.lane == lane
-        and place.connection is not None
-        and place.usable
-        and len(place.jobs) < place.slots
+        each
+        for each in connections
+        if each.lane == lane
+        and each.link is not None
+        and each.usable
+        and len(each.jobs) < each.slots
     ]
-    return min(usable, key=lambda place: len(place.jobs), default=None)
+    return min(usable, key=lambda each: len(each.jobs), default=None)

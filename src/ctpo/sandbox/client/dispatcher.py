@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 
 from ctpo.sandbox import wire
-from ctpo.sandbox.client.connection import Place, roomiest
+from ctpo.sandbox.client.connection import Connection, roomiest
 from ctpo.sandbox.client.fair_queue import FairQueue
 from ctpo.sandbox.client.job import Job
 from ctpo.sandbox.client.launcher import LauncherGone
@@ -26,7 +26,7 @@ from ctpo.sandbox.execution import Execution
 from ctpo.sandbox.protections import SandboxUnavailable
 
 CLOSED = "the sandbox was closed"
-_HEAL_PAUSES = (0.0, 0.05, 0.25, 1.0)
+_PAUSES = (0.0, 0.05, 0.25, 1.0)
 _LONGEST_LOOK = 5.0
 
 
@@ -37,7 +37,7 @@ class Dispatcher:
         workers: Most jobs at work at once.
         output_bytes: How much of each output is kept.
         most_waiting: Most jobs that wait; submitting more blocks.
-        connect: Makes the connection to a new fork server in a place.
+        connect: Starts the fork server of a connection; the socket to it.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Dispatcher:
         workers: int,
         output_bytes: int,
         most_waiting: int,
-        connect: Callable[[Place], socket.socket],
+        connect: Callable[[Connection], socket.socket],
     ) -> None:
         self._workers = workers
         self._output_bytes = output_bytes
         self._most_waiting = most_waiting
         self._connect = connect
-        self._places: list[Place] = []
+        self._connections: list[Connection] = []
         self._queue: FairQueue[Job] = FairQueue()
         self._urgent: deque[Job] = deque()  # was sent to a server that was dead already
         self._in_flight = 0
@@ -61,7 +61,7 @@ class Dispatcher:
         self._room = threading.Condition(self._lock)
         self._closed = False
         self._poll = select.poll()
-        self._by_descriptor: dict[int, Place] = {}
+        self._by_descriptor: dict[int, Connection] = {}
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._wake, select.POLLIN)
         self._thread = threading.Thread(target=self._serve, name="ctpo-sandbox", daemon=True)
@@ -87,13 +87,13 @@ class Dispatcher:
         """Begin to read answers."""
         self._thread.start()
 
-    def add(self, place: Place) -> None:
-        """Take a place in; it is connected when it is not yet."""
-        if place.connection is None:
-            place.connection = self._connect(place)
+    def add(self, connection: Connection) -> None:
+        """Take a fork server in; it is started when it is not yet."""
+        if connection.link is None:
+            connection.link = self._connect(connection)
         with self._lock:
-            self._places.append(place)
-            self._watch(place)
+            self._connections.append(connection)
+            self._register(connection)
 
     def submit(self, job: Job) -> None:
         """Give a job in; its future takes the outcome. Blocks while too many wait."""
@@ -110,7 +110,7 @@ class Dispatcher:
         )
 
     def open_session(self, session: int, most: int) -> None:
-        """Note that a session is open.
+        """Count a session that is open.
 
         Raises:
             RuntimeError: There are too many.
@@ -126,10 +126,10 @@ class Dispatcher:
             if session not in self._sessions or self._closed:
                 return
             self._sessions.discard(session)
-            for place in self._places:
-                if place.lane == lane and place.connection is not None:
+            for connection in self._connections:
+                if connection.lane == lane and connection.link is not None:
                     with contextlib.suppress(OSError):
-                        wire.send(place.connection, {"end": session})
+                        wire.send(connection.link, {"end": session})
 
     def close(self) -> None:
         """Fail what waits or is at work, and hang up."""
@@ -142,15 +142,15 @@ class Dispatcher:
         self._settle([(job, job.failed(CLOSED)) for job in jobs])
         if self._thread.is_alive():
             self._thread.join()
-        for place in self._places:
-            self._settle([(job, job.failed(CLOSED)) for job in place.jobs.values()])
-            place.hang_up()
+        for connection in self._connections:
+            self._settle([(job, job.failed(CLOSED)) for job in connection.jobs.values()])
+            connection.hang_up()
         os.close(self._wake)
 
-    def _watch(self, place: Place) -> None:
-        assert place.connection is not None
-        self._by_descriptor[place.connection.fileno()] = place
-        self._poll.register(place.connection, select.POLLIN)
+    def _register(self, connection: Connection) -> None:
+        assert connection.link is not None
+        self._by_descriptor[connection.link.fileno()] = connection
+        self._poll.register(connection.link, select.POLLIN)
         os.eventfd_write(self._wake, 1)
 
     def _hand_out(self) -> None:
@@ -159,11 +159,11 @@ class Dispatcher:
             job = self._urgent.popleft() if self._urgent else self._queue.get()
             if job.future.cancelled():
                 continue
-            place = roomiest(self._places, job.lane)
-            if place is None:
+            connection = roomiest(self._connections, job.lane)
+            if connection is None:
                 self._urgent.appendleft(job)  # until one has been replaced
                 break
-            if place.send(job, self._output_bytes):
+            if connection.send(job, self._output_bytes):
                 self._in_flight += 1
             else:
                 self._urgent.appendleft(job)
@@ -174,10 +174,10 @@ class Dispatcher:
             if self._queue.remove(job.flow, job):
                 self._room.notify_all()
                 return
-            for place in self._places:
-                if job.number in place.jobs and place.connection is not None:
+            for connection in self._connections:
+                if job.number in connection.jobs and connection.link is not None:
                     with contextlib.suppress(OSError):
-                        wire.send(place.connection, {"cancel": job.number})
+                        wire.send(connection.link, {"cancel": job.number})
 
     def _serve(self) -> None:
         try:
@@ -187,9 +187,9 @@ class Dispatcher:
             with self._lock:
                 self._closed = True
                 jobs = self._take_all()
-                for place in self._places:
-                    jobs += place.jobs.values()
-                    place.jobs = {}
+                for connection in self._connections:
+                    jobs += connection.jobs.values()
+                    connection.jobs = {}
             self._settle([(j, j.failed(f"{type(error).__name__}: {error}")) for j in jobs])
             raise
 
@@ -209,22 +209,22 @@ class Dispatcher:
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(self._wake)
                 elif descriptor in self._by_descriptor:
-                    self._hear(self._by_descriptor[descriptor])
+                    self._take_answer(self._by_descriptor[descriptor])
             if self._closed:
                 return
-            self._drop_stuck()
-            dead = [place for place in self._places if place.connection is None]
+            self._drop_those_stuck()
+            dead = [connection for connection in self._connections if connection.link is None]
             if dead:
-                self._heal(dead)
+                self._replace(dead)
 
-    def _hear(self, place: Place) -> None:
+    def _take_answer(self, connection: Connection) -> None:
         try:
-            answer, files = place.receive(self._lock)
+            answer, files = connection.receive(self._lock)
         except (OSError, EOFError, ValueError) as error:
-            self._lose(place, f"{type(error).__name__}: {error}")
+            self._lose(connection, f"{type(error).__name__}: {error}")
             return
         with self._lock:
-            job = place.jobs.pop(answer["id"])
+            job = connection.jobs.pop(answer["id"])
             self._in_flight -= 1
             if not self._closed:
                 self._hand_out()
@@ -235,20 +235,20 @@ class Dispatcher:
             outcome = job.finish(answer, files, self._output_bytes)
         self._settle([(job, outcome)])
 
-    def _drop_stuck(self) -> None:
+    def _drop_those_stuck(self) -> None:
         now = time.monotonic()
         with self._lock:
-            stuck = [p for p in self._places if any(j.deadline < now for j in p.jobs.values())]
-        for place in stuck:
-            self._lose(place, "TimeoutError: a fork server does not answer")
+            stuck = [p for p in self._connections if any(j.deadline < now for j in p.jobs.values())]
+        for connection in stuck:
+            self._lose(connection, "TimeoutError: a fork server does not answer")
 
-    def _lose(self, place: Place, why: str) -> None:
+    def _lose(self, connection: Connection, why: str) -> None:
         with self._lock:
-            assert place.connection is not None
-            self._poll.unregister(place.connection)
-            del self._by_descriptor[place.connection.fileno()]
-            place.hang_up()
-            jobs, place.jobs = list(place.jobs.values()), {}
+            assert connection.link is not None
+            self._poll.unregister(connection.link)
+            del self._by_descriptor[connection.link.fileno()]
+            connection.hang_up()
+            jobs, connection.jobs = list(connection.jobs.values()), {}
             self._in_flight -= len(jobs)
         if self._closed:
             why = CLOSED
@@ -256,22 +256,22 @@ class Dispatcher:
             job.over = True
         self._settle([(job, job.failed(why)) for job in jobs])
 
-    def _heal(self, dead: list[Place]) -> None:
+    def _replace(self, dead: list[Connection]) -> None:
         """Put new fork servers in the place of dead ones; fail their work if that cannot be."""
-        for place in dead:
+        for connection in dead:
             failure: Exception | None = None
-            for pause in _HEAL_PAUSES:
+            for pause in _PAUSES:
                 time.sleep(pause)
                 if self._closed:
                     return
                 try:
-                    place.connection = self._connect(place)
+                    connection.link = self._connect(connection)
                     break
                 except (OSError, LauncherGone, SandboxUnavailable) as error:
                     failure = error
             with self._lock:
-                if place.connection is not None:
-                    self._watch(place)
+                if connection.link is not None:
+                    self._register(connection)
                     self._hand_out()
                     continue
                 jobs = self._take_all()

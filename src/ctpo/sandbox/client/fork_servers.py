@@ -1,4 +1,4 @@
-"""The server processes of a sandbox: the step of the ladder they stand on, their replacement."""
+"""The server processes of a sandbox: their step of the ladder, and their replacement."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from ctpo.sandbox import wire
-from ctpo.sandbox.client.connection import Place
+from ctpo.sandbox.client.connection import Connection
 from ctpo.sandbox.client.launcher import Launcher, LauncherGone
 from ctpo.sandbox.protections import (
     LIMITS_ONLY,
@@ -20,11 +20,11 @@ from ctpo.sandbox.protections import (
 
 # Programs of one fork server, and children it holds ready beyond them: a program that ends makes
 # room at once, while its successor still shuts its jail.
-_PER_WARDEN, _SPARE = 8, 2
+_PER_FORK_SERVER, _SPARE = 8, 2
 BARE, LOADED, SESSIONS = "bare", "loaded", "sessions"
 
 
-class Servers:
+class ForkServers:
     """Zygotes and the fork servers they make.
 
     Args:
@@ -59,7 +59,7 @@ class Servers:
         self.protections: Protections | None = None
         self.restarts = 0
 
-    def climb(self, workers: int, add: Callable[[Place], None]) -> None:
+    def climb(self, workers: int, add: Callable[[Connection], None]) -> None:
         """Find the first rung of the ladder that carries a program, and fill it.
 
         Args:
@@ -90,38 +90,38 @@ class Servers:
             return
         raise SandboxUnavailable("no program could be run:\n" + "\n".join(refusals))
 
-    def place(self, lane: str, slots: int) -> Place:
-        """A place for a fork server that is not there yet."""
-        return Place(lane, next(self._numbers), slots)
+    def connection(self, lane: str, slots: int) -> Connection:
+        """The place of a fork server that is not there yet."""
+        return Connection(lane, next(self._numbers), slots)
 
-    def connect(self, place: Place) -> socket.socket:
-        """A new fork server for a place.
+    def connect(self, connection: Connection) -> socket.socket:
+        """Start the fork server of a connection; the socket to it.
 
         Raises:
             OSError: It could not be confined as the others are.
             LauncherGone: Nothing answers.
             SandboxUnavailable: The server process does not start.
         """
-        name = LOADED if place.lane != BARE and self._preload else BARE
+        name = LOADED if connection.lane != BARE and self._preload else BARE
         with self._lock:
             if self._closed:
                 raise LauncherGone("the sandbox was closed")
             request = {
-                "number": place.number,
+                "number": connection.number,
                 "rung": self._rung,
-                "slots": place.slots,
-                "ahead": place.lane != SESSIONS,
+                "slots": connection.slots,
+                "ahead": connection.lane != SESSIONS,
                 "without": sorted(self._without),
                 **self._limits,
             }
-            connection, self._hello = self._launcher(name).new_warden(request)
-        place.usable = True
+            link, self._hello = self._launcher(name).new_fork_server(request)
+        connection.usable = True
         if self.protections is not None:
             lost = set(self.protections.in_force) - set(self._hello["in_force"])
             if lost:
-                connection.close()
+                link.close()
                 raise LauncherGone("a new fork server lacks: " + "; ".join(sorted(lost)))
-        return connection
+        return link
 
     def close(self) -> None:
         """End all of them; returns when they are gone."""
@@ -131,15 +131,15 @@ class Servers:
                 launcher.close()
             self.launchers.clear()
 
-    def _fill(self, workers: int, add: Callable[[Place], None]) -> None:
-        self.connect(self.place(BARE, 1)).close()
+    def _fill(self, workers: int, add: Callable[[Connection], None]) -> None:
+        self.connect(self.connection(BARE, 1)).close()
         # Where programs can fork, each has a fork server of its own, which kills all that is left.
         alone = SYSTEM_CALLS not in self._hello["in_force"]
-        count = workers if alone else -(-workers // _PER_WARDEN)
+        count = workers if alone else -(-workers // _PER_FORK_SERVER)
         slots = 1 if alone else -(-workers // count) + _SPARE
         for lane in (BARE, LOADED) if self._preload else (BARE,):
             for _ in range(count):
-                add(self.place(lane, slots))
+                add(self.connection(lane, slots))
 
     def _launcher(self, name: str) -> Launcher:
         launcher = self.launchers.get(name)

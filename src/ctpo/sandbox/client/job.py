@@ -6,13 +6,14 @@ import fcntl
 import os
 import resource
 import time
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from ctpo.sandbox import archive
 from ctpo.sandbox.execution import Execution, Status, hard_wall_seconds
+from ctpo.sandbox.program import Program
 
 # Beyond the hard bound on a program's wall time: then the fork server itself is stuck.
 _GRACE_SECONDS = 30.0
@@ -27,13 +28,9 @@ class Job:
     """A program that was asked for.
 
     Attributes:
-        code: Its source, encoded.
-        stdin: Its standard input.
-        files: What is to lie in its scratch directory.
-        collect: Names of the files wanted afterwards.
+        program: What is to be run.
         timeout: Seconds of its own time.
         memory_bytes: Address space it may add; `None` for as much as the sandbox allows.
-        seed: For random numbers.
         echo: Whether the last expression's value is shown.
         flow: Whose turn it uses up.
         lane: Which kind of fork server it goes to.
@@ -46,12 +43,8 @@ class Job:
         outputs: Descriptors of its two outputs, while it runs.
     """
 
-    code: bytes
-    stdin: bytes
-    files: Mapping[str, bytes]
-    collect: Sequence[str]
+    program: Program
     timeout: float
-    seed: int
     flow: Hashable
     lane: str
     memory_bytes: int | None = None
@@ -73,23 +66,22 @@ class Job:
     def message(self, output_bytes: int) -> tuple[dict[str, Any], list[int]]:
         """What a fork server is sent. The caller closes the descriptors that are not `outputs`."""
         self.outputs = (_output(output_bytes), _output(output_bytes))
-        given = {"code": _memory(self.code), "stdout": self.outputs[0], "stderr": self.outputs[1]}
-        if self.stdin:
-            given["stdin"] = _memory(self.stdin)
-        elif self.session is not None:
-            given["stdin"] = _memory(b"")  # not what an earlier call left
-        if self.files:
-            given["files"] = _memory(archive.pack(self.files))
+        program, (stdout, stderr) = self.program, self.outputs
+        given = {"code": _memory(_encoded(program.code)), "stdout": stdout, "stderr": stderr}
+        if program.stdin or self.session is not None:  # there it is not what an earlier call left
+            given["stdin"] = _memory(_encoded(program.stdin))
+        if program.contents:
+            given["files"] = _memory(archive.pack(program.contents))
         header = {
             "id": self.number,
             "given": list(given),
             "timeout": self.timeout,
             "memory_bytes": self.memory_bytes,
-            "seed": self.seed,
+            "seed": program.seed,
             "echo": self.echo,
             "session": self.session,
             "first": self.first,
-            "collect": list(self.collect),
+            "collect": list(program.collect),
         }
         return header, list(given.values())
 
@@ -166,6 +158,11 @@ def _is_measure(value: object) -> bool:
     return type(value) in (int, float) and 0 <= value < float("inf")  # type: ignore[operator]
 
 
+def _encoded(text: str) -> bytes:
+    """Text as bytes; a lone surrogate is the program's error, to be met as Python would."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _memory(content: bytes) -> int:
     descriptor = os.memfd_create("ctpo-program", os.MFD_CLOEXEC)
     with open(descriptor, "wb", closefd=False) as file:
@@ -175,7 +172,7 @@ def _memory(content: bytes) -> int:
 
 
 def _output(limit: int) -> int:
-    """A file in memory that cannot grow: it has room for what is kept and a page to notice more."""
+    """A file in memory that cannot grow: room for what is kept, and a page to tell of more."""
     descriptor = os.memfd_create("ctpo-output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, (limit // _PAGE + 1) * _PAGE)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)

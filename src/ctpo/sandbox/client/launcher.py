@@ -12,7 +12,7 @@ from pathlib import Path
 from ctpo.sandbox import wire
 from ctpo.sandbox.protections import SandboxUnavailable
 
-# Imports of large packages on a busy machine take long; a cell does not.
+# Imports of large packages on a busy machine take long; a worker does not.
 _START_SECONDS = 120.0
 _ANSWER_SECONDS = 30.0
 _END_SECONDS = 10.0
@@ -23,9 +23,9 @@ _NOTES_BYTES = 2000
 # where programs would see its neighbours.
 _BOOT = """
 import sys, types
-for name, place in zip(("ctpo", "ctpo.sandbox"), sys.argv[1:3]):
+for name, path in zip(("ctpo", "ctpo.sandbox"), sys.argv[1:3]):
     sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [place]
+    sys.modules[name].__path__ = [path]
 from ctpo.sandbox.server.zygote import main
 main(int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
 """
@@ -122,7 +122,7 @@ class Launcher:
         text = os.pread(notes, _NOTES_BYTES, max(0, os.fstat(notes).st_size - _NOTES_BYTES))
         return "\n" + text.decode(errors="replace") if text else ""
 
-    def new_warden(self, request: wire.Header) -> tuple[socket.socket, wire.Header]:
+    def new_fork_server(self, request: wire.Header) -> tuple[socket.socket, wire.Header]:
         """A fork server in the place of the one of the same number, and what is in force there.
 
         Raises:
@@ -137,17 +137,17 @@ class Launcher:
         if "error" in answer:
             raise OSError(str(answer["error"]))
         (descriptor,) = descriptors
-        warden = socket.socket(fileno=descriptor)
+        link = socket.socket(fileno=descriptor)
         try:
-            warden.settimeout(_ANSWER_SECONDS)
-            hello, _ = wire.receive(warden)
+            link.settimeout(_ANSWER_SECONDS)
+            hello, _ = wire.receive(link)
         except (OSError, EOFError, ValueError) as error:
-            warden.close()
+            link.close()
             raise LauncherGone(f"a fork server did not start: {error}{self.notes()}") from None
         if "error" in hello:
-            warden.close()
+            link.close()
             raise OSError(str(hello["error"]))
-        return warden, hello
+        return link, hello
 
     def close(self) -> None:
         """End it, its fork servers and their programs; returns when they are gone."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 
-from ctpo.sandbox import arguments
 from ctpo.sandbox.client.fork_servers import BARE, LOADED
 from ctpo.sandbox.client.job import Job
+from ctpo.sandbox.program import Program
 
 # What else a program may name that brings a preloaded module in.
 _BRINGS = {"numpy": ("scipy", "pandas", "matplotlib", "sklearn"), "mpmath": ("sympy",)}
 
 
-class Intake:
-    """Makes jobs.
+class Requests:
+    """Makes jobs of programs.
 
     Args:
         timeout: Seconds of a program's own time, if it is not said.
@@ -27,35 +27,26 @@ class Intake:
         self._memory_mb = memory_mb
         self._names = _mentions(preload)
 
-    def job(
-        self,
-        code: str,
-        *,
-        stdin: str = "",
-        files: Mapping[str, bytes | str] | None = None,
-        collect: Sequence[str] = (),
-        timeout: float | None = None,
-        memory_mb: int | None = None,
-        seed: int = 0,
-        flow: Hashable = None,
-    ) -> Job:
-        """One job; arguments and errors are those of `Sandbox.submit`."""
+    def job(self, program: Program, flow: Hashable) -> Job:
+        """One job.
+
+        Raises:
+            ValueError: The program is to have more memory than the sandbox gives.
+        """
+        memory = program.memory_mb
+        if memory is not None and memory > self._memory_mb:
+            raise ValueError(f"memory_mb must be at most the sandbox's {self._memory_mb}: {memory}")
         return Job(
-            code=arguments.encoded("code", code),
-            stdin=arguments.encoded("stdin", stdin),
-            files=arguments.files(files),
-            collect=arguments.names(collect),
-            timeout=self._timeout if timeout is None else arguments.seconds(timeout),
-            memory_bytes=arguments.memory(memory_mb, self._memory_mb),
-            seed=arguments.seed(seed),
+            program,
+            timeout=float(self._timeout if program.timeout is None else program.timeout),
+            memory_bytes=None if memory is None else memory << 20,
             flow=flow,
-            lane=LOADED if self._names is not None and self._names.search(code) else BARE,
+            lane=LOADED if self._names is not None and self._names.search(program.code) else BARE,
         )
 
     def jobs(
         self,
-        codes: Sequence[str],
-        *,
+        codes: Sequence[str | Program],
         stdin: str | Sequence[str],
         timeout: float | None,
         seed: int,
@@ -67,13 +58,16 @@ class Intake:
         if len(inputs) != len(codes):
             raise ValueError(f"stdin has {len(inputs)} entries for {len(codes)} codes")
         for code in codes:
-            if not isinstance(code, str):
-                raise TypeError(f"codes must hold str, not {type(code).__name__}")
+            if not isinstance(code, str | Program):
+                raise TypeError(f"codes must hold str or Program, not {type(code).__name__}")
         flow = object()
-        return [
-            self.job(code, stdin=text, timeout=timeout, seed=seed, flow=flow)
+        programs = [
+            code
+            if isinstance(code, Program)
+            else Program(code, stdin=text, timeout=timeout, seed=seed)
             for code, text in zip(codes, inputs, strict=True)
         ]
+        return [self.job(program, flow) for program in programs]
 
 
 def _mentions(preload: Sequence[str]) -> re.Pattern[str] | None:

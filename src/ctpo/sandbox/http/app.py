@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
@@ -14,25 +14,16 @@ from starlette.requests import ClientDisconnect
 
 from ctpo.sandbox.execution import Execution
 from ctpo.sandbox.http import metrics, schema
+from ctpo.sandbox.program import Program
 
 _JSON = "application/json"
+_ALIVE = Program("print(6 * 7)", timeout=10.0)
 
 
 class Runner(Protocol):
     """What the application needs of a sandbox, here or in another process."""
 
-    async def arun(
-        self,
-        code: str,
-        *,
-        stdin: str = "",
-        files: Mapping[str, bytes | str] | None = None,
-        collect: Sequence[str] = (),
-        timeout: float | None = None,
-        memory_mb: int | None = None,
-        seed: int = 0,
-        flow: Hashable = None,
-    ) -> Execution:
+    async def arun(self, code: Program, /, *, flow: Hashable = None) -> Execution:
         """Run a program."""
         ...
 
@@ -82,7 +73,7 @@ def create_app(
                 return _refusal(413, f"a request may have {most_body_bytes} bytes")
             try:
                 asked = schema.RunCodeRequest.model_validate_json(body)
-                files = asked.contents()
+                program = asked.program(most_memory_mb)
                 if asked.run_timeout > most_seconds:
                     raise ValueError(f"run_timeout must be at most {most_seconds}")
             except ValidationError as error:
@@ -93,18 +84,8 @@ def create_app(
                 return _refusal(422, details)
             except ValueError as error:
                 return _refusal(422, str(error))
-            execution = await _unless_gone(
-                request,
-                runner.arun(
-                    asked.code,
-                    stdin=asked.stdin or "",
-                    files=files,
-                    collect=asked.fetch_files,
-                    timeout=asked.run_timeout,
-                    memory_mb=asked.memory_mb(most_memory_mb),
-                    flow=request.client.host if request.client else None,
-                ),
-            )
+            flow = request.client.host if request.client else None
+            execution = await _unless_gone(request, runner.arun(program, flow=flow))
             return _json(schema.response(execution))
         except ClientDisconnect:
             return _refusal(400, "the client hung up")  # which nobody will read
@@ -113,7 +94,7 @@ def create_app(
 
     @app.get("/health")
     async def health(request: Request) -> Response:
-        execution = await runner.arun("print(6 * 7)", timeout=10.0, flow="health")
+        execution = await runner.arun(_ALIVE, flow="health")
         if execution.stdout != "42\n":
             return _refusal(503, f"print(6 * 7) gave {execution.status}: {execution.failure}")
         statistics = await runner.statistics()

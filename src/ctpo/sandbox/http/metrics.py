@@ -1,7 +1,7 @@
 """Statistics in Prometheus's text format, version 0.0.4.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/. Written here: it is a dozen numbers
-that live in another process than the one that is asked.
+that another process has than the one that is asked.
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ import itertools
 import json
 import socket
 import struct
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping
+from typing import Any, Unpack
 
 from ctpo.sandbox.execution import Execution
+from ctpo.sandbox.program import Options, Program
 from ctpo.sandbox.sandbox import Sandbox
 
 _LENGTH = struct.Struct("!I")
@@ -61,12 +62,13 @@ async def _answer(sandbox: Sandbox, message: Message, writer: asyncio.StreamWrit
         answer: Message = dict(await sandbox.statistics())
     else:
         try:
+            flow = message.pop("flow")
             message["files"] = _decoded(message["files"])
-            execution = await sandbox.arun(**message)
+            execution = await sandbox.arun(Program(**message), flow=flow)
         except Exception as error:  # whatever it is, somebody waits for an answer
             why = f"{type(error).__name__}: {error}"
             execution = Execution.failed(why, wall_seconds=0.0, queue_seconds=0.0)
-        answer = _written(execution)
+        answer = _written(execution, execution.files)
     with contextlib.suppress(ConnectionError):
         _send(writer, {"id": number, "answer": answer})
         await writer.drain()
@@ -88,31 +90,13 @@ class RemoteSandbox:
         self._connecting = asyncio.Lock()
 
     async def arun(
-        self,
-        code: str,
-        *,
-        stdin: str = "",
-        files: Mapping[str, bytes | str] | None = None,
-        collect: Sequence[str] = (),
-        timeout: float | None = None,
-        memory_mb: int | None = None,
-        seed: int = 0,
-        flow: Hashable = None,
+        self, code: str | Program, *, flow: Hashable = None, **options: Unpack[Options]
     ) -> Execution:
         """As `Sandbox.arun`. A pool that is gone is a `sandbox-failure`."""
+        program = Program.of(code, options)
+        asked = _written(program, program.contents)
         try:
-            answer = await self._ask(
-                {
-                    "code": code,
-                    "stdin": stdin,
-                    "files": _encoded(files or {}),
-                    "collect": list(collect),
-                    "timeout": timeout,
-                    "memory_mb": memory_mb,
-                    "seed": seed,
-                    "flow": None if flow is None else str(flow),
-                }
-            )
+            answer = await self._ask({**asked, "flow": None if flow is None else str(flow)})
         except (OSError, asyncio.IncompleteReadError) as error:
             why = f"the pool is gone: {error}"
             return Execution.failed(why, wall_seconds=0.0, queue_seconds=0.0)
@@ -129,7 +113,9 @@ class RemoteSandbox:
 
     async def close(self) -> None:
         """Hang up."""
-        if self._writer is not None:
+        if self._writer is None:
+            self._connection.close()
+        else:
             self._writer.close()
         if self._reading is not None:
             self._reading.cancel()
@@ -181,16 +167,10 @@ async def _receive(reader: asyncio.StreamReader) -> Message:
     return message
 
 
-def _written(execution: Execution) -> Message:
-    fields = {f.name: getattr(execution, f.name) for f in dataclasses.fields(execution)}
-    return {**fields, "files": _encoded(execution.files)}
-
-
-def _encoded(files: Mapping[str, bytes | str]) -> dict[str, str]:
-    return {
-        name: base64.b64encode(c.encode() if isinstance(c, str) else c).decode()
-        for name, c in files.items()
-    }
+def _written(what: Execution | Program, files: Mapping[str, bytes]) -> Message:
+    fields = {f.name: getattr(what, f.name) for f in dataclasses.fields(what)}
+    encoded = {name: base64.b64encode(content).decode() for name, content in files.items()}
+    return {**fields, "files": encoded}
 
 
 def _decoded(files: Mapping[str, str]) -> dict[str, bytes]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
-from ctpo.sandbox import archive, arguments
 from ctpo.sandbox.execution import Execution
+from ctpo.sandbox.program import Program
 
 # What a shell reports for a process ended by SIGKILL and SIGXFSZ: clients want a number.
 _RETURN_CODES = {"memory": 137, "output-limit": 153}
@@ -61,29 +61,30 @@ class RunCodeRequest(BaseModel):
             raise ValueError(f"memory_limit_MB must be at least 1, or -1 for no own, not {value}")
         return value
 
-    @field_validator("fetch_files")
-    @classmethod
-    def _relative(cls, value: list[str]) -> list[str]:
-        return [archive.check_name(name) for name in value]
-
-    def memory_mb(self, most_mb: int) -> int | None:
-        """The program's own limit in MiB, if it is lower than `most_mb`."""
-        return self.memory_limit_MB if 0 < self.memory_limit_MB < most_mb else None
-
-    def contents(self) -> dict[str, bytes]:
-        """The files, decoded.
+    def program(self, most_mb: int) -> Program:
+        """The program, for a sandbox whose programs may add `most_mb` MiB of memory.
 
         Raises:
             ValueError: A path is not relative, a content is no base64, or they do not fit.
         """
+        return Program(
+            self.code,
+            stdin=self.stdin or "",
+            files=self._contents(),
+            collect=self.fetch_files,
+            timeout=self.run_timeout,
+            memory_mb=self.memory_limit_MB if 0 < self.memory_limit_MB < most_mb else None,
+        )
+
+    def _contents(self) -> dict[str, bytes]:
         decoded = {}
         for name, content in self.files.items():
             if content is not None:
                 try:
-                    decoded[archive.check_name(name)] = base64.b64decode(content, validate=True)
+                    decoded[name] = base64.b64decode(content, validate=True)
                 except binascii.Error as error:
                     raise ValueError(f"files[{name!r}] is no base64: {error}") from None
-        return arguments.files(decoded)
+        return decoded
 
 
 def response(execution: Execution) -> dict[str, Any]:

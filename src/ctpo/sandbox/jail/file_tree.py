@@ -1,6 +1,6 @@
 """The file system as a program sees it: a read-only tree of just the interpreter and libraries.
 
-The view is built once for a fork server. Every slot has a copy of it under `/.slots`, with a
+The tree is built once for a fork server. Every slot has a copy of it under `/.slots`, with a
 scratch directory of its own mounted in it, which becomes the root of the slot's programs: they all
 see the same paths and nothing of each other.
 """
@@ -36,7 +36,7 @@ _SLOTS = "/.slots"
 
 
 def enter(slots: int) -> None:
-    """Replace the root of this mount namespace by the view and its copies.
+    """Replace the root of this mount namespace by the tree and its copies.
 
     Args:
         slots: How many copies.
@@ -77,7 +77,7 @@ def enter(slots: int) -> None:
 
 
 def root_of(slot: int) -> str:
-    """Where a slot's copy of the view is."""
+    """Where a slot's copy of the tree is."""
     return f"{_SLOTS}/{slot}"
 
 

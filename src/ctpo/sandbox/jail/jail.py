@@ -28,7 +28,7 @@ class Jail:
         base_space: Bytes of address space that a child starts with.
         filter: The system calls they may make; `None` where the kernel takes no filter.
         landlock: The kernel's version; 0 where there is none.
-        readable: Descriptors of what may be read, with rights; empty with a view, whose root is.
+        readable: Descriptors of what may be read, with rights; empty with a file tree.
     """
 
     plan: Plan
@@ -40,17 +40,17 @@ class Jail:
     def prepare(self) -> None:
         """Set what a fork server can bear itself and its children inherit."""
         self._limit()
-        if self.plan.view:
+        if self.plan.file_tree:
             _at_home(SCRATCH)
 
     def ruleset(self, slot: int, scratch: Scratch) -> int:
         """A landlock ruleset for a slot, as a descriptor; -1 where there is none."""
         if not self.landlock:
             return -1
-        root = file_tree.root_of(slot) if self.plan.view else ""
+        root = file_tree.root_of(slot) if self.plan.file_tree else ""
         rights = {scratch.path: landlock.CHANGE}
         rights |= {root + device: landlock.READ | landlock.WRITE for device in file_tree.DEVICES}
-        if self.plan.view:
+        if self.plan.file_tree:
             rights[root] = landlock.READ
         opened = landlock.open_paths(rights)
         try:
@@ -70,9 +70,9 @@ class Jail:
         plan = self.plan
         steps = kernel.Steps()
         steps.add("setsid")
-        if plan.view:
+        if plan.file_tree:
             steps.add("chroot", os.fsencode(file_tree.root_of(slot)))
-        steps.add("chdir", os.fsencode(SCRATCH if plan.view else scratch.path))
+        steps.add("chdir", os.fsencode(SCRATCH if plan.file_tree else scratch.path))
         steps.add("prctl", kernel.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         if ruleset >= 0:
             steps.add("landlock_restrict_self", ruleset, 0)
@@ -100,7 +100,7 @@ class Jail:
             OSError: A step was refused; no program must run.
         """
         steps.take()
-        if not self.plan.view:
+        if not self.plan.file_tree:
             _at_home(os.getcwd())
 
     def _limit(self) -> None:

@@ -1,4 +1,4 @@
-"""How programs are confined: the rung a fork server stands on, whose ids it lends, its limits."""
+"""How programs are confined: the rung of a fork server, whose ids it lends, its limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ctpo.sandbox.protections import LANDLOCK_ONLY, LIMITS_ONLY, ROOT_NAMESPACES
 
 # The id that the first slot's programs see as their own inside a user namespace.
 INNER_UID = 1000
-# The scratch directory as programs see it. Not /tmp: a virtual environment may live there.
+# The scratch directory as programs see it. Not /tmp: a virtual environment may be there.
 SCRATCH = "/sandbox"
 SCRATCH_BYTES = 64 << 20
 SCRATCH_INODES = 4096
@@ -32,7 +32,7 @@ class Plan:
             `None` where the machine has none to lend, and programs carry their caller's.
         slots: How many programs it can hold at once.
         ahead: Whether children are forked and jailed before there is work for them.
-        host_scratch: Directory for scratch directories where there is no view of its own.
+        host_scratch: Directory for scratch directories where there is no file tree of its own.
         memory_bytes: Address space a program may add to that of the interpreter.
         output_bytes: How much of each of the two outputs is kept.
         without: Protections switched off, of `protections.SWITCHES`; for tests of the tests.
@@ -53,8 +53,8 @@ class Plan:
         return self.rung in (USER_NAMESPACE, ROOT_NAMESPACES)
 
     @property
-    def view(self) -> bool:
-        """Whether programs see a file system of their own."""
+    def file_tree(self) -> bool:
+        """Whether programs see a file tree of their own."""
         return self.namespaces and "view" not in self.without
 
     @property
@@ -65,7 +65,7 @@ class Plan:
     @property
     def separate_metadata(self) -> bool:
         """Whether mounts keep modes and times of files safe, which landlock does not."""
-        return self.view or self.rung == LIMITS_ONLY
+        return self.file_tree or self.rung == LIMITS_ONLY
 
     def uid(self, slot: int) -> int | None:
         """The id a program changes to, as seen from inside; `None` where it keeps its own."""
@@ -85,7 +85,7 @@ def spare_uid(rung: str, number: int) -> int | None:
         OSError: The rung needs such ids and there are none.
     """
     if rung == LANDLOCK_ONLY and not _others_may_read(os.__file__):
-        return None  # without a view of their own they could not import anything
+        return None  # without a file tree of their own they could not import anything
     with open("/proc/self/uid_map") as lines:
         start, _, count = max((tuple(map(int, line.split())) for line in lines), key=lambda e: e[2])
     if os.geteuid() == 0 and count > 1 << 15:

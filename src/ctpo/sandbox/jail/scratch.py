@@ -9,7 +9,7 @@ from ctpo.sandbox.jail.plan import SCRATCH, SCRATCH_BYTES, SCRATCH_INODES, Plan
 
 
 class Scratch:
-    """A tmpfs in the slot's copy of the view, or a directory of the host's where there is none.
+    """A tmpfs in the slot's copy of the file tree; where there is none, a directory of the host's.
 
     Args:
         plan: Where it is.
@@ -17,7 +17,7 @@ class Scratch:
     """
 
     def __init__(self, plan: Plan, slot: int) -> None:
-        self._tmpfs = plan.view
+        self._tmpfs = plan.file_tree
         self._reuse = "fresh-scratch" in plan.without
         uid = plan.uid(slot)
         self._uid = os.geteuid() if uid is None else uid
@@ -25,7 +25,7 @@ class Scratch:
         if "scratch-size" in plan.without:
             size = ""
         self._options = f"{size}mode=700,uid={self._uid},gid={self._uid}"
-        if plan.view:
+        if plan.file_tree:
             self.path = file_tree.root_of(slot) + SCRATCH
         else:
             assert plan.host_scratch is not None

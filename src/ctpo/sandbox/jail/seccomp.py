@@ -35,7 +35,7 @@ _PRCTL = (3, 15, 16, 39, 0x53564D41)
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 # Duplication, flags and locks; not F_SETOWN, F_SETSIG, F_NOTIFY, leases, pipe sizes or seals.
 _FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032)
-# Where there is no view of its own, landlock does not cover these.
+# Where programs have no file tree of their own, landlock does not cover these.
 _METADATA = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat")
 
 

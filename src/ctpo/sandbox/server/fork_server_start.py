@@ -1,4 +1,4 @@
-"""From a fork of the zygote to a fork server: namespaces, the view, what was found possible."""
+"""From a fork of the zygote to a fork server: namespaces, file tree, what was found possible."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ctpo.sandbox.jail.jail import Jail
 from ctpo.sandbox.jail.plan import Plan
 from ctpo.sandbox.jail.seccomp import Filter
 from ctpo.sandbox.server.clock import read
-from ctpo.sandbox.server.fork_server import Warden
+from ctpo.sandbox.server.fork_server import ForkServer
 
 # Sent to the zygote, which answers with the same once it has written the maps of ids.
 NAMESPACED = b"n"
 _OUT_OF_MEMORY_SCORE = b"500"
 
 
-def enter(plan: Plan, connection: socket.socket, gate: socket.socket) -> None:
+def start(plan: Plan, connection: socket.socket, gate: socket.socket) -> None:
     """Become a fork server and serve `connection`; returns when it ends.
 
     The first message on the connection says what is in force, or `error`.
 
     Args:
-        plan: The rung to stand on, and the limits.
+        plan: The rung, and the limits.
         connection: To the caller.
         gate: To the zygote, for the maps of ids.
     """
@@ -47,15 +47,15 @@ def enter(plan: Plan, connection: socket.socket, gate: socket.socket) -> None:
         gate.close()
         missing = _settle(plan, proc)
         jail = _jail(plan, proc, missing)
-        warden = Warden(jail, proc, connection)
-        warden.try_out()
+        server = ForkServer(jail, proc, connection)
+        server.try_out()
     except (OSError, EOFError) as error:
         wire.send(connection, {"error": str(error)})
         return
     in_force = [name for name in _promised(plan, jail) if name not in missing]
     wire.send(connection, {"in_force": in_force, "missing": missing, "slots": plan.slots})
     try:
-        warden.serve()
+        server.serve()
     except BaseException:
         traceback.print_exc()  # into the file the caller reads
         raise
@@ -93,7 +93,7 @@ def _settle(plan: Plan, proc: int) -> dict[str, str]:
             missing[p.PROCESS_LIMIT] = "no user id of their own by which to count them"
         missing[p.READ_ONLY_VIEW] = "no namespaces: names and sizes of files can be seen"
         missing[p.SCRATCH] = "no namespaces: a directory of the host's, not limited in size"
-    if plan.view:
+    if plan.file_tree:
         file_tree.enter(plan.slots)
     if not any(int(field) for field in read(proc, "self/schedstat").split()):
         missing[p.OWN_TIME] = "the kernel keeps no scheduling statistics"
@@ -127,7 +127,7 @@ def _jail(plan: Plan, proc: int, missing: dict[str, str]) -> Jail:
     if "landlock" in plan.without or plan.rung == p.LIMITS_ONLY:
         abi = 0
         missing.setdefault(p.LANDLOCK, "not used where only limits are asked for")
-    rules = {} if plan.view else dict.fromkeys(file_tree.visible(), landlock.READ)
+    rules = {} if plan.file_tree else dict.fromkeys(file_tree.visible(), landlock.READ)
     pages = int(read(proc, "self/statm").split()[0])
     return Jail(
         plan=plan,

@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 Owner = TypeVar("Owner")
 
 
-class Watch(Generic[Owner]):
-    """Descriptors that are waited for together."""
+class Poller(Generic[Owner]):
+    """Descriptors that are waited for together, each with what it belongs to."""
 
     def __init__(self) -> None:
         self._poll = select.poll()

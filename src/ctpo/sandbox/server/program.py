@@ -195,7 +195,7 @@ def _end_of(error: BaseException, filename: str) -> int:
 
 
 def _full(descriptor: int) -> bool:
-    """Whether an output has been written into its last page, which is there to notice just that."""
+    """Whether an output has been written into its last page, which is there for just that."""
     with contextlib.suppress(OSError):
         size = os.fstat(descriptor).st_size
         return size > 0 and os.lseek(descriptor, 0, os.SEEK_CUR) > size - resource.getpagesize()

@@ -16,7 +16,7 @@ from ctpo.sandbox.server.clock import Clock, read
 
 
 @dataclass
-class WardenJob:
+class Task:
     """A program on its way through: the caller's header and descriptors."""
 
     header: wire.Header
@@ -24,7 +24,7 @@ class WardenJob:
     ended: Status | None = None
 
     @classmethod
-    def empty(cls, timeout: float) -> WardenJob:
+    def empty(cls, timeout: float) -> Task:
         """A program that does nothing, to see that one can run.
 
         Args:
@@ -100,17 +100,17 @@ class Process:
 
 
 class Slot:
-    """A place with at most one cell and one program.
+    """A place for at most one worker and one program.
 
     Attributes:
-        cell: The jailed process, if there is one.
+        worker: The jailed process, if there is one.
         link: To it.
         ready: Whether it waits for work.
         job: The program at work.
-        program: Its process: a fork of the cell's, in a session the cell; `None` until known.
+        program: Its process: a fork of the worker's, in a session the worker; `None` until known.
         clock: Of the program, once its process is known.
-        session: The session whose process the cell is.
-        failure: What the cell said when it could not be jailed.
+        session: The session whose process the worker is.
+        failure: What the worker said when it could not be jailed.
     """
 
     def __init__(self, number: int, scratch: Scratch) -> None:
@@ -118,10 +118,10 @@ class Slot:
         self.scratch = scratch
         self.ruleset = -1
         self.steps: Steps | None = None
-        self.cell: Process | None = None
+        self.worker: Process | None = None
         self.link: socket.socket | None = None
         self.ready = False
-        self.job: WardenJob | None = None
+        self.job: Task | None = None
         self.program: Process | None = None
         self.clock: Clock | None = None
         self.session: int | None = None

@@ -2,7 +2,7 @@
 
 Few functions, close together, and little made anew: each page of memory that a fork is the first
 to write to costs two microseconds, and between them they decide how fast the sandbox is. So the
-cell is jailed once, and what it forks has only the filter of system calls left to take.
+worker is jailed once, and what it forks has only the filter of system calls left to take.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SEED = 0
 _RIGHTS = socket.CMSG_SPACE(5 * array.array("i").itemsize)
 
 
-class Cell:
+class Worker:
     """What such a process is to be, worked out before it is forked.
 
     Args:
@@ -52,13 +52,13 @@ class Cell:
     def __init__(self, jail: Jail, proc: int) -> None:
         self._jail = jail
         self._proc = proc
-        self._warden = os.getpid()
+        self._server_pid = os.getpid()
         self._interpreter = Interpreter()
         self._sibling = kernel.Sibling()
         self._filtered = False
         self._link = -1
 
-    def live(self, steps: kernel.Steps, link: socket.socket) -> NoReturn:
+    def start(self, steps: kernel.Steps, link: socket.socket) -> NoReturn:
         """Be a slot's process; never returns.
 
         Args:
@@ -78,11 +78,11 @@ class Cell:
                 link.send(f"error: {error}".encode())
             else:
                 link.send(READY.pack(pid))
-                self._work(link)
+                self._serve(link)
         finally:
             exit_process(1)
 
-    def _work(self, link: socket.socket) -> NoReturn:
+    def _serve(self, link: socket.socket) -> NoReturn:
         while True:
             data, ancillary, _, _ = link.recvmsg(JOB.size, _RIGHTS)
             if not data:
@@ -98,18 +98,18 @@ class Cell:
                 link.send(f"error: {error}".encode())
                 continue
             if pid == 0:
-                self._run(data, given)
+                self._run_program(data, given)
             for descriptor in given:
                 os.close(descriptor)
             link.send(STARTED.pack(pid, started))
 
-    def _run(self, data: bytes, given: array.array[int]) -> NoReturn:
+    def _run_program(self, data: bytes, given: array.array[int]) -> NoReturn:
         """Be the process of a program."""
         try:
             if not self._jail.plan.process_namespace:
                 # A fork does not inherit it; the fork server may have died before it was set.
                 kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-                if os.getppid() != self._warden:
+                if os.getppid() != self._server_pid:
                     os._exit(1)
             text, _ = self._take(data, given)
             os.close(self._link)

@@ -1,4 +1,4 @@
-"""Keeps cells in a fork server's slots, gives them programs, and tells how these ended."""
+"""Keeps workers in a fork server's slots, gives them programs, and tells how these ended."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ from ctpo.sandbox.jail.jail import Jail
 from ctpo.sandbox.jail.plan import COLLECTED_BYTES
 from ctpo.sandbox.server.cleanup import end_everyone
 from ctpo.sandbox.server.clock import Clock, read
-from ctpo.sandbox.server.poller import Watch
-from ctpo.sandbox.server.slot import Process, Slot, WardenJob
+from ctpo.sandbox.server.poller import Poller
+from ctpo.sandbox.server.slot import Process, Slot, Task
 from ctpo.sandbox.server.verdict import verdict
-from ctpo.sandbox.server.worker import CALL, CALLED, JOB, PROGRAM, READY, REUSED, STARTED, Cell
+from ctpo.sandbox.server.worker import CALL, CALLED, JOB, PROGRAM, READY, REUSED, STARTED, Worker
 
 _MOST_FAILURES = 5
 _ANSWER_BYTES = 256
 _START_SECONDS = 30.0
 
-Report = Callable[[WardenJob, wire.Header, dict[str, bytes]], None]
+Report = Callable[[Task, wire.Header, dict[str, bytes]], None]
 
 
 class Event(NamedTuple):
-    """What there is to hear of a slot: that a process of it ended, or what its cell says."""
+    """What can be read of a slot: that a process of it ended, or a message of its worker."""
 
     slot: Slot
     source: Process | socket.socket
 
 
-class Keeper:
+class Workers:
     """Looks after slots.
 
     Args:
-        jail: How cells are confined.
-        proc: Descriptor of /proc, opened before the view was entered.
-        watch: Where to have their descriptors waited for.
+        jail: How workers are confined.
+        proc: Descriptor of /proc, opened before the file tree was entered.
+        poller: Where to have their descriptors waited for.
         report: Takes a job, its answer and the files collected.
     """
 
-    def __init__(self, jail: Jail, proc: int, watch: Watch[Event | None], report: Report) -> None:
+    def __init__(self, jail: Jail, proc: int, poller: Poller[Event | None], report: Report) -> None:
         self._jail = jail
         self._plan = jail.plan
         self._proc = proc
-        self._watch = watch
+        self._poller = poller
         self._report = report
-        self._cell = Cell(jail, proc)
+        self._worker = Worker(jail, proc)
         self._failures = 0
 
     def try_out(self, slot: Slot) -> None:
-        """Fork the first cell, and see that it can be jailed and that a program runs.
+        """Fork the first worker, and see that it can be jailed and that a program runs.
 
         Raises:
             OSError: Something could not be done; the message says what and why.
@@ -65,12 +65,12 @@ class Keeper:
         self.fill(slot)
         assert slot.link is not None
         slot.link.settimeout(_START_SECONDS)
-        self._hear(slot)
+        self._read_message(slot)
         if not slot.ready:
-            raise OSError(slot.failure or "the first cell ended before it was ready")
+            raise OSError(slot.failure or "the first worker ended before it was ready")
         if self._plan.ahead and "fresh-process" not in self._plan.without:
-            self.give(slot, WardenJob.empty(_START_SECONDS))
-            self._hear(slot)
+            self.give(slot, Task.empty(_START_SECONDS))
+            self._read_message(slot)
             if slot.program is None:
                 raise OSError(slot.failure or "the first program did not start")
             if status := os.waitpid(slot.program.pid, 0)[1]:
@@ -81,7 +81,7 @@ class Keeper:
         slot.link.settimeout(None)
 
     def fill(self, slot: Slot) -> None:
-        """Fork a cell into an empty slot."""
+        """Fork a worker into an empty slot."""
         if slot.scratch.renew():
             if slot.ruleset >= 0:
                 os.close(slot.ruleset)
@@ -92,15 +92,15 @@ class Keeper:
         slot.steps.keep(theirs.fileno())
         pid = kernel.fork()
         if pid == 0:
-            self._cell.live(slot.steps, theirs)
+            self._worker.start(slot.steps, theirs)
         theirs.close()
-        slot.cell, slot.link, slot.ready, slot.failure = Process(pid), ours, False, None
-        self._watch.add(slot.cell.end, Event(slot, slot.cell))
-        self._listen(slot)
+        slot.worker, slot.link, slot.ready, slot.failure = Process(pid), ours, False, None
+        self._poller.add(slot.worker.end, Event(slot, slot.worker))
+        self._expect_message(slot)
 
-    def give(self, slot: Slot, job: WardenJob) -> None:
-        """Have a cell that is ready run a program."""
-        assert slot.cell is not None and slot.link is not None
+    def give(self, slot: Slot, job: Task) -> None:
+        """Have a worker that is ready run a program."""
+        assert slot.worker is not None and slot.link is not None
         header = job.header
         slot.ready = False
         slot.job, slot.session = job, header["session"]
@@ -118,7 +118,7 @@ class Keeper:
             "files" in header["given"],
         )
         if kind != PROGRAM:
-            self._runs_in(slot, slot.cell)
+            self._runs_in(slot, slot.worker)
         try:
             # Not `send_fds`, which forgets its flags.
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", job.descriptors))
@@ -127,7 +127,7 @@ class Keeper:
             self.end(slot, "error")  # a session that answers for its calls and reads none
         except OSError:
             pass  # it has just died, which its descriptor will tell
-        self._listen(slot)
+        self._expect_message(slot)
         job.close()
 
     def end(self, slot: Slot, why: Status) -> None:
@@ -138,46 +138,46 @@ class Keeper:
         if slot.program is not None:
             slot.program.kill()
 
-    def end_cell(self, slot: Slot) -> None:
-        """End a slot's cell, and what runs in it; its end brings the next where that is due."""
-        if slot.cell is not None:
-            slot.cell.kill()
+    def end_worker(self, slot: Slot) -> None:
+        """End a slot's worker, and what runs in it; its end brings the next where that is due."""
+        if slot.worker is not None:
+            slot.worker.kill()
 
-    def notice(self, events: list[Event]) -> None:
-        """Deal with what was heard.
+    def handle(self, events: list[Event]) -> None:
+        """Deal with what happened to slots.
 
         Raises:
             OSError: Cells do not get ready any more.
         """
         # Ended processes first: what they leave is free for what comes, and what they said is void.
-        events.sort(key=lambda e: (e.source is not e.slot.program, e.source is not e.slot.cell))
+        events.sort(key=lambda e: (e.source is not e.slot.program, e.source is not e.slot.worker))
         for slot, source in events:
-            if source is slot.cell:
-                self._cell_ended(slot)
+            if source is slot.worker:
+                self._worker_ended(slot)
             elif source is slot.program:
                 self._program_ended(slot)
                 self._make_ready(slot)
             elif source is slot.link:
-                self._hear(slot)
+                self._read_message(slot)
         if self._failures > _MOST_FAILURES:
             raise OSError("children do not get ready any more")
 
-    def _listen(self, slot: Slot) -> None:
-        """Wait for one message of a cell's; what it says unasked is left unread."""
+    def _expect_message(self, slot: Slot) -> None:
+        """Wait for one message of a worker's; what it says unasked is left unread."""
         assert slot.link is not None
-        self._watch.add(slot.link.fileno(), Event(slot, slot.link))
+        self._poller.add(slot.link.fileno(), Event(slot, slot.link))
 
-    def _hear(self, slot: Slot) -> None:
-        """Read the one message that a cell may send now; in a session it may be hostile."""
+    def _read_message(self, slot: Slot) -> None:
+        """Read the one message that a worker may send now; in a session it may be hostile."""
         assert slot.link is not None
-        self._watch.drop(slot.link.fileno())
+        self._poller.drop(slot.link.fileno())
         message = b""
         with contextlib.suppress(OSError):
             message = slot.link.recv(_ANSWER_BYTES)
         if slot.job is None:
-            assert slot.cell is not None
+            assert slot.worker is not None
             if len(message) == READY.size:
-                (slot.cell.proc_pid,) = READY.unpack(message)
+                (slot.worker.proc_pid,) = READY.unpack(message)
                 slot.ready, self._failures = True, 0
             else:
                 slot.failure = message.decode(errors="replace") or "it ended before it was ready"
@@ -189,17 +189,17 @@ class Keeper:
             self.end(slot, "error")
 
     def _started(self, slot: Slot, message: bytes) -> None:
-        """A cell has forked a program's process, or could not."""
+        """A worker has forked a program's process, or could not."""
         assert slot.job is not None
         if len(message) != STARTED.size:
             slot.failure = message.decode(errors="replace")
-            self.end_cell(slot)
+            self.end_worker(slot)
             return
         pid, started = STARTED.unpack(message)
         program = Process(pid)
         program.look_up(self._proc)
         self._runs_in(slot, program, started)
-        self._watch.add(program.end, Event(slot, program))
+        self._poller.add(program.end, Event(slot, program))
         if slot.job.ended is not None:
             self.end(slot, slot.job.ended)  # it was cancelled meanwhile
 
@@ -216,7 +216,7 @@ class Keeper:
         )
 
     def _called(self, slot: Slot, code: int, out_of_memory: int) -> None:
-        """A session's call has ended and its process lives on."""
+        """A session's call has ended, and its process goes on."""
         assert slot.program is not None and slot.clock is not None
         peak, measured = slot.program.peak_memory(self._proc), slot.clock.measured()
         status: Status = "memory" if out_of_memory else "success" if code == 0 else "error"
@@ -229,7 +229,7 @@ class Keeper:
         assert program is not None and clock is not None and job is not None
         measured = clock.measured()
         _, status, usage = os.wait4(program.pid, 0)
-        if program is not slot.cell:
+        if program is not slot.worker:
             self._close(program)
         if self._jail.filter is None:
             end_everyone(self._proc)  # it could fork; this server has one slot
@@ -246,43 +246,43 @@ class Keeper:
         self._tell(slot, ended, code, peak=peak, measured=measured, over=True)
 
     def _make_ready(self, slot: Slot) -> None:
-        """Let the cell wait for the next program, or make room for another one."""
+        """Let the worker wait for the next program, or make room for another one."""
         if self._jail.filter is None:
             return  # it was ended with everyone else
         if slot.scratch.untouched:
             slot.ready = True
         else:
-            self.end_cell(slot)
+            self.end_worker(slot)
 
-    def _cell_ended(self, slot: Slot) -> None:
-        """Reap a cell, end and report what ran in it, and put the next in its place."""
-        cell = slot.cell
-        assert cell is not None and slot.link is not None
-        if slot.program is cell:
+    def _worker_ended(self, slot: Slot) -> None:
+        """Reap a worker, end and report what ran in it, and put the next in its place."""
+        worker = slot.worker
+        assert worker is not None and slot.link is not None
+        if slot.program is worker:
             self._program_ended(slot)
         else:
             # Its program is of its process group, which it cannot leave; so is one that it had no
             # time to tell of. If it has been reaped with everyone else, the number is not its own.
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                cell.has_ended()
-                os.killpg(cell.pid, signal.SIGKILL)
+                worker.has_ended()
+                os.killpg(worker.pid, signal.SIGKILL)
             if slot.program is not None:
                 self._program_ended(slot)
             with contextlib.suppress(ChildProcessError):
-                os.wait4(cell.pid, 0)
+                os.wait4(worker.pid, 0)
             with contextlib.suppress(ChildProcessError):
                 while True:
-                    os.wait4(-cell.pid, 0)
+                    os.wait4(-worker.pid, 0)
         if slot.job is not None:
             job, slot.job = slot.job, None
-            why = slot.failure or ("cancelled" if job.ended else "its cell was killed from outside")
+            why = slot.failure or ("cancelled" if job.ended else "its worker was killed")
             self._report(job, {"status": "sandbox-failure", "failure": why}, {})
-        elif not cell.proc_pid:
+        elif not worker.proc_pid:
             self._failures += 1  # it was never ready
-        self._watch.drop(slot.link.fileno())
+        self._poller.drop(slot.link.fileno())
         slot.link.close()
-        self._close(cell)
-        slot.cell = slot.link = slot.session = None
+        self._close(worker)
+        slot.worker = slot.link = slot.session = None
         slot.ready = False
         if self._plan.ahead:
             self.fill(slot)
@@ -290,7 +290,7 @@ class Keeper:
             slot.scratch.remove()
 
     def _close(self, process: Process) -> None:
-        self._watch.drop(process.end)
+        self._poller.drop(process.end)
         os.close(process.end)
 
     def _tell(

@@ -108,7 +108,7 @@ class Zygote:
                 except (EOFError, ConnectionResetError):
                     return
                 try:
-                    caller = self._fork_warden(request)
+                    caller = self._start_fork_server(request)
                 except OSError as error:
                     wire.send(self._connection, {"error": str(error)})
                     continue
@@ -119,10 +119,10 @@ class Zygote:
             if self._host_scratch is not None:
                 delete_tree(self._host_scratch)
 
-    def _fork_warden(self, request: dict[str, Any]) -> socket.socket:
+    def _start_fork_server(self, request: dict[str, Any]) -> socket.socket:
         """Replace a fork server by a new one; the caller's end of the connection to it."""
         number, rung = int(request.pop("number")), str(request["rung"])
-        self._end_warden(number)
+        self._end_fork_server(number)
         without = frozenset(request.pop("without"))
         namespaces = rung in (USER_NAMESPACE, ROOT_NAMESPACES)
         plan = Plan(
@@ -133,20 +133,20 @@ class Zygote:
             without=without,
             **request,
         )
-        callers, wardens = wire.pair()
-        gate, wardens_gate = wire.pair()
+        callers, servers = wire.pair()
+        gate, servers_gate = wire.pair()
         pid = os.fork()
         if pid == 0:
             try:
-                fork_server_start.enter(plan, wardens, wardens_gate)
+                fork_server_start.start(plan, servers, servers_gate)
             except BaseException:
                 traceback.print_exc()  # into the file the parent reads
                 raise
             finally:
                 os._exit(0)
         self._pids[number] = pid
-        wardens.close()
-        wardens_gate.close()
+        servers.close()
+        servers_gate.close()
         with gate:
             # It says nothing where there is no user namespace, or none to be had.
             if rung == USER_NAMESPACE and gate.recv(1) == fork_server_start.NAMESPACED:
@@ -154,7 +154,7 @@ class Zygote:
                 gate.sendall(fork_server_start.NAMESPACED)
         return callers
 
-    def _end_warden(self, number: int) -> None:
+    def _end_fork_server(self, number: int) -> None:
         # First what ended by itself: a reaped pid may be somebody else's by now.
         with contextlib.suppress(ChildProcessError):
             while ended := os.waitpid(-1, os.WNOHANG)[0]:

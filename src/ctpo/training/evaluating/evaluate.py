@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ctpo.evaluation.answers import Question
 from ctpo.evaluation.asking import BatchModel, Model, ServerModel, answer_all
@@ -90,7 +90,7 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
     begun = (output / "settings.json").is_file()
     if endpoint is not None and not begun:
         _find(endpoint)  # before a directory is made
-    template = None if request.server is None else _template(request.server, settings)
+    tokenizer = None if request.server is None else _tokenizer(request.server, settings)
     with EvaluationDirectory(output, _settings(request, chosen, settings, sources, told)) as kept:
         listener.phase("evaluation", len(questions))
         if any(question.key not in kept.answers for question in questions):
@@ -107,7 +107,8 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
                         settings,
                         temperature=chosen["temperature"],
                         concurrency=request.server.concurrency,
-                        template=template,
+                        template=tokenizer and _template(tokenizer, settings),
+                        count=tokenizer and _count(tokenizer),
                     )
                 answer_all(questions, model, kept, lambda done, _all: listener.progress(done))
         summary = {"model": request.model} | summarize(
@@ -201,7 +202,8 @@ def _find(endpoint: Endpoint) -> None:
         )
 
 
-def _template(server: Server, settings: EpisodeSettings) -> Template | None:
+def _tokenizer(server: Server, settings: EpisodeSettings) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer whose template makes the prompts; None where the server makes them."""
     if server.api == "chat":
         if server.tokenizer is not None:
             raise ValueError("a tokenizer has no effect on the chat API: the server has its own")
@@ -215,18 +217,32 @@ def _template(server: Server, settings: EpisodeSettings) -> Template | None:
         raise ValueError(
             "the completions API takes a text, so the chat template is needed: name its tokenizer"
         )
-    tokenizer = AutoTokenizer.from_pretrained(server.tokenizer)
-    return lambda messages: tokenizer.apply_chat_template(
-        [dict(message) for message in messages],
-        tokenize=False,
-        add_generation_prompt=True,
-        **settings.chat_template_kwargs,
-    )
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(server.tokenizer)
+    return tokenizer
+
+
+def _template(tokenizer: PreTrainedTokenizerBase, settings: EpisodeSettings) -> Template:
+    def template(messages: Sequence[Mapping[str, str]]) -> str:
+        text = tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tokenize=False,
+            add_generation_prompt=True,
+            **settings.chat_template_kwargs,
+        )
+        assert isinstance(text, str)
+        return text
+
+    return template
+
+
+def _count(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
 
 
 def _warn(summary: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
     for name, benchmark in summary["benchmarks"].items():
-        if chosen["samples"] > 1 and benchmark["beside"]["distinct"] == 0:
+        beside, answers = benchmark["beside"], benchmark["answers"]
+        if chosen["samples"] > 1 and beside["distinct"] == 0:
             logger.warning(
                 "%s: all %d answers to each problem are the same, at temperature %g: the server "
                 "does not sample. `transformers serve` samples only if the model's "
@@ -234,4 +250,22 @@ def _warn(summary: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
                 name,
                 chosen["samples"],
                 chosen["temperature"],
+            )
+        if beside["failed"]:
+            logger.warning(
+                "%s: the server failed to give %d of %d answers, which are in no figure; the same "
+                "command asks for them again. answers.jsonl has the reasons",
+                name,
+                round(beside["failed"] * answers),
+                answers,
+            )
+        if beside["all_reasoning"]:
+            logger.warning(
+                "%s: the server sent the whole text of %d of %d answers as `reasoning` (kept in "
+                "`turns` of answers.jsonl) and none as the answer, so there is nothing to grade: "
+                "they were cut off while the model thought, or the server's reasoning parser does "
+                "not fit the model",
+                name,
+                round(beside["all_reasoning"] * answers),
+                answers,
             )

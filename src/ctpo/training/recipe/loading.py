@@ -61,7 +61,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return the recipe as TOML with every default written out."""
-    return tomli_w.dumps(recipe.model_dump(exclude_none=True))
+    return tomli_w.dumps(recipe.model_dump(exclude_none=True, by_alias=True))
 
 
 def _read(name_or_path: str, children: Sequence[str] = ()) -> dict[str, Any]:
@@ -150,7 +150,8 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
             lines.append(f"{key} is missing")
         elif problem["type"] == "value_error":
             # Our own validators name the key and the value themselves.
-            lines.append(f"{key}: {problem['ctx']['error']}")
+            text = str(problem["ctx"]["error"])
+            lines.append(text if text.startswith(f"{key}.") else f"{key}: {text}")
         else:
             lines.append(f"{key} is {problem['input']!r}: {problem['msg']}")
     return "\n".join(lines)
@@ -162,7 +163,7 @@ def _fields(section: type[BaseModel], location: Sequence[str | int]) -> list[str
         annotation = section.model_fields[str(part)].annotation
         options = [annotation, *get_args(annotation)]
         section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def nearest(word: str, words: Sequence[str]) -> str:

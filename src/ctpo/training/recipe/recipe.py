@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SkipValidation, model_validator
 
-from ctpo.objective import METHODS, REDUCTIONS, Objective, preset
+from ctpo.objective import METHODS, REDUCTIONS, Objective, ObjectiveSpec
 from ctpo.tir.protocols import protocol
 from ctpo.training.recipe.engines import Verl, Vllm
 from ctpo.training.recipe.model import Lora, Model, Section, TinyModel, WarmStart
@@ -58,63 +58,70 @@ class Data(Section):
         return self
 
 
+# Read by `ObjectiveSpec`, as in the engines' own configurations.
+Parameter = SkipValidation[bool | float | str | None]
+
+
 class ObjectiveSection(Section):
     """The loss: a preset and what is changed of it."""
 
     preset: str = "ctpo"
     """A method: `ctpo`, `grpo`, `gspo`, ...; the documentation has a table of all."""
+    import_: str | None = Field(None, alias="import")
+    """A module of yours that registers methods, to be named by `preset`; or `module:name`, an
+    objective in it, in place of `preset`. It must be installed or on `PYTHONPATH`."""
     reduction: str | None = None
     """From losses per token to one: `seq-mean-token-mean`, `token-mean` or `seq-mean-token-sum`
     (divided by `rollout.max_response_tokens`). Left out, the method's own."""
     advantages: Literal["normalized", "centered"] | None = None
     """From rewards to advantages: less the group's mean, divided by its deviation or not. Left
     out, the method's own."""
-    eps_low: float | None = None
+    eps_low: Parameter = None
     """Lower edge of a log-space window, times t^power. Smaller clips more."""
-    eps_high: float | None = None
+    eps_high: Parameter = None
     """Upper edge of a log-space window, times t^power."""
-    power: float | None = None
+    power: Parameter = None
     """How a log-space window grows with position t: 0.5 follows the spread of the product."""
-    clip_low: float | None = None
+    clip_low: Parameter = None
     """Lower edge of a ratio-space window: 1 - clip_low."""
-    clip_high: float | None = None
+    clip_high: Parameter = None
     """Upper edge of a ratio-space window: 1 + clip_high."""
-    dual_clip: float | Literal["off"] | None = None
+    dual_clip: Parameter = None
     """Upper bound for negative advantages, in the window's own terms; `off` removes it."""
-    parameters: dict[str, float | str] = Field(default_factory=dict)
+    parameters: SkipValidation[dict[str, bool | float | str]] = Field(default_factory=dict)
     """Further parameters of the method by name, such as `tau_pos` of `sapo`, or
     `gradient = "literal"`; `off` stands for none."""
+
+    @property
+    def spec(self) -> ObjectiveSpec:
+        """What the section says of the objective.
+
+        Raises:
+            ValueError: The preset is unknown or has no such parameter, or a value is wrong.
+        """
+        return ObjectiveSpec.of(
+            self.preset, self, self.parameters, section="objective.", reference=self.import_
+        )
 
     def build(self) -> Objective:
         """Return the objective itself.
 
         Raises:
-            ValueError: The preset is unknown or has no such parameter.
+            ValueError: As for `spec`.
         """
-        return preset(self.preset, **self.overrides())
-
-    def overrides(self) -> dict[str, float | str | None]:
-        """Return what is changed of the preset."""
-        own = {"preset", "reduction", "advantages", "parameters"}
-        given = self.model_dump(exclude=own, exclude_none=True)
-        for name in given.keys() & self.parameters.keys():
-            raise ValueError(f"{name} is given twice, by itself and in parameters")
-        return {
-            key: None if value == "off" else value
-            for key, value in (given | self.parameters).items()
-        }
+        return self.spec.build()
 
     @property
     def reduction_name(self) -> str:
         """The reduction, a key of `ctpo.objective.REDUCTIONS`."""
-        return self.reduction or METHODS[self.preset].reduction
+        return self.reduction or METHODS[self.spec.name].reduction
 
     @property
     def normalized(self) -> bool:
         """Whether advantages are divided by the deviation of their group."""
         if self.advantages is not None:
             return self.advantages == "normalized"
-        return METHODS[self.preset].advantages == "group_normalized"
+        return METHODS[self.spec.name].advantages == "group_normalized"
 
     @model_validator(mode="after")
     def _can_be_built(self) -> Self:

@@ -140,15 +140,12 @@ def trl_config(recipe: Recipe, output_dir: str) -> CTPOConfig:
     """
     optimization, rollout = recipe.optimization, recipe.rollout
     steps = optimization.batches * optimization.updates_per_batch
-    objective = recipe.objective.model_dump(
-        exclude={"preset", "reduction", "advantages", "parameters"}, exclude_none=True
-    )
+    spec = recipe.objective.spec
     bfloat16 = recipe.model.precision == "bfloat16"
     return CTPOConfig(
         output_dir=output_dir,
-        objective=recipe.objective.preset,
-        **objective,
-        objective_parameters=dict(recipe.objective.parameters) or None,
+        objective=spec.name,
+        objective_parameters=spec.changes() or None,
         loss_type=_LOSS_TYPES[recipe.objective.reduction_name],
         scale_rewards="group" if recipe.objective.normalized else "none",
         **_vllm(recipe),

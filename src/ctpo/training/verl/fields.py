@@ -130,6 +130,7 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
             )
         },
         "objective.preset": _mapped(f"{_LOSS}.loss_mode"),
+        "objective.import": _mapped(f"{_LOSS}.import_", f"{_LOSS}.loss_mode"),
         "objective.reduction": _mapped(f"{_ACTOR}.loss_agg_mode", f"{_ACTOR}.loss_scale_factor"),
         "objective.advantages": _mapped("algorithm.norm_adv_by_std_in_grpo"),
         **{
@@ -225,7 +226,7 @@ def field_names(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator
                 yield from field_names(option, f"{prefix}{name}.")
                 break
         else:
-            yield prefix + name
+            yield prefix + (field.alias or name)
 
 
 def value_of(recipe: Recipe, name: str) -> object:

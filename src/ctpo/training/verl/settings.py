@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ctpo.engines.verl.names import loss_name
 from ctpo.engines.verl.paths import PATHS
+from ctpo.objective.specification import SHORTCUTS
 from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.verl.fields import refuse
 
@@ -263,14 +264,15 @@ def external_modules() -> str:
 
 def _objective(recipe: Recipe, files: VerlFiles) -> dict[str, Any]:
     objective = recipe.objective
-    changed = objective.model_dump(
-        exclude={"preset", "reduction", "advantages", "parameters"}, exclude_none=True
-    )
+    spec = objective.spec
+    changes = spec.changes()
+    named = {name: changes.pop(name) for name in SHORTCUTS if name in changes}
     by_constant = objective.reduction_name == "seq-mean-token-sum"
     return {
-        f"{_LOSS}.loss_mode": loss_name(objective.preset),
-        **{f"{_LOSS}.{name}": value for name, value in changed.items()},
-        f"{_LOSS}.parameters": dict(objective.parameters),
+        f"{_LOSS}.loss_mode": loss_name(spec.name),
+        f"{_LOSS}.import_": objective.import_,
+        **{f"{_LOSS}.{name}": value for name, value in named.items()},
+        f"{_LOSS}.parameters": changes,
         f"{_LOSS}.positions": str(files.run / "positions.parquet"),
         f"{_ACTOR}.loss_agg_mode": _REDUCTIONS[objective.reduction_name],
         f"{_ACTOR}.loss_scale_factor": recipe.rollout.max_response_tokens if by_constant else None,

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +19,19 @@ from ctpo.engines.verl.episodes.node_sandbox import NodeSandbox, node_sandbox
 from ctpo.engines.verl.episodes.settings import SandboxSettings
 from ctpo.tir.calls import Call
 from ctpo.tir.programs import arun_program
+from tests.ray_here import start
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.verl  # Ray takes its time to start
 
 SETTINGS = SandboxSettings(preload=(), workers=2, timeout=30.0)
-# Above anything that a busy machine needs, and only reached by a failure.
-PATIENCE = 900.0
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    for attempts_left in (3, 2, 1, 0):
-        try:
-            ray.init(
-                num_cpus=4,
-                num_gpus=0,
-                include_dashboard=False,
-                object_store_memory=80 << 20,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-            break
-        except Exception:  # it gives itself half a minute, which a busy machine may need longer
-            ray.shutdown()
-            if not attempts_left:
-                raise
+    start(num_cpus=4, num_gpus=0, log_to_driver=False, logging_level=logging.ERROR)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
 
 
 def tree(root):
@@ -124,7 +100,7 @@ def test_a_killed_sandbox_is_back_for_the_second_attempt(cluster):
         calls = [Call(f"import time; time.sleep(1); print({i})", None, 0, 0) for i in range(4)]
         running = asyncio.gather(*(arun_program(call, sandbox.run) for call in calls))
         while not running.done() and (await sandbox.statistics())["in_flight"] < 4:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # the programs end by themselves
         os.kill(victim, signal.SIGKILL)
         outcomes = await running
         await arun_program(Call("", None, 0, 0), sandbox.run)
@@ -148,8 +124,8 @@ def test_a_node_that_cannot_have_a_sandbox_says_why_every_time(cluster):
 JOB = """
 import asyncio, os, sys, ray
 ray.init(address=sys.argv[1], namespace="job", log_to_driver=False, logging_level="error")
-from ctpo.engines.verl.loop_settings import SandboxSettings
-from ctpo.engines.verl.node_sandbox import node_sandbox
+from ctpo.engines.verl.episodes.settings import SandboxSettings
+from ctpo.engines.verl.episodes.node_sandbox import node_sandbox
 
 @ray.remote(num_cpus=0)
 class Worker:
@@ -171,13 +147,13 @@ def test_a_killed_job_leaves_no_process_behind_on_a_cluster_that_stays(cluster):
         assert job.stdout is not None
         holder = int(job.stdout.readline())
         # The sandbox's server, its fork server, and two programs at work.
-        wait_until(lambda: len(tree(holder)) >= 5)
+        eventually(lambda: len(tree(holder)) >= 5)
         left = starts(tree(holder))
     finally:
         job.send_signal(signal.SIGKILL)
         job.wait()
         assert job.stdout is not None
         job.stdout.close()
-    wait_until(lambda: not left & starts(pid for pid, _ in left))
+    eventually(lambda: not left & starts(pid for pid, _ in left))
     worker = Worker.remote()
     assert ray.get([worker.run.remote("print(1)")])[0].stdout == "1\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from ctpo.grading.corpus_numbers import Gold
+from tests.grading.corpus.numbers import Gold
 
 
 def _polynomial(rng: random.Random) -> Gold:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ctpo.grading.corpus_numbers import NUMBERS, Gold, whole_number
-from ctpo.grading.corpus_others import OTHERS
+from tests.grading.corpus.numbers import NUMBERS, Gold, whole_number
+from tests.grading.corpus.others import OTHERS
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,10 @@ def _same_notation(text: str) -> dict[str, str]:
         "spaced commas": re.sub(r",\s*", r",\\; ", text),
         "tight commas": re.sub(r",\s+", ",", text),
     }
+    if re.search(r"[0-9],[0-9]{3}(?![0-9])|^-?[0-9]+,[0-9]+$", changes["tight commas"]):
+        del changes["tight commas"]  # thousands, or a decimal comma
+    if re.search(r"[0-9](?:,|\{,\})[0-9]{3}(?![0-9])", text):
+        del changes["spaced commas"]
     changes["left and right"] = re.sub(
         r"(?<!\\right)([)\]])", r"\\right\1", changes["left and right"]
     )

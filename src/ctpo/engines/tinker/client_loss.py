@@ -1,0 +1,110 @@
+"""The objective as tinker's custom loss, run on the client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ctpo.engines.batch_files import write_positions
+from ctpo.objective import Objective, PositionStatistics
+from ctpo.objective.reductions import reduce
+
+if TYPE_CHECKING:
+    from tinker import Datum
+
+_FIELDS = ("logprobs", "advantages", "mask")
+
+
+class TinkerLoss:
+    """A loss for `TrainingClient.forward_backward_custom(data, loss)`.
+
+    Each datum is one whole response. Of its `loss_fn_inputs` are read, all of the shape [T] of
+    `target_tokens`: `logprobs`, the sampler's, in nats; `advantages`; and `mask`, 1 on the policy's
+    own tokens. (tinker's own losses take no mask; a place without one would count as a position.)
+    A response that is cut into several datums would begin its product anew in each: keep it whole.
+
+    The gradient is exact: of the objective's slope per token tinker makes the weights of a
+    cross-entropy. One call is one reduction, so give it a whole mini-batch.
+
+    Args:
+        objective: What to optimize, e.g. `ctpo.preset("ctpo")`.
+        reduction: A key of `ctpo.objective.REDUCTIONS`.
+
+    Attributes:
+        positions: Statistics by position since the last `write_positions`; None before a call.
+    """
+
+    def __init__(self, objective: Objective, *, reduction: str = "seq-mean-token-mean") -> None:
+        reduce(torch.zeros(1), torch.ones(1, dtype=torch.int64), reduction)  # refuses a wrong name
+        self.objective = objective
+        self.reduction = reduction
+        self.positions: PositionStatistics | None = None
+
+    def __call__(
+        self, data: Sequence[Datum], logprobs: Sequence[Tensor]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and what to log.
+
+        Args:
+            data: The responses.
+            logprobs: Of the policy as it is, [T] each, which the loss is differentiated by.
+
+        Raises:
+            ValueError: A datum lacks a field, or has one of another length; names both.
+        """
+        pairs = enumerate(zip(data, logprobs, strict=True))
+        columns = [_fields(i, datum, len(row)) for i, (datum, row) in pairs]
+        out = self.objective(
+            list(logprobs),
+            [old for old, _, _ in columns],
+            [advantages for _, advantages, _ in columns],
+            [mask for _, _, mask in columns],
+        )
+        assert out.statistics is not None
+        self.positions = (
+            out.statistics if self.positions is None else self.positions + out.statistics
+        )
+        metrics = {f"ctpo/{name}": value for name, value in out.statistics.summary().items()}
+        return out.mean(self.reduction), metrics
+
+    def write_positions(self, table: Path, batch: int) -> None:
+        """Write the statistics by position of what was seen since the last time.
+
+        Args:
+            table: The directory `positions.parquet` of a run; made if it is not there.
+            batch: Number of the batch of rollouts, from 1.
+
+        Raises:
+            ValueError: Nothing was seen.
+        """
+        if self.positions is None:
+            raise ValueError(
+                f"batch {batch} has no statistics: the loss has not been called for it"
+            )
+        table.mkdir(parents=True, exist_ok=True)
+        write_positions(table, self.positions, batch)
+        self.positions = None
+
+
+def _fields(index: int, datum: Datum, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a datum's log-probabilities, advantages and mask, [T] each."""
+    found = []
+    for name in _FIELDS:
+        if name not in datum.loss_fn_inputs:
+            raise ValueError(
+                f"datum[{index}] has no loss_fn_inputs[{name!r}]; CTPO reads {', '.join(_FIELDS)}, "
+                "one value per target token"
+            )
+        values = datum.loss_fn_inputs[name].to_torch()
+        if values.shape != (length,):
+            raise ValueError(
+                f"datum[{index}] loss_fn_inputs[{name!r}] has shape {tuple(values.shape)}; it must "
+                f"be ({length},), one value per target token"
+            )
+        found.append(values)
+    old, advantages, mask = found
+    return old, advantages, mask > 0

@@ -1,0 +1,415 @@
+"""Whether two trees mean the same, down to the single values, which a leaf's comparison decides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from ctpo.grading.equations import consistent, named_values, one_unknown, relations
+from ctpo.grading.regions import (
+    INFINITY,
+    MINUS_INFINITY,
+    Region,
+    intervals,
+    is_constant,
+    is_plain,
+    is_region,
+    merged,
+)
+from ctpo.grading.tree import Node, Undecided, number
+from ctpo.grading.words import meaning, same_words, spells
+
+_SEVERAL = ("list", "set")
+_NUMBER_SETS = ("reals", "integers", "naturals", "rationals", "complexes")
+
+
+class Leaves(Protocol):
+    """How single values are compared: exactly in the caller's process, with sympy in a worker."""
+
+    def same(self, left: Node, right: Node) -> bool:
+        """Whether two values are equal; raises `Undecided`."""
+
+    def same_relation(self, left: Node, right: Node) -> bool:
+        """Whether two equations or inequalities say the same; raises `Undecided`."""
+
+    def same_matrix(self, left: Node, right: Node) -> bool:
+        """Whether two expressions with matrices are equal; raises `Undecided`."""
+
+    def place(self, value: Node) -> float:
+        """Where a value is on the line, equal only for equal ones; raises `Undecided`."""
+
+
+class Comparison:
+    """Compares an answer's tree with a gold answer's.
+
+    Args:
+        leaves: What compares single values.
+    """
+
+    def __init__(self, leaves: Leaves) -> None:
+        self.leaves = leaves
+
+    def same(self, answer: Node, gold: Node) -> bool:
+        """Whether they mean the same.
+
+        Raises:
+            Undecided: If neither could be shown, or the form leaves it open.
+        """
+        return self._same(normal(answer), normal(gold))
+
+    def _same(self, answer: Node, gold: Node) -> bool:
+        if answer == gold:
+            return True
+        ops = (answer.op, gold.op)
+        if "text" in ops:
+            return self._words(answer, gold)
+        if "blank" in ops:
+            return answer.op == gold.op
+        if _equated(answer) or _equated(gold):
+            return self._equations(answer, gold)
+        if "base" in ops:
+            return self._bases(answer, gold)
+        if is_region(answer) or is_region(gold):
+            return self._regions(answer, gold)
+        if "ordered" in ops or "tuple" in ops or "angle" in ops or set(ops) & set(_SEVERAL):
+            return self._several(answer, gold)
+        if answer.has("matrix") or gold.has("matrix"):
+            return self._matrices(answer, gold)
+        if "ratio" in ops:
+            return self._ratios(answer, gold)
+        if answer.has("either", "unit", "rel", "list", "tuple", "set", "text", "blank"):
+            raise Undecided(f"{answer} is no single value")
+        for one, other in ((answer, gold), (gold, answer)):
+            if one.op == "sym" and one.value in _NUMBER_SETS:
+                if other.op == "sym" and other.value in _NUMBER_SETS:
+                    return False
+                raise Undecided(f"no way to compare {other} with the set {one.value}")
+        if answer.op == gold.op == "sym" and answer.value.casefold() == gold.value.casefold():
+            raise Undecided("the same letter but for its case")
+        return self.leaves.same(_counted(answer, gold), _counted(gold, answer))
+
+    def _words(self, answer: Node, gold: Node) -> bool:
+        if answer.op == gold.op:
+            return same_words(answer, gold)
+        return spells(answer, gold) if answer.op == "text" else spells(gold, answer)
+
+    def _bases(self, answer: Node, gold: Node) -> bool:
+        if answer.op == gold.op:
+            (digits, base), (others, other) = answer.value, gold.value
+            if base == other:
+                return bool(digits == others)
+            if int(digits, base) == int(others, other):
+                raise Undecided("the same number in another base")
+            return False
+        based, plain = (answer, gold) if answer.op == "base" else (gold, answer)
+        digits, base = based.value
+        if plain.op != "num":
+            raise Undecided(f"a number in base {base} against {plain}")
+        # Whoever leaves the base out means the one that was asked for.
+        if str(plain.value) == digits and based is gold:
+            return True
+        if plain.value in (int(digits, base), int(digits) if digits.isdigit() else None):
+            raise Undecided(f"equal in base 10, or but for the base {base}")
+        return False
+
+    def _equations(self, answer: Node, gold: Node) -> bool:
+        if _equated(answer) and _equated(gold):
+            return self._both_equated(answer, gold)
+        equated, other = (answer, gold) if _equated(answer) else (gold, answer)
+        value = normal(named_values(equated, equated is gold, self.leaves.same, other))
+        return self._same(value, other) if equated is answer else self._same(other, value)
+
+    def _both_equated(self, answer: Node, gold: Node) -> bool:
+        left, right = relations(answer), relations(gold)
+        if len(left) == len(right) == 1:
+            return self._relation(left[0], right[0])
+        if len(left) != len(right):
+            raise Undecided("another number of equations")
+        values = [[one.args[1] for one in side] for side in (left, right)]
+        names = [[one.args[0] for one in side] for side in (left, right)]
+        roots = one_unknown(left + right)
+        if all(len(set(side)) == len(side) for side in names) and set(names[0]) == set(names[1]):
+            pairs = [(one, next(o for o in right if o.args[0] == one.args[0])) for one in left]
+            same = _every(self._relation, pairs)
+            if not same and roots and self._as_sets(*values):
+                raise Undecided("the same values under each other's names")
+            return same
+        if roots:
+            return self._as_sets(*values)
+        return self._as_sets(left, right)
+
+    def _relation(self, one: Node, other: Node) -> bool:
+        if one == other:
+            return True
+        if one.value == other.value and one.args[0] == other.args[0] and len(one.args) == 2:
+            try:
+                return self.same(one.args[1], other.args[1])
+            except Undecided:
+                if len(other.args) != 2 or is_constant(other.args[1]):
+                    raise
+        if "in" in (*one.value, *other.value):
+            if self.same(one.args[-1], other.args[-1]):
+                raise Undecided(f"another name: {one.args[0]} instead of {other.args[0]}")
+            return False
+        chains = [side.op == "rel" and len(side.args) > 2 for side in (one, other)]
+        if any(chains):
+            for side in (one, other):
+                consistent(side, self.same)
+            ends = [Node("rel", (r.args[0], r.args[-1]), ("=",)) for r in (one, other)]
+            return self._relation(*ends)
+        if self.leaves.same_relation(one, other):
+            return True
+        named = [side.args[0].op in ("sym", "call") for side in (one, other)]
+        if all(named) and self.same(one.args[1], other.args[1]):
+            raise Undecided(f"another name: {one.args[0]} instead of {other.args[0]}")
+        return False
+
+    def _regions(self, answer: Node, gold: Node) -> bool:
+        if answer.op == gold.op == "rel" and len(answer.args) == len(gold.args) == 2:
+            if not (is_plain(answer) and is_plain(gold)):
+                return self.leaves.same_relation(answer, gold)
+        if answer.op == gold.op == "list" and not (is_plain(answer) and is_plain(gold)):
+            return self._as_sets(answer.args, gold.args)
+        for one, other in ((answer, gold), (gold, answer)):
+            if is_region(one) and other.op not in ("tuple", "set", "list") and not is_region(other):
+                raise Undecided(f"no way to compare {one} with {other}")
+        left, right = (intervals(side, self.leaves.place) for side in (answer, gold))
+        same = self._same_region(left, right)
+        if left.name and right.name and left.name != right.name:
+            blank = Node("blank") in (left.name, right.name)
+            if same and not blank:
+                raise Undecided(f"another name: {left.name} instead of {right.name}")
+        return same
+
+    def _same_region(self, left: Region, right: Region) -> bool:
+        if len(left.intervals) == len(right.intervals) == 1:
+            (one,), (other,) = left.intervals, right.intervals
+            alike = (one.low_open, one.high_open) == (other.low_open, other.high_open)
+            ends = ((one.low, other.low), (one.high, other.high))
+            return alike and _every(self._same, ends)
+        pieces = [merged(side.intervals, self.leaves.place) for side in (left, right)]
+        if len(pieces[0]) != len(pieces[1]):
+            return False
+        for one, other in zip(*pieces, strict=True):
+            if (one.low_open, one.high_open) != (other.low_open, other.high_open):
+                return False
+        return _every(
+            self._same,
+            [
+                ends
+                for one, other in zip(*pieces, strict=True)
+                for ends in ((one.low, other.low), (one.high, other.high))
+            ],
+        )
+
+    def _several(self, answer: Node, gold: Node) -> bool:
+        kinds = (answer.op, gold.op)
+        if all(kind in _SEVERAL for kind in kinds):
+            same = self._as_sets(answer.args, gold.args)
+            numbers = kinds == ("list", "list") and answer.args[0].op != "tuple"
+            if same and numbers and len(answer.args) != len(gold.args):
+                raise Undecided("the same but for how often each is named")
+            return same
+        if any(node.op == "matrix" for node in (answer, gold)):
+            return self._vectors(answer, gold)
+        plain = [kind not in (*_SEVERAL, "tuple", "angle", "ordered") for kind in kinds]
+        for one, other in ((answer, gold), (gold, answer)):
+            if one.op == "call" and len(one.value) == 1 and other.op == "tuple":  # a point P(1,2)
+                point = Node("tuple", one.args, "()")
+                return self._same(point, other) if one is answer else self._same(other, point)
+        if any(plain):
+            return self._one_of_several(answer, gold)
+        if kinds == ("tuple", "tuple"):
+            same = self._in_order(answer, gold)
+            if same and answer.value != gold.value:
+                if len(gold.args) == 2:
+                    return False
+                raise Undecided("the same numbers in other brackets")
+            return same
+        if "ordered" in kinds or kinds[0] == kinds[1]:
+            if self._in_order(answer, gold):
+                return True
+            if self._as_sets(answer.args, gold.args):
+                raise Undecided("the same numbers in another order")
+            return False
+        if not self._as_sets(answer.args, gold.args):
+            return False
+        raise Undecided("the same numbers, ordered in one and unordered in the other")
+
+    def _one_of_several(self, answer: Node, gold: Node) -> bool:
+        several, one = (
+            (gold, answer) if gold.op in (*_SEVERAL, "tuple", "angle") else (answer, gold)
+        )
+        if several.op == "set" and len(several.args) == 1:
+            pair = (several.args[0], one) if several is answer else (one, several.args[0])
+            return self._same(*pair)
+        if several.op not in _SEVERAL:
+            if is_constant(one):
+                return False
+            raise Undecided(f"no way to compare {one} with {several}")
+        if not several.args:
+            raise Undecided(f"the empty set against {one}")
+        found = [self._same(part, one) for part in several.args]
+        if all(found) or (several is gold and several.value == "or" and any(found)):
+            raise Undecided(f"one of several: {several}")
+        return False
+
+    def _vectors(self, answer: Node, gold: Node) -> bool:
+        if len(answer.args) == len(gold.args) and self._in_order(answer, gold):
+            raise Undecided("a matrix against a list of the same numbers")
+        return False
+
+    def _matrices(self, answer: Node, gold: Node) -> bool:
+        if answer.op == gold.op == "matrix":
+            return bool(answer.value == gold.value) and self._in_order(answer, gold)
+        return self.leaves.same_matrix(answer, gold)
+
+    def _ratios(self, answer: Node, gold: Node) -> bool:
+        if answer.op != gold.op:
+            raise Undecided("a ratio against a number")
+        if len(answer.args) != len(gold.args):
+            return False
+        if self._in_order(answer, gold):
+            return True
+        # 12:00 and 1:00 are times of the day.
+        if any(
+            part == Node("num", (), 0) or part.args for side in (answer, gold) for part in side.args
+        ):
+            return False
+        crossed = [
+            (Node("mul", (a, gold.args[0])), Node("mul", (g, answer.args[0])))
+            for a, g in zip(answer.args[1:], gold.args[1:], strict=True)
+        ]
+        same = _every(self.leaves.same, crossed)
+        clock = any(
+            len(side.args) == 2 and side.args[1].op == "num" and side.args[1].value >= 10
+            for side in (answer, gold)
+        )
+        if same and clock:
+            raise Undecided("the same ratio, or another time of the day")
+        return same
+
+    def _in_order(self, left: Node, right: Node) -> bool:
+        if len(left.args) != len(right.args):
+            return False
+        return _every(self._same, zip(left.args, right.args, strict=True))
+
+    def _as_sets(self, left: Sequence[Node], right: Sequence[Node]) -> bool:
+        """Whether every element has its equal on the other side, both ways."""
+        return _every(self._among, [(one, right, False) for one in left]) and _every(
+            self._among, [(one, left, True) for one in right]
+        )
+
+    def _among(self, element: Node, others: Sequence[Node], flipped: bool) -> bool:
+        doubt = None
+        for other in others:
+            try:
+                if self._same(other, element) if flipped else self._same(element, other):
+                    return True
+            except Undecided as undecided:
+                doubt = undecided
+        if doubt:
+            raise doubt
+        return False
+
+
+def _every(same: Callable[..., bool], of: Iterable[tuple[Any, ...]]) -> bool:
+    """Whether all are the same; a difference counts also where another pair leaves a doubt."""
+    doubt = None
+    for one in of:
+        try:
+            if not same(*one):
+                return False
+        except Undecided as undecided:
+            doubt = undecided
+    if doubt:
+        raise doubt
+    return True
+
+
+def _equated(node: Node) -> bool:
+    """Whether an equation is in it, or a name and the set that it is in."""
+    if node.op == "list":
+        return any(map(_equated, node.args))
+    return node.op == "rel" and any(sign in ("=", "in") for sign in node.value)
+
+
+def normal(node: Node) -> Node:
+    r"""Writes out `\pm`, lists within lists and unions of sets of elements."""
+    return _spread(node.change(_tidy))
+
+
+def _tidy(node: Node) -> Node:
+    if node.op == "num" and node.args:
+        return Node("num", (), node.value)
+    if node.op == "text":
+        return meaning(node)
+    if node.op == "neg" and node.args[0].op == "num":
+        return Node("num", (), -node.args[0].value)
+    if node.op == "add" and node.args[0] == Node("num", (), 0) and len(node.args) == 2:
+        return node.args[1]
+    if node.op == "union" and all(part.op == "set" for part in node.args):
+        return Node("set", node.args[0].args + node.args[1].args)
+    if node.op == "tuple" and len(node.args) == 2:  # nothing ends at infinity and has it
+        low = "(" if node.args[0] == MINUS_INFINITY else node.value[0]
+        high = ")" if node.args[1] in (INFINITY, MINUS_INFINITY) else node.value[1]
+        return Node("tuple", node.args, low + high)
+    if node.op == "matrix" and node.value == (1, 1):
+        return node.args[0]
+    return node
+
+
+def _spread(node: Node) -> Node:
+    if node.op in ("list", "set"):
+        parts: list[Node] = []
+        for part in map(_spread, node.args):
+            parts += part.args if part.op == "list" else [part]
+        return (
+            parts[0]
+            if node.op == "list" and len(parts) == 1
+            else Node(node.op, tuple(parts), node.value)
+        )
+    if node.op == "rel" or not node.has("pm", "mp"):
+        return node
+    if node.op == "tuple" and sum(part.op in ("pm", "mp") for part in node.walk()) > 1:
+        raise Undecided("several signs of plus or minus in a tuple")
+    return Node("list", tuple(_signed(node, sign) for sign in (1, -1)), ",")
+
+
+def _signed(node: Node, sign: int) -> Node:
+    def choose(part: Node) -> Node:
+        if part.op not in ("pm", "mp"):
+            return part
+        base, rest = part.args
+        rest = rest if (sign == 1) == (part.op == "pm") else Node("neg", (rest,))
+        return _tidy(Node("add", (base, rest)))
+
+    return node.change(choose)
+
+
+_COUNTED = re.compile(r"([CPA])_(\d+)")
+
+
+def _counted(node: Node, other: Node) -> Node:
+    """Reads C_5^2, A_5^2, C(5,2) and P(5,2) as numbers of choices where the other is a number."""
+    if not is_constant(other):
+        return node
+
+    def count(part: Node) -> Node:
+        if part.op == "pow" and part.args[0].op == "sym" and part.args[1].op == "num":
+            found = _COUNTED.fullmatch(part.args[0].value)
+            if found and part.args[1].value.denominator == 1:
+                sizes = sorted((int(found[2]), int(part.args[1].value)))
+                return _choices(found[1], *sizes[::-1])
+        if part.op == "call" and part.value in ("C", "P", "A") and len(part.args) == 2:
+            if all(arg.op == "num" for arg in part.args):
+                return _choices(part.value, *(arg.value for arg in part.args))
+        return part
+
+    return node.change(count)
+
+
+def _choices(letter: str, many: int, few: int) -> Node:
+    name = "binomial" if letter == "C" else "perm"
+    return Node("call", (number(many), number(few)), name)

@@ -1,0 +1,187 @@
+"""Strip what is only typography: Unicode, dollar signs, spacing commands, fonts, end marks."""
+
+from __future__ import annotations
+
+import ast
+import re
+import unicodedata
+from dataclasses import dataclass
+
+_GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
+    "upsilon phi chi psi omega"
+).split()
+_TABLE = (
+    {
+        **dict.fromkeys("−–—‐‑﹣－", "-"),
+        **dict.fromkeys("·⋅∙•", r"\cdot "),
+        **dict.fromkeys("°º˚", r"\degree "),
+        **dict.fromkeys("✓✔■□∎▪◻", " "),
+        **dict.fromkeys("µ", r"\mu "),
+        "×": r"\times ", "÷": r"\div ", "⁄": "/", "∕": "/", "±": r"\pm ", "∓": r"\mp ",
+        "∞": r"\infty ", "√": r"\surd ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ",
+        "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
+        "∅": r"\emptyset ", "∖": r"\setminus ", "∠": r"\angle ", "∣": "|", "⟨": r"\langle ",
+        "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
+        "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}",
+        "ℂ": r"\mathbb{C}", "。": ".", "、": ",", "’": "'", "′": "'", "…": r"\ldots ",
+        "￥": "¥", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "∧": r"\land ", "∨": r"\lor ",
+        "ϕ": r"\phi ", "ϵ": r"\epsilon ", "ς": r"\sigma ", "△": r"\triangle ",
+    }
+)  # fmt: skip
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
+_LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
+
+_CURRENCIES = {
+    r"\$": "dollar", r"\mathdollar": "dollar", r"\textdollar": "dollar", "€": "euro",
+    r"\euro": "euro", "£": "pound", r"\pounds": "pound", "¥": "yen", r"\yen": "yen",
+    "₹": "rupee",
+}  # fmt: skip
+_SIGNS = "|".join(re.escape(sign) for sign in _CURRENCIES)
+# `(?<!\\)`: in a matrix, `\\` ends a row and the character behind it is not escaped.
+_MONEY = re.compile(
+    rf"(?:\b(?:US|USD|AU|CA|HK|NZ|S)\s*)?(?<!\\)(?:\\text\s*\{{\s*({_SIGNS})\s*\}}|({_SIGNS}))"
+    r"(?![A-Za-z])"
+)
+_CODE = re.compile(
+    r"^(?:\\(?:text|mathrm)\s*\{\s*)?(USD|EUR|GBP|Rs\.?|INR|CNY|RMB)(?:\s*\})?\s*(?=[\d.])"
+)
+_BARE_MONEY = re.compile(r"^([-+]?)\s*(?:US|USD|AU|CA|HK|NZ)\s*\$\s*(?=[\d.])")
+_DELIMITER = re.compile(r"(?<!\\)\\[()\[\]](?!\d*(?:pt|em|ex))|\$")
+_TIGHT = re.compile(r",\s*(?<!\\)\\!\s*|(?<!\\)\\!\s*,")
+_NEGATIVE = re.compile(r"(?<!\\)\\!")
+_SPACE = re.compile(
+    r"(?<!\\)\\(?:[,;:> ]|q?quad\b|hspace\*?\{[^{}]*\}|hfill\b|thinspace\b|enspace\b)|~|\s+"
+)
+_STYLE = re.compile(
+    r"(?<!\\)\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|middle"
+    r"|[bB]igg?[lrm]?|rm|bf|it|tt|sf|large|Large|LARGE|huge|Huge|normalsize|small|boldmath"
+    r"|centering|mathstrut|strut|color\s*\{[^{}]*\}|textcolor\s*\{[^{}]*\}"
+    r"|h?phantom\s*\{[^{}]*\}|label\s*\{[^{}]*\}|tag\s*\{[^{}]*\})(?![A-Za-z])"
+)
+_END = re.compile(
+    r"(?:[.,;\s]|(?<!\\)\\(?:square|Box|blacksquare|checkmark|qed|qedsymbol|hspace)(?![A-Za-z])"
+    r"|\\\\|\\(?:text|mathrm)\s*\{\s*(?:[.,;]|Q\.?E\.?D\.?)?\s*\}|\{\s*\})+$"
+)
+_DEGREE = re.compile(
+    r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])|\\(?:text|mathrm)\s*\{\s*o\s*\}|\{\s*(?:\\(?:text|mathrm)\s*\{\s*o\s*\}|o)\s*\})"
+    r"|(?<=[\d}])\s*\^\s*o(?![A-Za-z])|\\deg(?:ree)?(?![A-Za-z])"
+)
+_BASE_WORDS = re.compile(
+    r"(?<=[0-9A-F])\s*(?:\\text\s*\{)?\s*[(\[]?\s*(?:in\s+)?base[\s-]*"
+    r"(?:\}\s*)?(?:\\text\s*\{\s*)?(\w+)\s*[)\]]?\s*\}?\s*$"
+)
+_STARS = re.compile(r"\*\*(.+)\*\*|`(.+)`|__(.+)__", re.DOTALL)
+_CHOOSE = re.compile(r"(?:\{\s*\}\s*)?(\^|_)\{?(\d+)\}?\s*\\?([CPA])_\{?(\d+)\}?")
+
+
+@dataclass(frozen=True)
+class Surface:
+    """An answer without its typography.
+
+    Attributes:
+        text: LaTeX of the rest; white space is single spaces.
+        currency: Of what a money sign stood in it, such as `dollar`, or "".
+    """
+
+    text: str
+    currency: str = ""
+
+
+def strip(raw: str) -> Surface:
+    r"""Takes off what is typography and not content.
+
+    Args:
+        raw: An answer as written, such as `\textbf{$\$1{,}000.$}`.
+
+    Returns:
+        What is left; numbers with their thousands as written, fonts of text still in place.
+    """
+    text = raw.strip()
+    if not text.isascii():
+        text = _plain(text)
+    # Long runs of white space, which a broken model does write, would cost the patterns below dear.
+    text = " ".join(text.split())
+    text = _listed(text)
+    if stars := _STARS.fullmatch(text):
+        text = (stars[1] or stars[2] or stars[3]).strip()
+    text = re.sub(r"\{,\}\s*(?=\d{3}(?!\d))", ",", _TIGHT.sub(",", text))
+    text = re.sub(r"(?<=\d)\{,\}(?=\d)", ".", text).replace("{,}", ",").replace("{:}", ":")
+    text = _NEGATIVE.sub("", text)
+    text, currency = _money(text)
+    text = _STYLE.sub(" ", _DELIMITER.sub(" ", text))
+    text = _SPACE.sub(" ", text)
+    text = _DEGREE.sub(r"\\degree ", text)
+    text = _BASE_WORDS.sub(r"_{\1}", text)
+    text = re.sub(r"^\(([0-9A-F]+)\)\s*(?=_)", r"\1", text)
+    text = _CHOOSE.sub(_chosen, text)
+    text = _unwrapped(_END.sub("", text.strip()).strip())
+    return Surface(" ".join(text.split()), currency)
+
+
+def _plain(text: str) -> str:
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: f"^{{{m[0].translate(_RAISED)}}}", text)
+    text = re.sub("[₀₁₂₃₄₅₆₇₈₉ₙ]+", lambda m: f"_{{{m[0].translate(_LOWERED)}}}", text)
+    found = []
+    for char in text:
+        if char in _TABLE:
+            found.append(_TABLE[char])
+        elif unicodedata.category(char) == "Cf":  # of no width
+            continue
+        elif "GREEK" in (name := unicodedata.name(char, "")) and "LETTER" in name:
+            letter = name.split()[-1].lower().replace("lamda", "lambda")
+            command = letter if "SMALL" in name else letter.capitalize()
+            found.append(rf"\{command} " if letter in _GREEK else char)
+        else:
+            plain = unicodedata.normalize("NFKC", char)
+            above, slash, below = plain.partition("⁄")
+            found.append(rf"\frac{{{above}}}{{{below}}}" if slash else plain)
+    text = "".join(found)
+    # The sign of a root holds the number behind it, all its digits.
+    return re.sub(r"\\surd\s*(\d+(?:\.\d+)?|[A-Za-z])", r"\\sqrt{\1}", text).replace(
+        r"\surd", r"\sqrt"
+    )
+
+
+def _listed(text: str) -> str:
+    """Unpacks a Python list of strings, in which some data sets keep their gold answers."""
+    if not re.fullmatch(r"\[\s*(['\"]).*\1\s*\]", text):
+        return text
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return "; ".join(found) if all(isinstance(one, str) for one in found) else text
+
+
+def _money(text: str) -> tuple[str, str]:
+    text = _BARE_MONEY.sub(r"\1\\$", text)
+    kinds = {_CURRENCIES[m[1] or m[2]] for m in _MONEY.finditer(text)}
+    text = _MONEY.sub(" ", text)
+    if code := _CODE.match(text):
+        codes = {"USD": "dollar", "EUR": "euro", "GBP": "pound"}
+        kinds.add(codes.get(code[1], "yuan" if code[1] in ("CNY", "RMB") else "rupee"))
+        text = text[code.end() :]
+    return text, "/".join(sorted(kinds))
+
+
+def _chosen(found: re.Match[str]) -> str:
+    above, below = (found[2], found[4]) if found[1] == "^" else (found[2], found[4])
+    return rf"\binom{{{above}}}{{{below}}}" if found[3] == "C" else rf"\perm{{{above}}}{{{below}}}"
+
+
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is passed over
+
+
+def _unwrapped(text: str) -> str:
+    """Takes braces off that hold the whole, as in `{5}` and not in `{a}+{b}`."""
+    while text.startswith("{") and text.endswith("}"):
+        depth = 0
+        for found in _BRACE.finditer(text):
+            depth += {"{": 1, "}": -1}.get(found[0], 0)
+            if depth == 0:
+                break
+        if depth or found.end() < len(text):
+            break
+        text = text[1:-1].strip()
+    return text

@@ -1,0 +1,93 @@
+"""`ctpo grade`, as a user types it."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from ctpo.cli.app import app
+
+
+def run(file, *arguments):
+    return CliRunner().invoke(app, ["grade", str(file), *map(str, arguments)])
+
+
+def written(tmp_path, *rows):
+    file = tmp_path / "answers.jsonl"
+    file.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return file
+
+
+def test_a_files_outcomes_are_counted_and_the_open_ones_listed_with_both_readings(tmp_path):
+    rows = [
+        {"answer": "1/2", "gold": "0.5"},
+        {"response": r"So \boxed{3} and \boxed{4}.", "gold": "4, 3"},
+        {"answer": "x^2", "gold": "x^3"},
+        {"answer": "1,234", "gold": "1, 234"},
+    ]
+    shown = run(written(tmp_path, *rows))
+    assert shown.exit_code == 2
+    counts = {
+        line.split()[0]: line.split()[1:] for line in shown.stdout.splitlines() if line.split()
+    }
+    assert counts["right"] == ["2", "50.0%"]
+    assert counts["wrong"] == counts["could-not-tell"] == ["1", "25.0%"]
+    (listed,) = [line for line in shown.stdout.splitlines() if line.startswith("line")]
+    assert listed.startswith("line 4  could-not-tell")
+    assert "answer read as 1234 or 1, 234; gold read as 1, 234" in listed
+
+
+def test_without_doubts_the_exit_code_is_0_and_explain_lists_the_wrong_ones(tmp_path):
+    file = written(tmp_path, {"answer": 5, "gold": 5}, {"answer": "6 cm", "gold": "5"})
+    assert run(file).exit_code == 0
+    assert "line" not in run(file).stdout
+    assert "line 2  wrong" in run(file, "--explain").stdout
+    assert "answer read as 6 [cm]" in run(file, "--explain").stdout
+
+
+def test_the_rows_can_be_written_with_their_outcomes(tmp_path):
+    file = written(tmp_path, {"id": "a", "answer": "5", "gold": "6"})
+    run(file, "--output", tmp_path / "out.jsonl")
+    row = json.loads((tmp_path / "out.jsonl").read_text())
+    assert (row["id"], row["outcome"]) == ("a", "wrong")
+    assert row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        ("{", "line 2: no JSON"),
+        ("[1]", "line 2: '[1]' is no JSON object"),
+        ('{"answer": "1"}', "line 2: a row needs gold"),
+        ('{"answer": "1", "response": "1", "gold": "1"}', "either answer or response"),
+        ('{"answer": ["1"], "gold": "1"}', "line 2: answer must be text or a number, not ['1']"),
+        ('{"answer": "1", "gold": null}', "line 2: gold must be text or a number, not None"),
+    ],
+)
+def test_a_bad_row_is_named_with_its_file_and_line(bad, told, tmp_path):
+    file = written(tmp_path, {"answer": "1", "gold": "1"}, bad)
+    shown = run(file)
+    assert shown.exit_code == 1
+    assert told in shown.stderr and str(file) in shown.stderr
+    assert "Traceback" not in shown.output
+
+
+def test_a_file_that_is_missing_or_empty_is_told_in_one_line(tmp_path):
+    for file in (tmp_path / "none.jsonl", written(tmp_path, "")):
+        shown = run(file)
+        assert shown.exit_code == 1
+        assert len(shown.stderr.strip().splitlines()) == 1 and str(file) in shown.stderr
+
+
+def test_a_malformed_gold_is_told_in_one_line_and_not_scored(tmp_path):
+    shown = run(written(tmp_path, {"answer": "1", "gold": r"\boxed{1"}))
+    assert shown.exit_code == 2
+    assert "the gold answer is malformed: the last box is not closed" in shown.stdout
+    assert "Traceback" not in shown.output
+
+
+def test_a_byte_order_mark_and_separators_within_a_line_are_read_over(tmp_path):
+    file = tmp_path / "answers.jsonl"
+    row = json.dumps({"answer": "1 ", "gold": "1"}, ensure_ascii=False)
+    file.write_bytes(b"\xef\xbb\xbf" + row.encode() + b"\r\n")
+    assert run(file).exit_code == 0

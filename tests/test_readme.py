@@ -1,0 +1,121 @@
+"""What the README and the pages of the documentation tell users to type works."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from datasets import Dataset
+
+from ctpo.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+
+
+def blocks(language):
+    """Page, number and text of each fenced block in a language."""
+    for page in PAGES:
+        found = [text for name, text in FENCED.findall(page.read_text("utf-8")) if name == language]
+        for number, text in enumerate(found, start=1):
+            yield pytest.param(page, text, id=f"{page.name}-{number}")
+
+
+@pytest.fixture
+def short_spoken(model, tokenizer, tmp_path):
+    """Directory of a model that soon comes to an end, in place of one from the Hub."""
+    end, optimizer = tokenizer.eos_token_id, torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(30):
+        logits = model(torch.randint(len(tokenizer), (8, 16))).logits.flatten(0, 1)
+        loss = torch.nn.functional.cross_entropy(logits, torch.full((len(logits),), end))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+@pytest.fixture
+def users_own(make_batch, sandbox):
+    """What the pages take for granted."""
+    import ctpo
+
+    logprobs, old_logprobs, advantages, mask = make_batch(2, 10)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    yield {
+        "ctpo": ctpo,
+        "objective": ctpo.preset("ctpo"),
+        **{"logprobs": logprobs, "lp1": logprobs[0], "lp2": logprobs[1]},
+        **{"old_logprobs": old_logprobs, "old1": old_logprobs[0], "old2": old_logprobs[1]},
+        **{"mask": mask, "mask1": mask[0], "mask2": mask[1], "advantages": advantages},
+        **{"packed": logprobs.flatten(), "old_packed": old_logprobs.flatten()},
+        **{"packed_mask": mask.flatten(), "edges": torch.tensor([0, 10, 20])},
+        **{"part": logprobs, "old_part": old_logprobs, "part_mask": mask},
+        "group": torch.distributed.group.WORLD,
+        "sandbox": sandbox,
+        **{"response": r"So it is \boxed{42}.", "gold": "42"},
+        "reward": lambda completions, **_: [float(len(text) % 2) for text in completions],
+        "dataset": Dataset.from_dict({"prompt": [f"Name {n} numbers." for n in range(16)]}),
+    }
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("page", "text"), list(blocks("python")))
+def test_python_runs_as_it_stands(page, text, users_own, short_spoken, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = text.replace('"Qwen/Qwen3-0.6B"', repr(short_spoken))
+    exec(compile(code, str(page), "exec"), users_own)
+
+
+def test_expressions_of_the_readme_can_be_evaluated():
+    import ctpo
+    from ctpo.objective import Objective, sqrt
+
+    readme = re.sub(r"\s+", " ", FENCED.sub("", PAGES[0].read_text("utf-8")))
+    found = re.findall(r"`((?:ctpo\.preset|Objective)\([^`]*\))`", readme)
+    assert len(found) >= 2
+    for expression in found:
+        eval(expression, {"ctpo": ctpo, "Objective": Objective, "sqrt": sqrt})
+
+
+def commands():
+    """Every line of a block or in backticks that starts with one of our commands."""
+    for page in PAGES:
+        text = page.read_text("utf-8").replace("\\\n", "")
+        lines = [line for _, block in FENCED.findall(text) for line in block.splitlines()]
+        lines += re.findall(r"`([^`\n]+)`", FENCED.sub("", text))
+        for line in dict.fromkeys(lines):
+            if re.match(r"(\.venv/bin/)?ctpo |make |pip install '\.", line):
+                yield pytest.param(line, id=f"{page.name}: {line}")
+
+
+@pytest.mark.parametrize("line", list(commands()))
+def test_a_command_line_names_what_there_is(line):
+    name, *words = shlex.split(line, comments=True)
+    if name == "make":
+        makefile = (ROOT / "Makefile").read_text()
+        targets = set(re.findall(r"^([\w-]+):", makefile, re.M))
+        variables = set(re.findall(r"^(\w+) \??=", makefile, re.M))
+        for word in words:
+            variable, is_set, _ = word.partition("=")
+            assert variable in variables if is_set else word in targets, word
+    elif name == "pip":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        for extra in re.findall(r"[\w-]+", words[-1]):
+            assert extra in project["optional-dependencies"], extra
+    else:
+        command = typer.main.get_command(app)
+        while (below := getattr(command, "commands", None)) and words:
+            assert words[0] in below, words
+            command = below[words.pop(0)]
+        options = {option for parameter in command.params for option in parameter.opts}
+        for word in words:
+            assert not word.startswith("--") or word.partition("=")[0] in {*options, "--help"}, word
