@@ -13,6 +13,7 @@ from ctpo.studies.cells import choose, free
 from ctpo.studies.results import Result, trials
 from ctpo.studies.study import Levels, Study
 from ctpo.theory import Table
+from ctpo.theory.tables import Cell
 
 Group = tuple[tuple[str, ...], list[list[Result]]]
 """Levels of the axes, and the runs of the test by stratum."""
@@ -54,7 +55,7 @@ def groups(study: Study, runs: Sequence[Result]) -> Iterator[Group]:
 
 def outcomes(study: Study, runs: Sequence[Result]) -> Table:
     """How each method came out, with what became of its runs."""
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for levels, strata in groups(study, runs):
         for method in study.methods:
             own = [[run for run in stratum if run.method == method] for stratum in strata]
@@ -138,7 +139,7 @@ def tuning(study: Study, runs: Sequence[Result]) -> Table:
     assert study.tuning is not None
     tried = trials(study, runs)
     chosen = choose(study, tried)
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     seen: dict[tuple[str, tuple[str, ...]], list[float | None]] = {}
     for trial in tried:
         seen.setdefault((trial.method, tuple(trial.levels.values())), []).append(trial.outcome)
@@ -166,7 +167,7 @@ def headroom(study: Study, runs: Sequence[Result]) -> Table:
     assert study.headroom is not None
     axis, rest = study.headroom.axis, dict(study.axes)
     levels = list(rest.pop(axis))
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     test = [run for run in runs if run.phase == "test"]
     for others in study.settings(rest):
         place = [run for run in test if others.items() <= run.levels.items()]
@@ -176,7 +177,7 @@ def headroom(study: Study, runs: Sequence[Result]) -> Table:
             for level in levels
         }
         means = [
-            np.mean([_score(study, r) for r in cell])
+            float(np.mean([_score(study, r) for r in cell]))
             for cell in cells.values()
             if cell and not any(r.failed for r in cell)
         ]
@@ -212,8 +213,8 @@ def versions(runs: Sequence[Result]) -> Table:
     counts = Counter(
         tuple(str(run.rows[0].get(name)) for name in names) for run in runs if run.rows
     )
-    rows = tuple((*version, count) for version, count in counts.items())
-    return Table("versions", "Versions", (*names, "runs"), rows)
+    rows: list[tuple[Cell, ...]] = [(*version, count) for version, count in counts.items()]
+    return Table("versions", "Versions", (*names, "runs"), tuple(rows))
 
 
 def _pairs(study: Study, stratum: Sequence[Result], method: str) -> np.ndarray:
