@@ -175,6 +175,7 @@ def test_what_was_tried_in_the_tuning_stands_in_a_table_with_what_won(small):
 def test_every_figure_is_drawn_with_a_line_for_each_method(study):
     for draw, _ in FIGURES.values():
         figure = draw(study, made_up())
+        assert figure is not None
         assert len(figure.axes) == 3
         assert {x.get_label() for x in figure.axes[0].lines} == {"ctpo", "grpo"}
         assert all(np.isfinite(x.get_ydata()).all() for x in figure.axes[0].lines)

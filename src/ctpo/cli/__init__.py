@@ -1,4 +1,4 @@
-"""The command line: `ctpo train`, `eval`, `analyze`, `report`, `theory`, `sandbox`, `doctor`."""
+"""The command line: `ctpo train`, `eval`, `report`, `study` and the other subcommands."""
 
 from __future__ import annotations
 

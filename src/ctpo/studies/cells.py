@@ -65,10 +65,10 @@ def tuning_cells(study: Study, folder: Path) -> list[Cell]:
     if study.tuning is None:
         return []
     cells = []
-    at = {axis: [level] for axis, level in study.tuning.at.items()}
+    axes: dict[str, Iterable[str]] = {**tuned_at(study), **study.tuning.axes}
     for method in study.methods:
         seen: list[Recipe] = []
-        for levels in study.settings(study.axes | at | study.tuning.axes):
+        for levels in study.settings(axes):
             for seed in study.tuning.seeds:
                 recipe = study.recipe_of(folder, method, levels, seed)
                 if recipe not in seen:
@@ -118,9 +118,8 @@ def choose(study: Study, trials: Iterable[Trial]) -> Chosen:
         outcomes.setdefault(key, []).append(trial.outcome)
     chosen: dict[tuple[str, tuple[str, ...]], Levels] = {}
     best: dict[tuple[str, tuple[str, ...]], float] = {}
-    at = {axis: [level] for axis, level in study.tuning.at.items()}
     for method in study.methods:
-        for levels in study.settings(study.axes | at):
+        for levels in study.settings(tuned_at(study)):
             place = method, free(study, levels)
             for tuned in study.settings(study.tuning.axes):
                 found = outcomes.get((method, tuple(sorted((levels | tuned).items()))), [])
@@ -136,6 +135,16 @@ def choose(study: Study, trials: Iterable[Trial]) -> Chosen:
                     "all its seeds; see the log.txt of its cells"
                 )
     return chosen
+
+
+def tuned_at(study: Study) -> dict[str, list[str]]:
+    """Return the levels of the study's axes at which is tuned.
+
+    Args:
+        study: The study.
+    """
+    at = {} if study.tuning is None else study.tuning.at
+    return {axis: [at[axis]] if axis in at else list(levels) for axis, levels in study.axes.items()}
 
 
 def free(study: Study, levels: Levels) -> tuple[str, ...]:

@@ -126,7 +126,18 @@ class StudyDirectory:
 
         Returns:
             The cell's directory.
+
+        Raises:
+            StudyError: Its run was begun with another warm start.
         """
+        place = self.place(cell)
+        if (place / "run").exists():
+            begun = json.loads((place / "cell.json").read_text())["warm_start"]
+            if begun != warm_start:
+                raise StudyError(
+                    f"{place} was begun with the warm start {begun}, and with this version of the "
+                    f"code it would be {warm_start}; move it away, or go on with the version before"
+                )
         content = {
             "phase": cell.phase,
             "method": cell.method,
@@ -136,7 +147,6 @@ class StudyDirectory:
             "warm_start": warm_start,
             "study": self.digest,
         }
-        place = self.place(cell)
         place.mkdir(exist_ok=True)
         write_job(place, dump_recipe(cell.recipe), content)
         return place

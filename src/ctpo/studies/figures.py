@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,7 +27,7 @@ _COLOURS = (
     style.GREY,
 )
 _RESAMPLES = 2000
-Look = dict[str, str]
+Look = dict[str, Any]
 Draw = Callable[[Study, Sequence[Result], Axes, Look], None]
 
 

@@ -160,7 +160,7 @@ class StudyRun:
         states = {cell.name: self._directory.state(cell) for cell in cells}
         self.seconds(cells)  # learns from those that are done
         left = [cell for cell in cells if states[cell.name] in (State.NEW, State.BEGUN)]
-        missing = {}
+        missing: dict[str, Recipe] = {}
         for cell in left:
             digest = self._warm_starts.digest(cell.recipe)
             if digest is not None and not (self._cache / digest).is_dir():

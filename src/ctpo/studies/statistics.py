@@ -135,7 +135,7 @@ def probability_of_improvement(
     return Interval(value, float(low), float(high))
 
 
-def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
+def sign_flip(differences: Sequence[float] | np.ndarray, seed: int = 0) -> float:
     """Return the two-sided p-value of paired differences whose signs are chance.
 
     The share of all signs under which the mean is as far from 0 or farther; of 100,000 random ones
@@ -160,7 +160,7 @@ def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
     return float(np.mean(sums >= sums[0] - 1e-9 * np.abs(values).sum()))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float] | np.ndarray) -> list[float]:
     """Return p-values corrected for their number by Holm's step-down method (1979).
 
     The k-th smallest of m is multiplied by m - k + 1, and none is below one before it. That one of

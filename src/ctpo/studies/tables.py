@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from ctpo.studies.cells import choose, free
 from ctpo.studies.results import Result, trials
 from ctpo.studies.study import Levels, Study
 from ctpo.theory import Table
+from ctpo.theory.tables import Cell
 
 Group = tuple[tuple[str, ...], list[list[Result]]]
 """Levels of the axes, and the runs of the test by stratum."""
@@ -53,7 +55,7 @@ def groups(study: Study, runs: Sequence[Result]) -> Iterator[Group]:
 
 def outcomes(study: Study, runs: Sequence[Result]) -> Table:
     """How each method came out, with what became of its runs."""
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for levels, strata in groups(study, runs):
         for method in study.methods:
             own = [[run for run in stratum if run.method == method] for stratum in strata]
@@ -63,7 +65,7 @@ def outcomes(study: Study, runs: Sequence[Result]) -> Table:
             if not done or not all(map(len, scores)):
                 continue
             last = [run.rows[-1] for run in done]
-            clips = [row["clip_high"] + row["clip_low"] + row["clip_dual"] for row in last]
+            clipped = _median(last, "clip_high", "clip_low", "clip_dual")
             rows.append(
                 (
                     *levels,
@@ -74,9 +76,9 @@ def outcomes(study: Study, runs: Sequence[Result]) -> Table:
                     sum(run.collapsed(study) for run in done),
                     len(every) - len(done),
                     _until(study, done),
-                    f"{np.median([row['kl'] for row in last]):.2f}",
-                    f"{np.median([row['ess'] for row in last]):.2f}",
-                    f"{100 * np.median(clips):.1f} %",
+                    f"{_median(last, 'kl'):.2f}",
+                    f"{_median(last, 'ess'):.2f}",
+                    f"{100 * clipped:.1f} %",
                 )
             )
     columns = (
@@ -137,7 +139,7 @@ def tuning(study: Study, runs: Sequence[Result]) -> Table:
     assert study.tuning is not None
     tried = trials(study, runs)
     chosen = choose(study, tried)
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     seen: dict[tuple[str, tuple[str, ...]], list[float | None]] = {}
     for trial in tried:
         seen.setdefault((trial.method, tuple(trial.levels.values())), []).append(trial.outcome)
@@ -165,7 +167,7 @@ def headroom(study: Study, runs: Sequence[Result]) -> Table:
     assert study.headroom is not None
     axis, rest = study.headroom.axis, dict(study.axes)
     levels = list(rest.pop(axis))
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     test = [run for run in runs if run.phase == "test"]
     for others in study.settings(rest):
         place = [run for run in test if others.items() <= run.levels.items()]
@@ -175,7 +177,7 @@ def headroom(study: Study, runs: Sequence[Result]) -> Table:
             for level in levels
         }
         means = [
-            np.mean([_score(study, r) for r in cell])
+            float(np.mean([_score(study, r) for r in cell]))
             for cell in cells.values()
             if cell and not any(r.failed for r in cell)
         ]
@@ -211,8 +213,8 @@ def versions(runs: Sequence[Result]) -> Table:
     counts = Counter(
         tuple(str(run.rows[0].get(name)) for name in names) for run in runs if run.rows
     )
-    rows = tuple((*version, count) for version, count in counts.items())
-    return Table("versions", "Versions", (*names, "runs"), rows)
+    rows: list[tuple[Cell, ...]] = [(*version, count) for version, count in counts.items()]
+    return Table("versions", "Versions", (*names, "runs"), tuple(rows))
 
 
 def _pairs(study: Study, stratum: Sequence[Result], method: str) -> np.ndarray:
@@ -243,6 +245,12 @@ def _until(study: Study, runs: Sequence[Result]) -> str:
     median = sorted(batches)[len(batches) // 2]
     shown = f"{median:g}" if np.isfinite(median) else f"> {runs[0].rows[-1]['batch']}"
     return f"{shown}, {reached} of {len(runs)}"
+
+
+def _median(rows: Sequence[dict[str, Any]], *names: str) -> float:
+    """Of sums; not a number where a run has none."""
+    values = [[np.nan if row[name] is None else row[name] for name in names] for row in rows]
+    return float(np.median(np.sum(values, axis=1)))
 
 
 def _percent(interval: statistics.Interval, sign: str = "") -> str:
