@@ -99,7 +99,7 @@ class TrlVllmSession:
         for count, token in enumerate(ids, start=1):
             if token in self._trainer.eos_token_ids:
                 reasons.append("eos")
-            elif stop.trigger in tokenizer.decode([token]) and stop(
+            elif not set(stop.trigger).isdisjoint(tokenizer.decode([token])) and stop(
                 turn_text(tokenizer, turn.ids + ids[:count])
             ):
                 reasons.append("stop")
