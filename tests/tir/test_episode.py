@@ -204,6 +204,7 @@ def test_the_chat_template_is_given_its_arguments(sandbox, tokenizer):
     class Told:
         chat_template = tokenizer.chat_template
         encode, decode = tokenizer.encode, tokenizer.decode
+        added_tokens_decoder = tokenizer.added_tokens_decoder
 
         def apply_chat_template(self, messages, **kwargs):
             self.kwargs = kwargs

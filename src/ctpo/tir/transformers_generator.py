@@ -118,7 +118,7 @@ class TransformersGenerator:
         return TransformersSession(self, prompts, temperature, seed)
 
     def triggers(self, characters: str) -> Container[int]:
-        """Return the ids of all tokens whose text has one of `characters`; all there are for `ANY`."""
+        """Return the ids of all tokens whose text has one of `characters`; all for `ANY`."""
         if characters not in self._triggers:
             texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
             ids = frozenset(
