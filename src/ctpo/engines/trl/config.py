@@ -77,7 +77,10 @@ class CTPOConfig(GRPOConfig):
             checkpoints would fall inside a batch of rollouts, where resuming is not exact.
     """
 
-    save_steps: float | None = field(  # type: ignore[assignment]
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Whether to train in bfloat16; by default if a GPU can."}
+    )
+    save_steps: float | None = field(
         default=None,
         metadata={"help": "Optimizer steps between checkpoints, whole batches of rollouts."},
     )
@@ -183,7 +186,7 @@ class CTPOConfig(GRPOConfig):
 
     def _refuse_checkpoints_inside_a_batch(self) -> None:
         steps = self.steps_per_rollout
-        if self.save_strategy == "steps" and self.save_steps % steps:
+        if self.save_strategy == "steps" and (self.save_steps or 0) % steps:
             raise ValueError(
                 f"save_steps is {self.save_steps}; it must be a multiple of {steps}, the optimizer "
                 "steps per batch of rollouts: the batch is not part of a checkpoint, so resuming "
