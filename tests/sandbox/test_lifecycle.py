@@ -106,7 +106,7 @@ def test_a_server_killed_while_idle_is_replaced_unnoticed(processes):
             pids = processes.tree(processes.server_of(sandbox))
             os.kill(processes.server_of(sandbox), signal.SIGKILL)
             processes.wait_until_gone(pids)
-            eventually(lambda: sandbox.restarts, lambda seen, expected=restarts: seen == expected)
+            eventually(lambda: sandbox.restarts, restarts.__eq__)
             assert sandbox.run("print(1)").stdout == "1\n"
 
 
