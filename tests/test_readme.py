@@ -90,7 +90,8 @@ def commands():
     """Every line of a block or in backticks that starts with one of our commands."""
     for page in PAGES:
         text = page.read_text("utf-8").replace("\\\n", "")
-        lines = [line for _, block in FENCED.findall(text) for line in block.splitlines()]
+        blocks = [block for language, block in FENCED.findall(text) if language != "toml"]
+        lines = [line for block in blocks for line in block.splitlines()]
         lines += re.findall(r"`([^`\n]+)`", FENCED.sub("", text))
         for line in dict.fromkeys(lines):
             if re.match(r"(\.venv/bin/)?ctpo |make |pip install '\.", line):
