@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ctpo.grading import Outcome, Verdict, grade
+from ctpo.grading import SCORES, Outcome, Verdict, grade
 from ctpo.tasks import Problem
 from ctpo.tir import Trajectory
 from ctpo.tir.server_episodes import Transcript
@@ -42,6 +43,36 @@ class Question:
         text = f"{run_seed}/{benchmark}/{problem.id}/{sample}"
         number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
         return cls(benchmark, problem, sample, number >> 1)
+
+
+def questions(
+    problems: Mapping[str, Sequence[Problem]], samples: int, run_seed: int
+) -> list[Question]:
+    """Return every asking of an evaluation, in order.
+
+    Args:
+        problems: By benchmark.
+        samples: Askings of each problem.
+        run_seed: The evaluation's seed.
+
+    Raises:
+        ValueError: There are no problems, two of a benchmark have one name, or `samples` is below
+            1.
+    """
+    if samples < 1:
+        raise ValueError(f"samples per problem is {samples}; it must be 1 or more")
+    if not any(problems.values()):
+        raise ValueError("there are no problems to evaluate on")
+    for benchmark, group in problems.items():
+        name, count = Counter(problem.id for problem in group).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"{benchmark}: {count} problems have the name {name}; each needs one")
+    return [
+        Question.of(benchmark, problem, sample, run_seed)
+        for benchmark, group in problems.items()
+        for problem in group
+        for sample in range(samples)
+    ]
 
 
 @dataclass(frozen=True)
@@ -107,7 +138,7 @@ class Answer:
     @property
     def score(self) -> float | None:
         """1, 0, or None where it could not be told."""
-        return {"right": 1.0, "wrong": 0.0}.get(self.outcome)
+        return SCORES[self.outcome]
 
     def slim(self) -> Answer:
         """Returns it without its texts and tokens, of which an evaluation may have gigabytes.
@@ -179,3 +210,15 @@ def graded(question: Question, reply: Reply) -> Answer:
         token_ids=ids,
         seconds=round(reply.seconds, 3),
     )
+
+
+def by_problem(answers: Iterable[Answer]) -> dict[tuple[str, str], list[Answer]]:
+    """Return the answers by problem's name and benchmark, sorted: the order they came in is lost.
+
+    A server's answers come in another order each time, and figures with a seed must not depend on
+    it.
+    """
+    rows: dict[tuple[str, str], list[Answer]] = {}
+    for answer in sorted(answers, key=lambda one: (one.problem_id, one.benchmark, one.sample)):
+        rows.setdefault((answer.problem_id, answer.benchmark), []).append(answer)
+    return rows

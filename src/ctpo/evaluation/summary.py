@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctpo.evaluation.answers import Answer
+from ctpo.evaluation.answers import Answer, by_problem
 from ctpo.evaluation.estimate import Estimate
 from ctpo.evaluation.majority import Vote
 from ctpo.evaluation.statistics import avg_at_k, maj_at_k, pass_at_k
@@ -71,7 +71,7 @@ def figures(answers: Sequence[Answer], ks: Sequence[int], seed: int = 0) -> dict
         ks: The k of pass@k and maj@k.
         seed: Of the bootstraps.
     """
-    rows = list(_by_problem(answers).values())
+    rows = list(by_problem(answers).values())
     samples = max(map(len, rows))
     scores = [[answer.score for answer in row] for row in rows]
     votes = [[_vote(answer) for answer in row] for row in rows]
@@ -100,7 +100,7 @@ def beside(answers: Sequence[Answer]) -> Beside:
         distinct=_mean_or_none(
             [
                 (len({str(a.turns) for a in row}) - 1) / (len(row) - 1)
-                for row in _by_problem(answers).values()
+                for row in by_problem(answers).values()
                 if len(row) > 1
             ]
         ),
@@ -127,7 +127,7 @@ def summarize(
         found = figures(own, ks, seed)
         benchmarks[name] = {
             **source,
-            "problems": len(_by_problem(own)),
+            "problems": len(by_problem(own)),
             "answers": len(own),
             "figures": {figure: estimate.to_dict() for figure, estimate in found.items()},
             "beside": asdict(beside(own)),
@@ -214,13 +214,6 @@ def _origin(name: str, benchmark: Mapping[str, Any]) -> str:
     asked, whole = benchmark["problems"], benchmark.get("of")
     part = f"; **the first {asked} of its {whole} problems**" if whole and asked < whole else ""
     return f"- {name}: {benchmark['source']}{at}{part}{warning}"
-
-
-def _by_problem(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
-    rows: dict[str, list[Answer]] = {}
-    for answer in answers:
-        rows.setdefault(answer.problem_id, []).append(answer)
-    return rows
 
 
 def _vote(answer: Answer) -> Vote | None:
