@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo demo-short test test-slow test-verl learn-verl check bench bench-sandbox overload-sandbox \
+.PHONY: help demo demo-short test test-slow test-verl test-inspect learn-verl check bench bench-sandbox overload-sandbox \
   soak-sandbox bench-grading docs clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -21,6 +21,7 @@ help:
 	@echo "make test       the tests that take seconds"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-verl  whole runs of verl under Ray, on the processor, in minutes"
+	@echo "make test-inspect  the log for Inspect AI, read by it, in an environment of its own"
 	@echo "make learn-verl the demo on verl: it must get better; six minutes"
 	@echo "make check      lint, format, types and the rule on imports between rooms"
 	@echo "make bench      the benchmarks"
@@ -73,6 +74,16 @@ test-slow: $(INSTALLED)
 test-verl: $(INSTALLED)
 	$(BIN)/python -m pytest -m "verl and not slow" tests/engines/verl $(ARGS)
 
+# Inspect AI cannot be installed beside the versions of constraints.txt, and its log needs few of them.
+INSPECT := .venv-inspect
+$(INSPECT)/.installed: tests/evaluation/inspect-requirements.txt
+	@$(PYTHON) -m venv $(INSPECT)
+	@$(INSPECT)/bin/python -m pip --disable-pip-version-check --quiet install -r $<
+	@touch $@
+
+test-inspect: $(INSPECT)/.installed
+	PYTHONPATH=src $(INSPECT)/bin/python -m pytest --noconftest tests/evaluation/test_inspect_log.py $(ARGS)
+
 learn-verl: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow tests/engines/verl $(ARGS)
 
@@ -102,6 +113,6 @@ docs: $(DOCS_INSTALLED)
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(INSPECT) build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache \
 	  .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

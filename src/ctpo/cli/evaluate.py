@@ -229,15 +229,18 @@ def compare(
 def inspect_log(
     evaluation: Annotated[Path, typer.Argument(help="An evaluation's directory.")],
     output: Annotated[
-        Path | None, typer.Option(help="The log. (default: inspect.json in that directory)")
+        Path | None,
+        typer.Option(
+            help="The log, .eval or .json. (default: in that directory, under the name that "
+            "Inspect looks for; .eval where inspect_ai is installed)"
+        ),
     ] = None,
 ) -> None:
     """Write an evaluation as a log that Inspect AI can read and show."""
     from ctpo.evaluation.inspect_log import write_inspect_log
 
-    file = output or evaluation / "inspect.json"
     with usable(FileNotFoundError, ValueError):
-        write_inspect_log(evaluation, file)
+        file = write_inspect_log(evaluation, output)
     console.print(f"log         {file}", soft_wrap=True, highlight=False)
 
 
