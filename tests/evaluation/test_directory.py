@@ -132,3 +132,28 @@ def test_a_line_is_plain_json(tmp_path):
         directory.add([dataclasses.replace(answer(0), text="é\u2028\n\x00")])
     (line,) = (tmp_path / "out/answers.jsonl").read_bytes().splitlines()
     assert json.loads(line)["text"] == "é\u2028\n\x00"
+
+
+def test_what_a_server_failed_to_give_is_missing_when_the_work_goes_on(tmp_path):
+    failed = answer(1, text="half of it", finish_reason="failed", failure="it broke off")
+    assert (failed.outcome, failed.path, failed.reason) == (
+        "could-not-tell",
+        "server",
+        "it broke off",
+    )
+    filtered = answer(2, finish_reason="filter")
+    assert (filtered.outcome, filtered.path) == ("could-not-tell", "server")
+    with EvaluationDirectory(tmp_path / "out", {"a": 1}) as directory:
+        directory.add([answer(0), failed, filtered])
+        assert len(directory.answers) == 3
+    before = (tmp_path / "out/answers.jsonl").read_text().splitlines()
+    with pytest.raises(ValueError, match="begun with a = 1"):
+        EvaluationDirectory(tmp_path / "out", {"a": 2}).__enter__()
+    assert (tmp_path / "out/answers.jsonl").read_text().splitlines() == before
+    with EvaluationDirectory(tmp_path / "out", {"a": 1}) as directory:
+        assert failed.key not in directory.answers
+        assert len(directory.answers) == 2
+        directory.add([answer(1)])
+    after = (tmp_path / "out/answers.jsonl").read_text().splitlines()
+    assert after[:2] == [before[0], before[2]]
+    assert list(read_answers(tmp_path / "out")) == [answer(0), filtered, answer(1)]

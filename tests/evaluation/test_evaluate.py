@@ -94,7 +94,7 @@ def test_training_ctpo_eval_and_verl_count_the_same(tmp_path):
         return [KINDS[seed]] * len(chats)  # one chat a batch: the seed is its number
 
     along_the_way = evaluate(PROBLEMS[:2], policy, samples_per_problem=4, batch_size=1)
-    asked = questions({"a": PROBLEMS[:1], "b": PROBLEMS[1:2]}, 4, 0)
+    asked = questions([("a", PROBLEMS[0]), ("b", PROBLEMS[1])], 4, 0)
     with EvaluationDirectory(tmp_path / "out", {}) as directory:
         answer_all(asked, BatchModel(policy, 0, 1), directory)
     answers = list(read_answers(tmp_path / "out"))
@@ -111,7 +111,9 @@ def test_training_ctpo_eval_and_verl_count_the_same(tmp_path):
 def test_the_order_in_which_answers_come_changes_no_figure(tmp_path):
     policy = Scripted(TABLE)
     with EvaluationDirectory(tmp_path / "out", {}) as directory:
-        answer_all(questions({"a": PROBLEMS}, 3, 0), BatchModel(policy, 0, 4), directory)
+        answer_all(
+            questions([("a", one) for one in PROBLEMS], 3, 0), BatchModel(policy, 0, 4), directory
+        )
     answers = list(read_answers(tmp_path / "out"))
     for seed in range(5):
         shuffled = random.Random(seed).sample(answers, len(answers))

@@ -7,7 +7,12 @@ import statistics
 import pytest
 
 from ctpo.evaluation import avg_at_k, compare
-from ctpo.evaluation.paired import compare_answers, comparison_markdown, differing_settings
+from ctpo.evaluation.paired import (
+    compare_answers,
+    comparison_markdown,
+    differing_settings,
+    missing,
+)
 from tests.evaluation.test_summary import R, W, answers
 
 
@@ -96,3 +101,18 @@ def test_what_else_changed_is_named():
     changes = differing_settings(first, first | {"temperature": 0.0, "new": 1})
     assert changes == ["temperature: 1.0 → 0.0", "new: None → 1"]
     assert differing_settings(first, first) == []
+
+
+def test_what_a_server_did_not_give_is_no_loss_and_is_said():
+    first = answers([[R, R], [R, R]])
+    second = [
+        *first[:2],
+        *(
+            dataclasses.replace(a, finish_reason="failed", outcome="could-not-tell")
+            for a in first[2:]
+        ),
+    ]
+    found = compare_answers(first, second)["lessons"]
+    assert (found.difference.mean, found.left_out) == (0, ("lesson-1",))
+    assert "of 4 answers 2 failed" in missing(second)
+    assert missing(first) == ""

@@ -58,7 +58,8 @@ def test_beside_the_figures():
         answer(1, 1, N, finish_reason="context"),
     ]
     one = beside(given)
-    assert (one.truncated, one.no_answer, one.could_not_tell) == (0.5, 0.5, 0.25)
+    assert (one.truncated, one.context_full, one.no_answer) == (0.25, 0.25, 0.5)
+    assert one.could_not_tell == 0.25
     assert (one.calls_per_answer, one.failed_programs, one.sandbox_failures) == (0.75, 1 / 3, 1)
     assert (one.mean_tokens, one.tokens_per_second) == (5, 10)
     assert one.distinct == 0

@@ -26,12 +26,12 @@ _OF_MODELS_HERE = ("batch_size",)
 def command(
     context: typer.Context,
     model: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="A run directory, a model directory, a Hub name, or with --endpoint the model's "
             "name on the server."
         ),
-    ],
+    ] = None,
     benchmark: Annotated[
         str | None,
         typer.Option(
@@ -126,10 +126,19 @@ def command(
         Path | None,
         typer.Option(help="The evaluation's directory. (default: evals/MODEL-PROBLEMS)"),
     ] = None,
+    regrade: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Instead: grade the answers of an evaluation's directory again, ask no model, and "
+            "say which grades changed.",
+        ),
+    ] = None,
 ) -> None:
     """Measure a model: avg@k, pass@k and maj@k with their errors, and every answer.
 
-    The same command goes on where an interrupted one stopped.
+    The same command goes on where an interrupted one stopped, and asks again for answers that a
+    server failed to give, for which the exit code is 1.
     """
     from ctpo.report import ReportError
     from ctpo.report.trajectories import write_trajectory_page
@@ -139,6 +148,11 @@ def command(
     from ctpo.training.evaluating.evaluate import evaluate_request
     from ctpo.training.evaluating.request import EvaluationRequest, Server
 
+    if regrade is not None:
+        _regrade(context, regrade)
+        return
+    if model is None:
+        raise typer.BadParameter("name a model, or --regrade DIR")
     names = [name.strip() for name in (benchmark or "").split(",") if name.strip()]
     place = output or Path("evals") / _place_name(model, names, data)
     server = None
@@ -191,6 +205,26 @@ def command(
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(f"answers     {place}", soft_wrap=True, highlight=False)
     console.print(f"page        {page}", soft_wrap=True, highlight=False)
+    benchmarks = json.loads((place / "summary.json").read_text())["benchmarks"].values()
+    if any(one["beside"]["failed"] for one in benchmarks):
+        raise typer.Exit(1)
+
+
+def _regrade(context: typer.Context, place: Path) -> None:
+    from ctpo.evaluation.regrade import regrade
+    from ctpo.report import ReportError
+    from ctpo.report.trajectories import write_trajectory_page
+
+    with usable(FileNotFoundError, ReportError, ValueError):
+        for name in context.params:
+            source = context.get_parameter_source(name)
+            if name != "regrade" and source is not None and source.name == "COMMANDLINE":
+                raise ValueError(f"{name} has no effect with --regrade, which asks no model")
+        found = regrade(place)
+        if found.summary:
+            write_trajectory_page(place)
+    console.print(found.report(), markup=False, highlight=False, soft_wrap=True)
+    console.print(found.summary, markup=False, highlight=False, soft_wrap=True)
 
 
 def compare(
@@ -199,11 +233,20 @@ def compare(
     output: Annotated[Path | None, typer.Option(help="Write the comparison here as JSON.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
-    """Compare two evaluations problem by problem: the difference and its interval."""
+    """Compare two evaluations problem by problem: the difference and its interval.
+
+    Where a server failed to give answers, it says so and the exit code is 1: what is compared is
+    not all of what was asked.
+    """
     from dataclasses import asdict
 
     from ctpo.evaluation.directory import read_answers, read_settings
-    from ctpo.evaluation.paired import compare_answers, comparison_markdown, differing_settings
+    from ctpo.evaluation.paired import (
+        compare_answers,
+        comparison_markdown,
+        differing_settings,
+        missing,
+    )
 
     with usable(FileNotFoundError, ValueError):
         before, after = (
@@ -213,6 +256,9 @@ def compare(
         changes = differing_settings(read_settings(first), read_settings(second))
     for change in changes:
         console.print(f"- {change}", markup=False, highlight=False, soft_wrap=True)
+    for path, answers in ((first, before), (second, after)):
+        if lost := missing(answers):
+            console.print(f"- {path}: {lost}", markup=False, highlight=False, soft_wrap=True)
     console.print()
     for name, comparison in found.items():
         console.print(
@@ -224,6 +270,8 @@ def compare(
             for name, one in found.items()
         }
         output.write_text(json.dumps(content, indent=2) + "\n")
+    if any(answer.failed for answer in (*before, *after)):
+        raise typer.Exit(1)
 
 
 def inspect_log(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ctpo.grading import SCORES, Outcome, Verdict, grade
@@ -14,6 +14,10 @@ from ctpo.tir import Trajectory
 from ctpo.tir.server_episodes import Transcript
 
 Key = tuple[str, str, int]
+
+# The fields that are the grade.
+GRADE = ("outcome", "path", "reason", "extracted")
+ALL_REASONING = "all its text came as reasoning, and none as the answer"
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,12 @@ class Question:
 
 
 def questions(
-    problems: Mapping[str, Sequence[Problem]], samples: int, run_seed: int
+    problems: Iterable[tuple[str, Problem]], samples: int, run_seed: int
 ) -> list[Question]:
-    """Return every asking of an evaluation, in order.
+    """Return every asking of an evaluation, in the order of the problems.
 
     Args:
-        problems: By benchmark.
+        problems: Each with its benchmark.
         samples: Askings of each problem.
         run_seed: The evaluation's seed.
 
@@ -61,16 +65,16 @@ def questions(
     """
     if samples < 1:
         raise ValueError(f"samples per problem is {samples}; it must be 1 or more")
-    if not any(problems.values()):
+    asked = list(problems)
+    if not asked:
         raise ValueError("there are no problems to evaluate on")
-    for benchmark, group in problems.items():
-        name, count = Counter(problem.id for problem in group).most_common(1)[0]
-        if count > 1:
-            raise ValueError(f"{benchmark}: {count} problems have the name {name}; each needs one")
+    names = Counter((benchmark, problem.id) for benchmark, problem in asked)
+    ((benchmark, name), count), *_ = names.most_common(1)
+    if count > 1:
+        raise ValueError(f"{benchmark}: {count} problems have the name {name}; each needs one")
     return [
         Question.of(benchmark, problem, sample, run_seed)
-        for benchmark, group in problems.items()
-        for problem in group
+        for benchmark, problem in asked
         for sample in range(samples)
     ]
 
@@ -101,16 +105,20 @@ class Answer:
         seed: The seed used.
         gold: The right answer.
         outcome: `right`, `wrong` or `could-not-tell`.
-        path: What decided, see `grading.Verdict`; `sandbox` where it failed, so no grade is fair.
+        path: What decided, see `grading.Verdict`; `sandbox` or `server` where that failed, so no
+            grade is fair.
         reason: The grounds.
         extracted: What stood in the box.
-        finish_reason: `answered`, `length`, `calls` or `context`.
+        finish_reason: `answered`, `length`, `calls`, `context`, `filter` or `failed`; see
+            `tir.Trajectory`.
         text: The model's own words.
         turns: Who said what, in order.
         tool_calls: Programs with their status and what the model was shown.
         tokens: Tokens the model generated.
         token_ids: The response's tokens, the tool's included; None where a server keeps them.
         seconds: Time it took.
+        earlier: The grades it had before it was graded again, by the names of `GRADE`, oldest
+            first.
     """
 
     benchmark: str
@@ -129,11 +137,17 @@ class Answer:
     tokens: int
     token_ids: list[int] | None
     seconds: float
+    earlier: list[dict[str, str | None]] = field(default_factory=list)
 
     @property
     def key(self) -> Key:
         """What tells it from every other."""
         return (self.benchmark, self.problem_id, self.sample)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the server did not give it, so that it is to be asked for again."""
+        return self.finish_reason == "failed"
 
     @property
     def score(self) -> float | None:
@@ -173,7 +187,8 @@ def graded(question: Question, reply: Reply) -> Answer:
     """Grade a reply.
 
     An answer that was cut off has no box and is wrong; one that never began, because the prompt
-    does not fit the model, and one whose program the sandbox failed to run are `could-not-tell`.
+    does not fit the model, one that the server failed to give or filtered, and one whose program
+    the sandbox failed to run are `could-not-tell`.
 
     Args:
         question: What was asked.
@@ -186,12 +201,20 @@ def graded(question: Question, reply: Reply) -> Answer:
         path = "sandbox"
     elif response.finish_reason == "context" and not response.assistant_text:
         verdict = Verdict("could-not-tell", None, "none", "the prompt does not fit the context")
+    elif response.finish_reason in ("failed", "filter"):
+        why = isinstance(response, Transcript) and response.failure
+        why = why or "a content filter of the server cut it off"
+        verdict, path = Verdict("could-not-tell", verdict.extracted, "none", why), "server"
+    reason = verdict.reason
     if isinstance(response, Trajectory):
         turns = [{"role": str(turn.role), "text": turn.text} for turn in response.turns]
         tokens, ids = sum(response.mask), list(response.response_ids)
     else:
         turns = [{"role": role, "text": text} for role, text in response.turns]
         tokens, ids = response.tokens, None
+        thought = any(turn["role"] == "reasoning" for turn in turns)
+        if path != "server" and thought and not response.assistant_text.strip():
+            reason = ALL_REASONING
     return Answer(
         benchmark=question.benchmark,
         problem_id=problem.id,
@@ -200,7 +223,7 @@ def graded(question: Question, reply: Reply) -> Answer:
         gold=problem.answer,
         outcome=verdict.outcome,
         path=path or verdict.path,
-        reason=verdict.reason,
+        reason=reason,
         extracted=verdict.extracted,
         finish_reason=response.finish_reason,
         text=response.assistant_text,
@@ -210,6 +233,22 @@ def graded(question: Question, reply: Reply) -> Answer:
         token_ids=ids,
         seconds=round(reply.seconds, 3),
     )
+
+
+def graded_again(answer: Answer) -> Answer:
+    """Return an answer with the grade that its text gets now, and with the old one beside it.
+
+    What no grade was fair of stays: an answer that the sandbox or the server failed, and one that
+    never began.
+    """
+    if answer.path in ("sandbox", "server") or not answer.text.strip():
+        return answer
+    verdict = grade(answer.text, answer.gold)
+    if (verdict.outcome, verdict.extracted) == (answer.outcome, answer.extracted):
+        return answer  # other words for the same grade are no change
+    now = {name: getattr(verdict, name) for name in GRADE}
+    before = {name: getattr(answer, name) for name in GRADE}
+    return replace(answer, **now, earlier=[*answer.earlier, before])
 
 
 def by_problem(answers: Iterable[Answer]) -> dict[tuple[str, str], list[Answer]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from ctpo.evaluation.answers import Question, Reply, graded
 from ctpo.evaluation.directory import EvaluationDirectory
 from ctpo.tir import EpisodeSettings, SandboxFailure, Trajectory
-from ctpo.tir.endpoint import Endpoint, Interrupted
+from ctpo.tir.endpoint import Endpoint, EndpointError, Interrupted
 from ctpo.tir.episode import Message
 from ctpo.tir.server_episodes import Template, converse
 
@@ -24,6 +24,8 @@ Progress = Callable[[int, int], None]
 
 # A few sandbox failures are an accident, whatever their share of a small run.
 _FAILURES_THAT_COUNT = 3
+# Answers that a server may fail to give before the first one that it gives.
+_FAILURES_AT_FIRST = 8
 
 
 class Model(Protocol):
@@ -130,11 +132,12 @@ class ServerModel:
         """Answer side by side; see `Model.ask`.
 
         Raises:
-            EndpointError: The server cannot be used. What it answered before is kept.
+            EndpointError: The server cannot be used, or not one of the first answers came. What it
+                answered before is kept.
         """
         todo = iter([question for question in questions if wanted(question)])
         failure: Exception | None = None
-        programs = failed = 0
+        programs = failed = given = unanswered = 0
         with ThreadPoolExecutor(self._concurrency) as threads:
             running: dict[Future[Reply], Question] = {}
             try:
@@ -158,7 +161,18 @@ class ServerModel:
                             failure = failure or error
                             self._endpoint.retries = 0
                             continue
+                        if reply.response.finish_reason == "failed":
+                            if failure is not None:
+                                continue  # it was not tried as often as others
+                            unanswered += 1
+                        else:
+                            given += 1
                         keep([(question, reply)])
+                        if unanswered == _FAILURES_AT_FIRST and not given:
+                            failure = failure or EndpointError(
+                                f"all of the first {unanswered} answers failed, the last with: "
+                                f"{getattr(reply.response, 'failure', None)}"
+                            )
                         results = reply.response.tool_results
                         programs += len(results)
                         failed += sum(r.status == "sandbox-failure" for r in results)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctpo.evaluation.answers import Answer, Key, Question
+from ctpo.evaluation.answers import GRADE, Answer, Key, Question
 
 _ROW_GROUP = 512  # answers in memory at a time
 
@@ -33,6 +33,7 @@ _SCHEMA = pa.schema(
         ("tokens", pa.int32()),
         ("token_ids", pa.list_(pa.int32())),
         ("seconds", pa.float64()),
+        ("earlier", pa.list_(pa.struct([(name, pa.string()) for name in GRADE]))),
     ]
 )
 
@@ -42,11 +43,13 @@ class EvaluationDirectory:
 
     `settings.json` says what was asked for, `problems.jsonl` holds the questions, `answers.jsonl`
     one line per answer. A process killed at any moment leaves at most one torn line behind the
-    whole ones; it is cut off when the directory is opened again, and that answer asked for again.
+    whole ones; it is cut off when the directory is opened again, and that answer asked for again,
+    as are those that a server failed to give.
 
     Args:
         path: The directory; made if it is not there.
         settings: Everything that decides the answers.
+        keep_failed: Keep the answers that a server failed to give, because none will be asked for.
 
     Attributes:
         answers: Those there are, without their texts (`Answer.slim`).
@@ -56,8 +59,11 @@ class EvaluationDirectory:
             another process is at work in it.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], *, keep_failed: bool = False
+    ) -> None:
         self.path = path
+        self._keep_failed = keep_failed
         self._settings = json.loads(json.dumps(settings))  # as it will be read back
         self.answers: dict[Key, Answer] = {}
 
@@ -97,12 +103,15 @@ class EvaluationDirectory:
         self._file = os.open(file, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
         try:
             self._cut_torn_line(file)
-            self.answers = {answer.key: answer.slim() for answer in read_answers(self.path)}
+            answers = [answer.slim() for answer in read_answers(self.path)]
+            self.answers = {answer.key: answer for answer in answers if self._keeps(answer)}
             # Without an answer, as after a mistyped model name, there is nothing to keep apart.
             if self.answers and known.is_file():
                 self._check_same(json.loads(known.read_text()))
             else:
                 self.write("settings.json", json.dumps(self._settings, indent=2) + "\n")
+            if len(self.answers) < len(answers):
+                self._rewrite(filter(self._keeps, read_answers(self.path)))
         except BaseException:
             os.close(self._file)
             raise
@@ -112,6 +121,20 @@ class EvaluationDirectory:
         whole = text.rfind(b"\n") + 1
         if whole < len(text):
             os.ftruncate(self._file, whole)
+
+    def _keeps(self, answer: Answer) -> bool:
+        return self._keep_failed or not answer.failed
+
+    def _rewrite(self, answers: Iterable[Answer]) -> None:
+        file = self.path / "answers.jsonl"
+        aside = self.path / f".{file.name}.unfinished"
+        with aside.open("w", encoding="utf-8") as kept:
+            kept.writelines(map(_line, answers))
+            kept.flush()
+            os.fsync(kept.fileno())
+        aside.replace(file)
+        os.close(self._file)
+        self._file = os.open(file, os.O_RDWR | os.O_APPEND)
 
     def _check_same(self, before: Mapping[str, Any]) -> None:
         for name in {**before, **self._settings}:
@@ -130,11 +153,33 @@ class EvaluationDirectory:
         for answer in answers:
             if answer.key in self.answers:
                 raise ValueError(f"{answer.key} has an answer already")
-        data = "".join(json.dumps(answer.to_dict()) + "\n" for answer in answers).encode()
+        data = "".join(map(_line, answers)).encode()
         while data:
             data = data[os.write(self._file, data) :]
         os.fsync(self._file)
         self.answers |= {answer.key: answer.slim() for answer in answers}
+
+    def change(self, each: Callable[[Answer], Answer]) -> list[tuple[Answer, Answer]]:
+        """Put another answer in the place of each; a killed process leaves the old ones or the new.
+
+        Args:
+            each: Takes an answer with its texts, and returns the one to keep.
+
+        Returns:
+            Those that changed, before and after, without their texts.
+        """
+        changed = []
+
+        def kept() -> Iterator[Answer]:
+            for before in read_answers(self.path):
+                after = each(before)
+                if after != before:
+                    changed.append((before.slim(), after.slim()))
+                    self.answers[after.key] = after.slim()
+                yield after
+
+        self._rewrite(kept())
+        return changed
 
     def add_problems(self, questions: Sequence[Question]) -> None:
         """Write `problems.jsonl`: each problem once, as it was put to the model."""
@@ -166,6 +211,10 @@ class EvaluationDirectory:
             while rows := [answer.to_dict() for answer in islice(answers, _ROW_GROUP)]:
                 writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
         aside.replace(self.path / "answers.parquet")
+
+
+def _line(answer: Answer) -> str:
+    return json.dumps(answer.to_dict()) + "\n"
 
 
 def read_settings(path: Path) -> dict[str, Any]:

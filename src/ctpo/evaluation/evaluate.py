@@ -100,10 +100,7 @@ def evaluate(
         ValueError: If there are no problems or two of a name, a number is below 1, or the policy
             does not return one answer per chat.
     """
-    by_source: dict[str, list[Problem]] = {}
-    for problem in problems:
-        by_source.setdefault(problem.source, []).append(problem)
-    asked = questions(by_source, samples_per_problem, seed)
+    asked = questions([(one.source, one) for one in problems], samples_per_problem, seed)
     scores: list[Score] = []
 
     def keep(replies: Sequence[tuple[Question, Reply]]) -> None:

@@ -24,7 +24,13 @@ from ctpo.evaluation.evaluate import Evaluation
 _SCORER = "ctpo"
 # Inspect's own letters; NaN is its sign for what has no score and enters no mean.
 _VALUES = {"right": "C", "wrong": "I", "could-not-tell": float("nan")}
-_STOPS = {"length": "max_tokens", "context": "model_length", "calls": "unknown"}
+_STOPS = {
+    "length": "max_tokens",
+    "context": "model_length",
+    "filter": "content_filter",
+    "calls": "unknown",
+    "failed": "unknown",
+}
 Fields = dict[str, Any]
 
 

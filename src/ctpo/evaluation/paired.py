@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -153,6 +154,22 @@ def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> l
         for name in {**first, **second}
         if first.get(name) != second.get(name)
     ]
+
+
+def missing(answers: Sequence[Answer]) -> str:
+    """Say which answers of an evaluation its server did not give, or not whole; "" if none.
+
+    Args:
+        answers: All of them.
+    """
+    ended = Counter(answer.finish_reason for answer in answers)
+    words = {
+        "failed": "failed (`ctpo eval` as before asks for them again)",
+        "filter": "were filtered",
+        "context": "did not fit the context",
+    }
+    found = [f"{ended[end]} {said}" for end, said in words.items() if ended[end]]
+    return f"of {len(answers)} answers {', '.join(found)}" if found else ""
 
 
 def comparison_markdown(comparison: Comparison, name: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctpo.evaluation.answers import Answer, by_problem
+from ctpo.evaluation.answers import ALL_REASONING, Answer, by_problem
+from ctpo.evaluation.directory import EvaluationDirectory
 from ctpo.evaluation.estimate import Estimate
 from ctpo.evaluation.majority import Vote
 from ctpo.evaluation.statistics import avg_at_k, maj_at_k, pass_at_k
@@ -19,8 +22,12 @@ class Beside:
     """What a figure cannot be read without.
 
     Attributes:
-        truncated: Share of answers cut off by a limit of tokens or of the context.
-        no_answer: Share of answers without a box.
+        truncated: Share of answers cut off by the limit of tokens.
+        context_full: Share of answers that the model's context had no room for, or not for all.
+        filtered: Share of answers cut off by a server's content filter; they enter no figure.
+        failed: Share of answers that the server did not give; they enter no figure.
+        all_reasoning: Share of answers whose text the server took for reasoning, all of it.
+        no_answer: Share without a box, of the answers that were given.
         could_not_tell: Share of answers that could not be graded; they enter no figure.
         calls_per_answer: Programs run, per answer.
         failed_programs: Share of the programs that ended in an error of their own; None without
@@ -34,6 +41,10 @@ class Beside:
     """
 
     truncated: float
+    context_full: float
+    filtered: float
+    failed: float
+    all_reasoning: float
     no_answer: float
     could_not_tell: float
     calls_per_answer: float
@@ -83,14 +94,20 @@ def figures(answers: Sequence[Answer], ks: Sequence[int], seed: int = 0) -> dict
 def beside(answers: Sequence[Answer]) -> Beside:
     """Compute what must be read beside the figures."""
     count = len(answers)
+    ended = Counter(answer.finish_reason for answer in answers)
+    given = [answer for answer in answers if answer.finish_reason not in ("failed", "filter")]
     calls = [call for answer in answers for call in answer.tool_calls]
     failed = sum(call["status"] == "sandbox-failure" for call in calls)
     wrong = sum(call["status"] not in ("success", "sandbox-failure") for call in calls)
     seconds = sum(answer.seconds for answer in answers)
     tokens = sum(answer.tokens for answer in answers)
     return Beside(
-        truncated=sum(a.finish_reason in ("length", "context") for a in answers) / count,
-        no_answer=sum(not a.extracted for a in answers) / count,
+        truncated=ended["length"] / count,
+        context_full=ended["context"] / count,
+        filtered=ended["filter"] / count,
+        failed=ended["failed"] / count,
+        all_reasoning=sum(a.reason == ALL_REASONING for a in answers) / count,
+        no_answer=sum(not a.extracted for a in given) / max(1, len(given)),
         could_not_tell=sum(a.score is None for a in answers) / count,
         calls_per_answer=len(calls) / count,
         failed_programs=wrong / len(calls) if calls else None,
@@ -105,6 +122,29 @@ def beside(answers: Sequence[Answer]) -> Beside:
             ]
         ),
     )
+
+
+def keep_summary(
+    directory: EvaluationDirectory,
+    model: str,
+    sources: Mapping[str, Mapping[str, Any]],
+    ks: Sequence[int],
+    seed: int,
+) -> dict[str, Any]:
+    """Write `summary.json`, `summary.md` and `answers.parquet` of an evaluation; returns the first.
+
+    Args:
+        directory: An open directory with every answer.
+        model: What was evaluated.
+        sources: By benchmark, where its problems are from.
+        ks: The k of pass@k and maj@k.
+        seed: Of the bootstraps.
+    """
+    summary = {"model": model} | summarize(list(directory.answers.values()), sources, ks, seed)
+    directory.write_parquet()
+    directory.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    directory.write("summary.md", markdown(summary))
+    return summary
 
 
 def summarize(
@@ -190,14 +230,16 @@ def markdown(summary: Mapping[str, Any]) -> str:
         ]
     lines += [
         "",
-        "| benchmark | truncated | no answer | could not tell | calls per answer | failed programs "
-        "| sandbox failures | mean tokens | tokens/s | distinct |",
-        "|---|" + "---|" * 9,
+        "| benchmark | truncated | context full | filtered | failed | no answer | could not "
+        "tell | calls per answer | failed programs | sandbox failures | mean tokens | tokens/s "
+        "| distinct |",
+        "|---|" + "---|" * 12,
     ]
     for name, benchmark in summary["benchmarks"].items():
         one = benchmark["beside"]
         lines.append(
-            f"| {name} | {one['truncated']:.1%} | {one['no_answer']:.1%} "
+            f"| {name} | {one['truncated']:.1%} | {one['context_full']:.1%} "
+            f"| {one['filtered']:.1%} | {one['failed']:.1%} | {one['no_answer']:.1%} "
             f"| {one['could_not_tell']:.1%} | {one['calls_per_answer']:.2f} "
             f"| {_percent(one['failed_programs'])} | {one['sandbox_failures']} "
             f"| {one['mean_tokens']:.0f} | {_number(one['tokens_per_second'])} "

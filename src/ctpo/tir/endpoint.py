@@ -2,32 +2,39 @@
 
 Every request is streamed. That way a turn ends at the same place as with a model of one's own, on
 any server: none can stop at "the end of a Python block", but each can be hung up on.
+
+Connections, redirects, event streams and errors are the `openai` client's. Its retries are not
+used: they know nothing of a stream that breaks off, of an answer that ends in `abort` or of a
+request for fewer tokens, nobody can end their sleep, they wait 8 seconds at most, which no server
+restarts in, and give up on a server that asks for more than two minutes. Nor are its types of
+replies, which would hold a list where a text should be, and pass over what they do not know.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-import httpx
+import httpx2
+import openai
+
+from ctpo.tir.events import Broken, Events, error_in, wait_asked
+from ctpo.tir.overflow import find_overflow
+from ctpo.tir.replies import Reply
 
 Api = Literal["chat", "completions"]
 
 logger = logging.getLogger(__name__)
 
-_TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_OVERFLOW = re.compile(
-    r"context[ _](?:length|window|size)|maximum context|exceeds? the (?:available )?context|"
-    r"max_model_len|prompt is too long|too many tokens",
-    re.IGNORECASE,
-)
+_PATHS: dict[Api, str] = {"chat": "/chat/completions", "completions": "/completions"}
+_TRY_AGAIN = frozenset({408, 409, 425, 429, 499})  # and all from 500
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 _FEWEST_TOKENS = 16
 _QUIET = 10.0  # seconds in which the same failure is told once
@@ -37,21 +44,24 @@ class EndpointError(RuntimeError):
     """The server cannot be used: it is not there, or refuses the request. What was done is kept."""
 
 
+class AnswerFailed(EndpointError):
+    """The server is there, but this answer it gave again and again in a way that is of no use."""
+
+
 class ContextOverflow(Exception):  # noqa: N818 - an outcome, recorded with the answer
-    """The conversation does not fit the model's context."""
+    """The conversation does not fit the model's context.
+
+    Attributes:
+        room: Tokens the server says an answer may have; None if it does not say.
+    """
+
+    def __init__(self, message: str, room: int | None = None) -> None:
+        super().__init__(message)
+        self.room = room
 
 
 class Interrupted(Exception):  # noqa: N818 - the caller's own doing
     """The caller asked for the end."""
-
-
-class _Broken(Exception):
-    """This attempt failed in a way that another may not."""
-
-    def __init__(self, reason: str, wait: float | None = None, *, silent: bool = False) -> None:
-        super().__init__(reason)
-        self.wait = wait
-        self.silent = silent  # the stream ended before it had begun
 
 
 @dataclass(frozen=True)
@@ -61,13 +71,14 @@ class Generated:
     Attributes:
         text: What the model said, up to the end of its first call.
         reasoning: What it thought where the server tells that apart; "" else.
-        reason: `stop` (the model ended its turn), `call` (cut behind a call) or `length`.
+        reason: `stop` (the model ended its turn), `call` (cut behind a call), `length`, `context`
+            (cut off where the context was full) or `filter` (cut off by a content filter).
         tokens: Tokens generated: as the server counts them, else one for each piece of the stream.
     """
 
     text: str
     reasoning: str
-    reason: Literal["stop", "call", "length"]
+    reason: Literal["stop", "call", "length", "context", "filter"]
     tokens: int
 
 
@@ -76,12 +87,14 @@ class Endpoint:
     """A model on a server. Thread-safe.
 
     Attributes:
-        url: Base address, with or without `/v1`.
+        url: Base address. One without a path is given `/v1`, any other is taken as it is; it may
+            name the whole path up to `chat/completions`, and a query.
         model: The model's name there.
         api: `chat` sends messages, `completions` a prompt.
         key: Sent as a bearer token, if given.
         retries: How often a failed request is repeated, waiting twice as long each time: half a
-            second first, a minute at most, and what the server asks for in `Retry-After`.
+            second first, a minute at most, and what the server asks for in `Retry-After`, up to two
+            minutes.
         timeout: Seconds without a single byte after which a request counts as failed.
         extra: More fields for every request, such as `{"top_k": -1}`. `top_p` is 1 unless it is
             among them.
@@ -100,19 +113,25 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not re.match(r"https?://", self.url):
             raise ValueError(f"endpoint is {self.url!r}; it must begin with http:// or https://")
-        if self.api not in ("chat", "completions"):
+        if self.api not in _PATHS:
             raise ValueError(f"api is {self.api!r}; it must be chat or completions")
         if self.retries < 0:
             raise ValueError(f"retries is {self.retries}; it must be 0 or more")
-        base = self.url.rstrip("/")
-        self._base = base if base.endswith("/v1") else f"{base}/v1"
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        self._client = httpx.Client(
-            headers=headers,
-            timeout=httpx.Timeout(self.timeout, connect=10.0),
-            limits=httpx.Limits(max_connections=None),
-            trust_env=False if re.search(r"//(localhost|127\.)", self.url) else True,
+        base, query = _base(self.url, self.api)
+        here = re.search(r"//(localhost|127\.|\[::1\]|0\.0\.0\.0)", self.url)
+        self._client = openai.OpenAI(
+            base_url=base,
+            api_key=self.key or "none",
+            default_query=query,
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(
+                timeout=httpx2.Timeout(self.timeout, connect=10.0),
+                limits=httpx2.Limits(max_connections=None),
+                trust_env=not here,
+            ),
         )
+        # Without a key none is sent; not even the one that the client would find by itself.
+        self._headers = {} if self.key else {"Authorization": openai.Omit()}
         self._random = random.Random()
         self._lock = threading.Lock()
         self._told = (0.0, "")
@@ -128,13 +147,16 @@ class Endpoint:
             EndpointError: Nothing answers at the address.
         """
         try:
-            reply = self._client.get(f"{self._base}/models", timeout=30.0)
-            return [str(model["id"]) for model in reply.json()["data"]]
-        except httpx.TransportError as error:
-            raise EndpointError(
-                f"no server answers at {self.url}: {error or type(error).__name__}"
-            ) from error
-        except (ValueError, KeyError, TypeError):
+            reply: Any = self._client.get(
+                "/models", cast_to=object, options={"headers": self._headers, "timeout": 30.0}
+            )
+        except openai.APIConnectionError as error:
+            raise EndpointError(f"no server answers at {self.url}: {_cause(error)}") from error
+        except (openai.APIError, ValueError):
+            return []
+        try:
+            return [str(model["id"]) for model in reply["data"]]
+        except (KeyError, TypeError):
             return []
 
     def generate(
@@ -153,17 +175,19 @@ class Endpoint:
             context: Messages for `chat`, the whole prompt as text for `completions`.
             temperature: Divides the logits; 0 takes the likeliest token.
             seed: Sent to the server, which may or may not heed it.
-            max_tokens: Most tokens to generate. Halved where the server says that so many do not
-                fit, until it is clear that the context itself does not.
-            call_end: Given the text so far, the index behind its first call, or None.
-            trigger: A character without which a call cannot be completed.
+            max_tokens: Most tokens to generate. Where the server says that so many do not fit, it
+                is asked for as many as it says do, else for half as many, again and again.
+            call_end: Given the text so far, the index behind its first call, or None. While the
+                stream goes on it is given whole lines only: what closes a block at the end of a
+                piece may be the beginning of something else.
+            trigger: Characters of which a call has at least one.
 
         Raises:
             ContextOverflow: The context does not fit.
-            EndpointError: The server refuses the request, or fails again and again.
+            AnswerFailed: The server fails with this request again and again, but is there.
+            EndpointError: The server refuses the request, or is not there.
             Interrupted: `stopped` was set.
         """
-        where = "chat/completions" if self.api == "chat" else "completions"
         body: dict[str, Any] = {
             "model": self.model,
             "messages" if self.api == "chat" else "prompt": context,
@@ -173,114 +197,196 @@ class Endpoint:
             "max_tokens": max_tokens,
             "stream": True,
         } | dict(self.extra)
-        failures = 0
+        budget = next(
+            (n for n in ("max_completion_tokens", "max_tokens") if isinstance(body.get(n), int)), ""
+        )
+        failures, told = 0, False
+        cut: Literal["length", "context"] = "length"
         while True:
             try:
-                return self._attempt(f"{self._base}/{where}", body, call_end, trigger)
-            except ContextOverflow:
-                body["max_tokens"] //= 2
-                if body["max_tokens"] < _FEWEST_TOKENS:
-                    raise
-            except (_Broken, httpx.TransportError) as error:
+                return self._attempt(body, body.get(budget), cut, call_end, trigger)
+            except ContextOverflow as full:
+                body[budget], told = _fewer(full, body.get(budget), told), full.room is not None
+                cut = "context"
+                self._tell(f"{str(full)[:200]}; asks for {body[budget]} tokens")
+            except (Broken, openai.APIConnectionError) as error:
                 failures += 1
                 # llama-cpp-python ends a stream without a word where it refuses a request, and says
                 # why only if nothing is streamed.
                 body["stream"] = not getattr(error, "silent", False)
-                reason = str(error) or type(error).__name__
+                reason = _cause(error)
                 if failures > self.retries:
-                    raise EndpointError(
+                    kind = AnswerFailed if getattr(error, "answered", False) else EndpointError
+                    raise kind(
                         f"{self.url} failed {failures} times in a row, the last time with: {reason}"
                     ) from error
                 wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (failures - 1))
                 wait *= 0.75 + 0.5 * self._random.random()  # so that not all come back at once
                 wait = max(wait, getattr(error, "wait", None) or 0)
-                self._tell(reason, wait)
+                self._tell(reason, f"; again in {wait:.1f} s")
                 if self.stopped.wait(wait):
                     raise Interrupted from None
 
-    def _tell(self, reason: str, wait: float) -> None:
+    def _tell(self, what: str, then: str = "") -> None:
         """Log a failure; the same one of the other requests side by side is not told again."""
         with self._lock:
             now = time.monotonic()
-            if reason == self._told[1] and now < self._told[0] + _QUIET:
+            if what == self._told[1] and now < self._told[0] + _QUIET:
                 return
-            self._told = (now, reason)
-        logger.warning("%s: %s; again in %.1f s", self.url, reason, wait)
+            self._told = (now, what)
+        logger.warning("%s: %s%s", self.url, what, then)
 
     def _attempt(
         self,
-        url: str,
         body: Mapping[str, Any],
+        asked: int | None,
+        cut: Literal["length", "context"],
         call_end: Callable[[str], int | None],
         trigger: str,
     ) -> Generated:
-        text, reasoning, pieces, counted, reason = "", "", 0, None, None
-        with self._client.stream("POST", url, json=body) as reply:
-            if reply.status_code != 200:
-                self._refused(reply)
-            for chunk in _chunks(reply):
+        reply, unseen = Reply(), ""
+        with self._open(body, asked) as events:
+            for chunk in events:
                 if self.stopped.is_set():
                     raise Interrupted
-                if "error" in chunk:
-                    raise _Broken(f"the server broke off: {str(chunk['error'])[:300]}")
-                counted = (chunk.get("usage") or {}).get("completion_tokens", counted)
-                for choice in chunk.get("choices") or []:
-                    new, thought = _said(choice)
-                    pieces += bool(new or thought)
-                    text, reasoning = text + new, reasoning + thought
-                    reason = choice.get("finish_reason") or reason
-                    if trigger in new and (end := call_end(text)) is not None:
-                        return Generated(text[:end], reasoning, "call", counted or pieces)
-        if reason is None:
-            raise _Broken("the stream ended before the answer did", silent=not pieces)
-        return Generated(
-            text, reasoning, "length" if reason == "length" else "stop", counted or pieces
-        )
+                if error := error_in(chunk):
+                    overflow = find_overflow(200, error, asked)
+                    if overflow is None:
+                        raise Broken(f"the server broke off: {error[:300]}")
+                    if not reply.pieces:
+                        raise ContextOverflow(*overflow)
+                    return Generated(reply.text, reply.reasoning, "context", reply.tokens)
+                try:
+                    new = reply.add(chunk)
+                except (AttributeError, TypeError, ValueError) as error:
+                    raise Broken(f"the server sent {str(chunk)[:200]}: {error}") from error
+                unseen += new
+                if "\n" in new and _holds(unseen, trigger):
+                    text = reply.text
+                    lines, _, unseen = text.rpartition("\n")
+                    if (end := call_end(lines)) is not None:
+                        return Generated(text[:end], reply.reasoning, "call", reply.tokens)
+        if reply.finish is None and not (events.done and reply.pieces):
+            raise Broken("the stream ended before the answer did", silent=not reply.pieces)
+        return _finished(reply, cut, call_end)
 
-    def _refused(self, reply: httpx.Response) -> None:
+    def _open(self, body: Mapping[str, Any], asked: int | None) -> Events:
+        try:
+            events = self._client.post(
+                _PATHS[self.api],
+                cast_to=object,
+                body=body,
+                options={"headers": self._headers},
+                stream=True,
+                stream_cls=Events,
+            )
+        except openai.APIStatusError as error:
+            self._refused(error.response, asked)
+        except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, httpx2.TooManyRedirects):
+                raise EndpointError(f"{self.url} is redirected in circles") from error
+            raise
+        if events.response.request.method != "POST":
+            self._redirected(events.response)
+        return events
+
+    def _refused(self, reply: httpx2.Response, asked: int | None) -> NoReturn:
         """Raise what the status and the message call for."""
-        reply.read()
-        message = reply.text[:500].strip()
-        if reply.status_code in (400, 413, 422, 500) and _OVERFLOW.search(message):
-            raise ContextOverflow(message)
-        if reply.status_code in _TRY_AGAIN:
-            after = reply.headers.get("Retry-After", "")
-            wait = float(after) if after.isdigit() else None
-            raise _Broken(f"status {reply.status_code}: {message[:200]}", wait)
+        status, message = reply.status_code, reply.text.strip()
+        if reply.request.method != "POST":
+            self._redirected(reply)
+        overflow = find_overflow(status, message, asked)
+        if overflow is not None:
+            raise ContextOverflow(*overflow)
+        if status in _TRY_AGAIN or status >= 500:
+            # A request may bring down the one that works on it: 500 says nothing of the others.
+            raise Broken(
+                f"status {status}: {message[:200]}",
+                wait_asked(reply.headers),
+                answered=status == 500,
+            )
+        if status in range(300, 400):
+            where = reply.headers.get("Location", "an address that it does not name")
+            message = f"it is to be found at {where}. {message}"
         there = ", ".join(self.models()) or "it does not say which"
         raise EndpointError(
-            f"{self.url} refuses the request for model {self.model!r} with status "
-            f"{reply.status_code}: {message} (models there: {there})"
+            f"{self.url} refuses the request for model {self.model!r} at {reply.request.url.path} "
+            f"with status {status}: {message[:500]} (models there: {there})"
+        )
+
+    def _redirected(self, reply: httpx2.Response) -> NoReturn:
+        # As browsers do, a client turns a request that is sent on by 301 to 303 into a GET.
+        raise EndpointError(
+            f"{self.url} sends requests on to {reply.url}, with a status that loses what they "
+            "ask; give that address itself"
         )
 
 
-def _chunks(reply: httpx.Response) -> Iterator[dict[str, Any]]:
-    """Yield the objects of an event stream; of a server that does not stream, its one object."""
-    if "json" in reply.headers.get("Content-Type", ""):
-        reply.read()
-        yield _object(reply.text)
-        return
-    for line in reply.iter_lines():
-        name, _, data = line.partition(":")
-        data = data.strip()
-        if name == "data" and data == "[DONE]":
-            return
-        if name == "data" and data:
-            yield _object(data)
+def _finished(
+    reply: Reply, cut: Literal["length", "context"], call_end: Callable[[str], int | None]
+) -> Generated:
+    """Return the turn that a whole reply makes.
+
+    Args:
+        reply: All of it.
+        cut: What a limit of tokens means: the turn's own, or what the context had room for.
+        call_end: Of `Endpoint.generate`.
+    """
+    text, end = reply.text, reply.end
+    if end == "broken":
+        if find_overflow(200, text, None):  # LMDeploy writes it there
+            raise ContextOverflow(text[:200], 0)
+        raise Broken(f"the server ended the answer with {reply.finish!r}")
+    if end not in ("length", "context", "filter") and reply.calls:
+        text += "\n" * (text[-1:] not in ("", "\n")) + reply.calls
+    if end not in ("context", "filter") and (behind := call_end(text)) is not None:
+        return Generated(text[:behind], reply.reasoning, "call", reply.tokens)
+    if end == "call":
+        raise AnswerFailed(
+            "the server made calls of its own of what the model wrote, which this protocol cannot "
+            "run; start the server without its parser of tool calls, or take the protocol hermes"
+        )
+    if end == "length":
+        # An answer that is over before it has begun had no room (LMDeploy).
+        end = cut if reply.pieces else "context"
+    return Generated(text, reply.reasoning, end, reply.tokens)
 
 
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise _Broken(f"the server sent what is not JSON: {text[:200]!r}") from error
-    if not isinstance(value, dict):
-        raise _Broken(f"the server sent what is no object: {text[:200]!r}")
-    return value
+def _fewer(full: ContextOverflow, asked: int | None, told: bool) -> int:  # noqa: FBT001
+    """Return how many tokens to ask for next; `told`: whether the last number was the server's."""
+    if asked is None or (full.room is not None and full.room < 1):
+        raise full
+    if full.room is not None and full.room < asked:
+        return full.room
+    if full.room == asked and told:
+        return asked - 1  # SGLang wants one token more than it says
+    if asked // 2 < _FEWEST_TOKENS:
+        raise full
+    return asked // 2
 
 
-def _said(choice: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the text and the reasoning of a piece, of either API, streamed or not."""
-    part = choice.get("delta") or choice.get("message") or choice
-    text = part.get("content", part.get("text")) or ""
-    return str(text), str(part.get("reasoning_content") or part.get("reasoning") or "")
+def _base(url: str, api: Api) -> tuple[str, dict[str, str]]:
+    """Return the address that paths are put behind, and the query."""
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/")
+    for other in ("chat", "completions"):
+        if path.endswith(_PATHS[other]):
+            if other != api:
+                raise ValueError(f"endpoint is {url!r}, which is not of the API {api!r}")
+            path = path.removesuffix(_PATHS[other])
+            break
+    else:
+        path = path or "/v1"
+    base = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+    return base, dict(parse_qsl(parts.query))
+
+
+def _holds(text: str, characters: str) -> bool:
+    return any(character in text for character in characters)
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong; the client's own errors say so only in what they were raised from."""
+    if isinstance(error, openai.APIConnectionError) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ctpo.sandbox import Sandbox
-from ctpo.tir.endpoint import ContextOverflow, Endpoint
+from ctpo.tir.endpoint import AnswerFailed, ContextOverflow, Endpoint
 from ctpo.tir.programs import run_programs
 from ctpo.tir.settings import EpisodeSettings, Message
 from ctpo.tir.trajectory import FinishReason, ToolResult
@@ -25,12 +25,14 @@ class Transcript:
         tool_results: One per program run, in order.
         finish_reason: Why it ended.
         tokens: Tokens the model generated, as far as the server counts them.
+        failure: Why the server did not give the whole of it; None if it did.
     """
 
     turns: list[tuple[str, str]] = field(default_factory=list)
     tool_results: list[ToolResult] = field(default_factory=list)
     finish_reason: FinishReason = "answered"
     tokens: int = 0
+    failure: str | None = None
 
     @property
     def assistant_text(self) -> str:
@@ -103,12 +105,15 @@ def converse(
         except ContextOverflow:
             answer.finish_reason = "context"
             return answer
+        except AnswerFailed as error:
+            answer.finish_reason, answer.failure = "failed", str(error)
+            return answer
         answer.tokens += turn.tokens
         if turn.reasoning:
             answer.turns.append(("reasoning", turn.reasoning))
         answer.turns.append(("assistant", turn.text))
         if turn.reason != "call":
-            answer.finish_reason = "answered" if turn.reason == "stop" else "length"
+            answer.finish_reason = "answered" if turn.reason == "stop" else turn.reason
             return answer
         if len(answer.tool_results) == settings.max_calls:
             answer.finish_reason = "calls"

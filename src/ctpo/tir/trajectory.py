@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["assistant", "tool"]
-FinishReason = Literal["answered", "length", "calls", "context"]
+FinishReason = Literal["answered", "length", "calls", "context", "filter", "failed"]
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,9 @@ class Trajectory:
         turns: The response cut by author, in order and without gaps.
         tool_results: One per program run, in order.
         finish_reason: `answered` (the policy ended its turn), `length` (out of tokens) or `calls`
-            (it asked for one more tool call than allowed); `context` comes from servers only, for a
-            conversation that no longer fits the model.
+            (it asked for one more tool call than allowed). From servers only: `context` (the
+            conversation no longer fits the model), `filter` (a content filter cut it off) and
+            `failed` (the server did not give the whole of it, however often it was asked).
         old_logprobs: T log-probabilities under the trainer's own forward pass before the first
             update, once an engine has computed them; 0 where `mask` is false.
         problem_id: The problem answered.

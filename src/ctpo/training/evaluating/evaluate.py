@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from transformers import AutoTokenizer
 from ctpo.evaluation.answers import questions
 from ctpo.evaluation.asking import BatchModel, Model, ServerModel, answer_all
 from ctpo.evaluation.directory import EvaluationDirectory
-from ctpo.evaluation.summary import check_ks, default_ks, markdown, summarize
+from ctpo.evaluation.summary import check_ks, default_ks, keep_summary, markdown
 from ctpo.sandbox import Sandbox
 from ctpo.tir import EpisodeSettings
 from ctpo.tir.endpoint import Endpoint
@@ -72,7 +71,7 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
     check_ks(ks, chosen["samples"])
     by_name, sources = load_problems(request, chosen)
     told = instructions(request, recipe)
-    asked = {name: [instruct(one, told) for one in group] for name, group in by_name.items()}
+    asked = [(name, instruct(one, told)) for name, group in by_name.items() for one in group]
     every = questions(asked, chosen["samples"], request.seed)
     episode = {
         name: chosen[name] for name in ("max_response_tokens", "max_calls", "chat_template_kwargs")
@@ -105,15 +104,9 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
                         template=template,
                     )
                 answer_all(every, model, kept, lambda done, _all: listener.progress(done))
-        summary = {"model": request.model} | summarize(
-            list(kept.answers.values()), sources, ks, seed=request.seed
-        )
+        summary = keep_summary(kept, request.model, sources, ks, request.seed)
         _warn(summary, chosen)
-        text = markdown(summary)
-        kept.write_parquet()
-        kept.write("summary.json", json.dumps(summary, indent=2) + "\n")
-        kept.write("summary.md", text)
-    return text
+    return markdown(summary)
 
 
 def _settings(
@@ -215,7 +208,8 @@ def _template(server: Server, settings: EpisodeSettings) -> Template | None:
 
 def _warn(summary: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
     for name, benchmark in summary["benchmarks"].items():
-        if chosen["samples"] > 1 and benchmark["beside"]["distinct"] == 0:
+        beside, answers = benchmark["beside"], benchmark["answers"]
+        if chosen["samples"] > 1 and beside["distinct"] == 0:
             logger.warning(
                 "%s: all %d answers to each problem are the same, at temperature %g: the server "
                 "does not sample. `transformers serve` samples only if the model's "
@@ -223,4 +217,22 @@ def _warn(summary: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
                 name,
                 chosen["samples"],
                 chosen["temperature"],
+            )
+        if beside["failed"]:
+            logger.warning(
+                "%s: the server failed to give %d of %d answers, which are in no figure; the same "
+                "command asks for them again. answers.jsonl has the reasons",
+                name,
+                round(beside["failed"] * answers),
+                answers,
+            )
+        if beside["all_reasoning"]:
+            logger.warning(
+                "%s: the server sent the whole text of %d of %d answers as `reasoning` (kept in "
+                "`turns` of answers.jsonl) and none as the answer, so there is nothing to grade: "
+                "they were cut off while the model thought, or the server's reasoning parser does "
+                "not fit the model",
+                name,
+                round(beside["all_reasoning"] * answers),
+                answers,
             )

@@ -204,7 +204,7 @@ class _Lab:
     ) -> Sampled:
         """Return graded answers to every problem, each stream with random numbers of its own."""
         seed = self._request.seed * 1009 + stream
-        asked = questions({"held-out": self._problems}, answers, seed)
+        asked = questions([("held-out", one) for one in self._problems], answers, seed)
         prompt = {problem.id: number for number, problem in enumerate(self._problems)}
         self._listener.phase(f"{name}, answers", len(asked))
         kept: list[Trajectory] = []
