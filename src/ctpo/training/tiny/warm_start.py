@@ -24,7 +24,7 @@ from ctpo.evaluation import evaluate
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem, generate
 from ctpo.tir.transformers_generator import TransformersGenerator
-from ctpo.training.policy import EpisodePolicy, episode_settings
+from ctpo.training.policy import episode_policy, episode_settings
 from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.tiny import supervised, teacher
 from ctpo.training.tiny.model import build_model, build_tokenizer
@@ -169,13 +169,7 @@ def _accuracy(
     sandbox: Sandbox,
     problems: Sequence[Problem],
 ) -> float:
-    policy = EpisodePolicy(
-        TransformersGenerator(model, tokenizer),
-        tokenizer,
-        sandbox,
-        episode_settings(recipe),
-        temperature=1.0,
-        seed=0,
-    )
+    generator = TransformersGenerator(model, tokenizer)
+    policy = episode_policy(generator, tokenizer, sandbox, episode_settings(recipe), 1.0)
     result = evaluate(problems, policy, samples_per_problem=1, batch_size=len(problems))
     return result.overall.mean

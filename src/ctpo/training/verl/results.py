@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ctpo.evaluation import Evaluation, avg_at_k
+from ctpo.evaluation import Evaluation
 from ctpo.grading import SCORES
 from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
@@ -155,23 +155,12 @@ def evaluation_of(rows: Sequence[Mapping[str, Any]]) -> Evaluation:
     Raises:
         ValueError: A row has no problem's name: the problems were not written by `ctpo data`.
     """
-    scores: dict[tuple[str, str], list[float | None]] = {}
-    for row in rows:
-        if not row.get("problem"):
-            raise ValueError(
-                "verl's validation names no problem: each row of the data needs extra_info.id, "
-                "which `ctpo data` writes"
-            )
-        problem = row["source"], row["problem"]
-        scores.setdefault(problem, []).append(SCORES[row["outcome"]])
-    by_source: dict[str, list[list[float | None]]] = {}
-    for (source, _), answers in sorted(scores.items()):
-        by_source.setdefault(source, []).append(answers)
-    return Evaluation(
-        samples_per_problem=max(map(len, scores.values())),
-        overall=avg_at_k([answers for _, answers in sorted(scores.items())]),
-        by_source={source: avg_at_k(answers) for source, answers in by_source.items()},
-    )
+    if not all(row.get("problem") for row in rows):
+        raise ValueError(
+            "verl's validation names no problem: each row of the data needs extra_info.id, which "
+            "`ctpo data` writes"
+        )
+    return Evaluation.of((row["source"], row["problem"], SCORES[row["outcome"]]) for row in rows)
 
 
 def seconds_by_phase(files: VerlFiles, start: Start) -> dict[str, float]:
