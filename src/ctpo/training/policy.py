@@ -13,7 +13,7 @@ from ctpo.tir import EpisodeSettings, Generator, Trajectory, run_episodes
 from ctpo.tir.episode import Message
 from ctpo.tir.protocols import protocol
 from ctpo.training.listening import Listener
-from ctpo.training.recipe.recipe import Recipe
+from ctpo.training.recipe.recipe import Recipe, SandboxSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,9 +33,8 @@ def episode_settings(recipe: Recipe) -> EpisodeSettings:
     )
 
 
-def start_sandbox(recipe: Recipe) -> Sandbox:
-    """Return the recipe's sandbox; entering it starts it."""
-    settings = recipe.sandbox
+def start_sandbox(settings: SandboxSection) -> Sandbox:
+    """Return the sandbox that a recipe describes; entering it starts it."""
     return Sandbox(
         timeout=settings.timeout,
         memory_mb=settings.memory_mb,
@@ -102,7 +101,7 @@ def measure(
         temperature: Of the sampled answers.
         batch_size: Episodes run side by side.
         seed: Of the sampling.
-        listener: Hears how it goes.
+        listener: Is told how far it is.
     """
     results = []
     for name, heat, samples in (

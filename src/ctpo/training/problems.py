@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from ctpo.tasks import BENCHMARKS, Problem, generate, load_benchmark, read_problems
 from ctpo.training.policy import instruct
@@ -17,26 +17,21 @@ def problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
         ValueError: A file cannot be read, or has too few problems for one batch.
     """
     data = recipe.data
-    train = _of_recipe(recipe, data.train, data.train_problems, "train")
+
+    def read(source: str, count: int, split: str) -> list[Problem]:
+        more: dict[str, Any] = {}
+        if source == "builtin":
+            more = {"split": split, "hard_fraction": data.hard_fraction}
+            more |= {"seed": recipe.seed} if split == "train" else {}
+        return problems_of_source(source, count, told=recipe.system_message, **more)
+
+    train = read(data.train, data.train_problems, "train")
     if len(train) < recipe.rollout.prompts_per_batch:
         raise ValueError(
             f"{data.train} has {len(train)} problems; rollout.prompts_per_batch is "
             f"{recipe.rollout.prompts_per_batch}"
         )
-    return train, _of_recipe(recipe, data.held_out, data.held_out_problems, "held-out")
-
-
-def _of_recipe(recipe: Recipe, source: str, count: int, split: str) -> list[Problem]:
-    if source != "builtin":
-        return problems_of_source(source, count, told=recipe.system_message)
-    return problems_of_source(
-        source,
-        count,
-        split,
-        seed=recipe.seed if split == "train" else None,
-        hard_fraction=recipe.data.hard_fraction,
-        told=recipe.system_message,
-    )
+    return train, read(data.held_out, data.held_out_problems, "held-out")
 
 
 def problems_of_source(

@@ -7,7 +7,7 @@ from ctpo.tir.protocols import PROTOCOLS
 from ctpo.training.policy import episode_settings
 from ctpo.training.recipe.loading import RecipeError, dump_recipe, load_recipe, shipped_recipes
 from ctpo.training.recipe.recipe import Recipe, Section
-from ctpo.training.trl.run import trl_config
+from ctpo.training.trl.config import trl_config
 
 
 def test_the_promised_recipes_are_shipped():

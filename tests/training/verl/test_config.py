@@ -9,9 +9,10 @@ import pytest
 from ctpo.engines.trl import CTPOConfig
 from ctpo.objective import PRESETS
 from ctpo.training.recipe.loading import load_recipe, shipped_recipes
-from ctpo.training.trl.run import trl_config
+from ctpo.training.trl.config import trl_config
 from ctpo.training.verl.fields import FIELDS, Mapped
-from ctpo.training.verl.settings import Start, VerlFiles, external_modules, settings
+from ctpo.training.verl.files import Start, VerlFiles
+from ctpo.training.verl.settings import external_modules, settings
 
 pytest.importorskip("verl", reason="verl is not installed: it has no release for this Python")
 
@@ -37,7 +38,7 @@ LARGE = ["engine=verl", "model.lora="]
 
 def composed(recipe, tmp_path, **further):
     decided = settings(recipe, VerlFiles(tmp_path / "run"), "MODEL", **further)
-    return verl_config.compose(recipe, decided)
+    return verl_config.compose(recipe.verl, decided)
 
 
 def loss(config):
@@ -147,7 +148,7 @@ def test_a_field_decides_the_settings_it_is_said_to_and_no_others(field, starts,
     changed = load_recipe(recipe, [*changes, change])
     model = "OTHER" if field == "model.path" else "MODEL"
     decided = settings(changed, VerlFiles(place / "run"), model)
-    after = flat(verl_config.compose(changed, decided))
+    after = flat(verl_config.compose(changed.verl, decided))
     both = before[start].keys() | after.keys()
     fate = FIELDS[field]
     assert isinstance(fate, Mapped)
@@ -327,7 +328,7 @@ def test_the_written_file_is_the_configuration(tmp_path):
     """What `main_ppo` is started with says what was checked, with Hydra's own reading of it."""
     files = VerlFiles(tmp_path / "run")
     recipe = load_recipe("tiny", ON_VERL)
-    config = verl_config.compose(recipe, settings(recipe, files, "MODEL"))
+    config = verl_config.compose(recipe.verl, settings(recipe, files, "MODEL"))
     files.folder.mkdir(parents=True)
     files.config.write_text(verl_config.as_yaml(config, files))
     command = verl_config.command(files)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,6 @@ from ctpo.training.policy import (
     instruct,
     start_sandbox,
 )
-from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -54,7 +52,7 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
     Args:
         request: What to evaluate.
         output: The evaluation's directory.
-        listener: Hears how it goes.
+        listener: Is told how far it is.
 
     Raises:
         ModelNotFound: There is no such model.
@@ -79,7 +77,9 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
     settings = EpisodeSettings(**episode)
     if recipe is not None:
         settings = replace(episode_settings(recipe), **episode)
-    settings = replace(settings, protocol=chosen_protocol(request, recipe))
+    settings = replace(
+        settings, protocol=chosen_protocol(request, recipe.rollout if recipe else None)
+    )
     endpoint = None if request.server is None else _endpoint(request.model, request.server)
     begun = (output / "settings.json").is_file()
     if endpoint is not None and not begun:
@@ -90,7 +90,7 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
         if any(question.key not in kept.answers for question in every):
             if endpoint is not None and begun:
                 _find(endpoint)
-            with _sandbox(recipe) as sandbox:
+            with Sandbox() if recipe is None else start_sandbox(recipe.sandbox) as sandbox:
                 model: Model
                 if endpoint is None or request.server is None:
                     model = _batch_model(request, run, sandbox, settings, chosen["temperature"])
@@ -138,10 +138,6 @@ def _settings(
         "max_output_chars": settings.max_output_chars,
         "chat_template_kwargs": settings.chat_template_kwargs,
     }
-
-
-def _sandbox(recipe: Recipe | None) -> AbstractContextManager[Sandbox]:
-    return Sandbox() if recipe is None else start_sandbox(recipe)
 
 
 def _batch_model(

@@ -126,7 +126,7 @@ def measure_run(request: MeasureRequest, listener: Listener) -> Measurement:
 
     Args:
         request: What to measure.
-        listener: Hears how it goes.
+        listener: Is told how far it is.
 
     Raises:
         FileNotFoundError: There is no such run.
@@ -147,7 +147,7 @@ def measure_run(request: MeasureRequest, listener: Listener) -> Measurement:
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     problems = problems_of(recipe)[1][: request.prompts]
-    with start_sandbox(recipe) as sandbox:
+    with start_sandbox(recipe.sandbox) as sandbox:
         lab = _Lab(request, recipe, problems, sandbox, listener)
         bench = Bench(len(problems), recipe.rollout.temperature, request.seed, listener)
         model, tokenizer = load_for_gradients(found[old])
