@@ -157,7 +157,9 @@ def files(given: Mapping[str, bytes | str] | None) -> dict[str, bytes]:
         ValueError: A name is no relative path that stays below or lies in another file, or they are
             more than the working directory holds.
     """
-    checked = {}
+    if given is not None and len(given) > SCRATCH_INODES:
+        raise ValueError(f"files may have {SCRATCH_INODES} files, not {len(given)}")
+    checked: dict[str, bytes] = {}
     for name, content in (given or {}).items():
         if not isinstance(content, (bytes, str)):
             raise TypeError(f"files[{name!r}] must be bytes or str, not {type(content).__name__}")
@@ -184,8 +186,12 @@ def _check_room(checked: Mapping[str, bytes]) -> None:
         )
 
 
-def names(collect: Sequence[str]) -> tuple[str, ...]:
+def names(collect: Sequence[str], field: str = "collect") -> tuple[str, ...]:
     """Files to collect.
+
+    Args:
+        collect: Their names.
+        field: What the caller calls them.
 
     Raises:
         TypeError: It is one str, or holds something else.
@@ -193,15 +199,15 @@ def names(collect: Sequence[str]) -> tuple[str, ...]:
             many or together too long.
     """
     if isinstance(collect, str):
-        raise TypeError("collect must be a sequence of paths, not a str")
+        raise TypeError(f"{field} must be a sequence of paths, not a str")
     if len(collect) > SCRATCH_INODES:
-        raise ValueError(f"collect may have {SCRATCH_INODES} paths, not {len(collect)}")
+        raise ValueError(f"{field} may have {SCRATCH_INODES} paths, not {len(collect)}")
     found = tuple(archive.check_name(name) for name in collect)
     seen: set[PurePosixPath] = set()
     for name in found:
         if PurePosixPath(name) in seen:
-            raise ValueError(f"collect has {name!r} twice")
+            raise ValueError(f"{field} has {name!r} twice")
         seen.add(PurePosixPath(name))
     if (size := sum(len(name.encode()) for name in found)) > _MOST_NAME_BYTES:
-        raise ValueError(f"collect may have {_MOST_NAME_BYTES} bytes of paths, not {size}")
+        raise ValueError(f"{field} may have {_MOST_NAME_BYTES} bytes of paths, not {size}")
     return found
