@@ -11,7 +11,7 @@ import time
 
 import aiohttp
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 
 
 def free_port():

@@ -153,7 +153,13 @@ def test_inspects_data_frames_hold_every_sample_message_and_event(written):
 @contextlib.contextmanager
 def viewer(place, log):
     """Start `inspect view` at a port that the system chooses; gives its address."""
-    command = [Path(sys.executable).parent / "inspect", "view", "start", "--log-dir", str(place)]
+    command = [
+        str(Path(sys.executable).parent / "inspect"),
+        "view",
+        "start",
+        "--log-dir",
+        str(place),
+    ]
     port = browser.free_port()
     with log.open("w") as out:
         process = subprocess.Popen([*command, "--port", str(port)], stdout=out, stderr=out)
@@ -169,7 +175,7 @@ def viewer(place, log):
 
 @needs_inspect
 def test_inspect_view_shows_the_answers_and_the_talk(written, tmp_path):
-    if browser.CHROMIUM is None:
+    if not browser.CHROMIUM:
         pytest.skip("there is no chromium to look with")
     file, _ = written
     with viewer(file.parent, tmp_path / "log.txt") as url, browser.chromium(tmp_path) as page:

@@ -148,6 +148,7 @@ def test_a_field_decides_the_settings_it_is_said_to_and_no_others(field, starts,
     changed = load_recipe(recipe, [*changes, change])
     model = "OTHER" if field == "model.path" else "MODEL"
     decided = settings(changed, VerlFiles(place / "run"), model)
+    assert changed.verl is not None
     after = flat(verl_config.compose(changed.verl, decided))
     both = before[start].keys() | after.keys()
     fate = FIELDS[field]
@@ -328,6 +329,7 @@ def test_the_written_file_is_the_configuration(tmp_path):
     """What `main_ppo` is started with says what was checked, with Hydra's own reading of it."""
     files = VerlFiles(tmp_path / "run")
     recipe = load_recipe("tiny", ON_VERL)
+    assert recipe.verl is not None
     config = verl_config.compose(recipe.verl, settings(recipe, files, "MODEL"))
     files.folder.mkdir(parents=True)
     files.config.write_text(verl_config.as_yaml(config, files))
