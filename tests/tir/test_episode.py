@@ -346,7 +346,7 @@ def test_under_plain_nothing_is_a_call(sandbox, tokenizer):
 
 
 def test_protocols_have_names_and_versions_and_an_unknown_one_is_refused():
-    assert [p.label for p in PROTOCOLS.values()] == ["fence-2", "hermes-1", "plain-1"]
+    assert [p.label for p in PROTOCOLS.values()] == ["fence-3", "hermes-2", "plain-1"]
     assert all(p.find_call(p.instructions) is None for p in (FENCE, PLAIN))
     with pytest.raises(ValueError, match="one of fence, hermes, plain"):
         protocol("xml")

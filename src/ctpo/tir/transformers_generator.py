@@ -98,13 +98,15 @@ class TransformersGenerator:
             raise ValueError(f"temperature is {temperature}; 0 (greedy) or more is right")
         return TransformersSession(self, prompts, temperature, seed)
 
-    def triggers(self, character: str) -> frozenset[int]:
-        """Return the ids of all tokens whose text contains `character`."""
-        if character not in self._triggers:
+    def triggers(self, characters: str) -> frozenset[int]:
+        """Return the ids of all tokens whose text has one of `characters`."""
+        if characters not in self._triggers:
             texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
-            ids = frozenset(i for i, text in enumerate(texts) if character in text)
-            self._triggers[character] = ids
-        return self._triggers[character]
+            ids = frozenset(
+                i for i, text in enumerate(texts) if not set(characters).isdisjoint(text)
+            )
+            self._triggers[characters] = ids
+        return self._triggers[characters]
 
 
 class TransformersSession:

@@ -98,7 +98,7 @@ class TrlVllmSession:
         for count, token in enumerate(ids, start=1):
             if token in self._trainer.eos_token_ids:
                 reasons.append("eos")
-            elif stop.trigger in decode([token]) and stop(
+            elif not set(stop.trigger).isdisjoint(decode([token])) and stop(
                 decode(turn.ids + ids[:count], skip_special_tokens=True)
             ):
                 reasons.append("stop")
