@@ -42,6 +42,7 @@ def problems_of_source(
     seed: int | None = None,
     hard_fraction: float = 0.0,
     told: str | None = None,
+    unique: bool = False,
 ) -> list[Problem]:
     """Return the problems of a source.
 
@@ -53,6 +54,7 @@ def problems_of_source(
         seed: Of built-in training problems; 0, if not said.
         hard_fraction: Share of built-in problems with three-digit operands.
         told: System message of problems that have none.
+        unique: Leave out rows of a file or a Hub data set that repeat an earlier one.
 
     Raises:
         FileNotFoundError: A file is not there, or a benchmark cannot be reached.
@@ -63,6 +65,8 @@ def problems_of_source(
     if seed is not None and source != "builtin":
         raise ValueError(f"seed is {seed}; it has an effect on builtin only")
     names = benchmark_names(source)
+    if unique and (names or source == "builtin"):
+        raise ValueError("unique has an effect on a file or a Hub data set only")
     if split is not None and names:
         raise ValueError(f"split is {split!r}; a benchmark has only one")
     if source == "builtin":
@@ -80,7 +84,7 @@ def problems_of_source(
     elif names:
         found = [p for name in names for p in load_benchmark(name, limit=count).problems]
     else:
-        found = read_problems(source, split, count)
+        found = read_problems(source, split, count, unique=unique)
     return [instruct(problem, told) for problem in found]
 
 
