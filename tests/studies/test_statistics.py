@@ -95,11 +95,12 @@ def test_the_probability_of_improvement_counts_every_run_against_every_other():
     assert two.value == pytest.approx((np.mean(wins) + 1) / 2)
 
 
-def test_the_probability_of_improvement_resamples_pairs():
+def test_the_probability_of_improvement_resamples_either_methods_runs():
     pairs = np.array([[0.3, 0.1], [0.9, 0.7], [0.2, 0.8]])
     by_hand = [
-        np.mean([(pairs[i, 0] > pairs[j, 1]) for i in drawn for j in drawn])
-        for drawn in every_resample(3)
+        np.mean([(pairs[i, 0] > pairs[j, 1]) for i in first for j in second])
+        for first in every_resample(3)
+        for second in every_resample(3)
     ]
     found = probability_of_improvement([pairs], resamples=100_000)
     low, high = np.percentile(np.repeat(by_hand, 1000), (2.5, 97.5))

@@ -65,8 +65,10 @@ class RayPool:
             import ray
         except ImportError:
             raise ValueError("--ray needs Ray, which comes with ctpo[verl]") from None
+        # Only numbers pass through its object store.
+        own = {"include_dashboard": False, "object_store_memory": 80 << 20}
         try:
-            ray.init(address, log_to_driver=False)
+            ray.init(address, log_to_driver=False, **(own if address == "local" else {}))
         except (ConnectionError, RuntimeError) as error:
             raise ValueError(f"there is no Ray cluster at {address}: {error}") from None
         self._ray = ray

@@ -2,7 +2,7 @@
 
 Runs come in strata, the levels of the axes that a figure is over. A resample draws as many runs
 from each stratum as it has, with replacement, so no stratum weighs more in one resample than in
-another. Where methods are compared, pairs are drawn and not runs.
+another. Of differences, pairs are drawn and not runs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def interquartile_mean(runs: np.ndarray) -> np.ndarray:
     return np.sort(runs, axis=1)[:, cut : runs.shape[1] - cut].mean(1)
 
 
-def draws(strata: Sequence[int], seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
+def draws(
+    strata: Sequence[int], seed: int | Sequence[int] = 0, resamples: int = RESAMPLES
+) -> np.ndarray:
     """Return which runs each resample draws, [B, N], as indices into the strata laid end to end.
 
     Args:
@@ -112,25 +114,23 @@ def probability_of_improvement(
     """Return how often a run of the first method is better than any run of the second.
 
     P(X > Y) + P(X = Y)/2 over all runs X and Y of a stratum, the mean over strata. Resamples draw
-    pairs, and with each both of its runs.
+    runs of the two methods apart: a pair drawn twice would be compared with itself too often.
 
     Args:
-        pairs: Outcomes of both methods by stratum, each [N, 2], a pair a row.
+        pairs: Outcomes of both methods by stratum, each [N, 2].
         seed: Of the resamples.
         resamples: How many.
     """
-    counts = [len(stratum) for stratum in pairs]
-    wins = [(x > y) + (x == y) / 2 for x, y in ((p[:, :1], p[None, :, 1]) for p in pairs)]
-    value = float(np.mean([w.mean() for w in wins]))
-    if min(counts) < 2:
+    resampled = []
+    wins = [(p[:, :1] > p[None, :, 1]) + (p[:, :1] == p[None, :, 1]) / 2 for p in pairs]
+    value = float(np.mean([stratum.mean() for stratum in wins]))
+    if min(map(len, pairs)) < 2:
         return Interval(value, np.nan, np.nan)
-    drawn = draws(counts, seed, resamples)
-    parts = np.split(drawn, np.cumsum(counts)[:-1], axis=1)
-    starts = np.cumsum([0, *counts[:-1]])
-    resampled = [
-        w[(part - start)[:, :, None], (part - start)[:, None, :]].mean((1, 2))
-        for w, part, start in zip(wins, parts, starts, strict=True)
-    ]
+    for number, stratum in enumerate(wins):
+        first, second = (
+            draws([len(stratum)], [seed, number, side], resamples) for side in range(2)
+        )
+        resampled.append(stratum[first[:, :, None], second[:, None, :]].mean((1, 2)))
     low, high = np.percentile(np.mean(resampled, axis=0), _PERCENTILES)
     return Interval(value, float(low), float(high))
 
