@@ -48,3 +48,17 @@ def test_an_existing_place_is_not_taken_and_resuming_is_named(directory):
 def test_what_is_no_run_directory_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="it has no recipe.toml"):
         RunDirectory.open(tmp_path)
+
+
+def test_a_model_is_whole_or_not_there(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", load_recipe("tiny"))
+    with pytest.raises(KeyboardInterrupt), run.writing_model() as aside:
+        aside.mkdir()
+        (aside / "config.json").write_text("{}")
+        raise KeyboardInterrupt
+    assert not run.model.exists()
+    with run.writing_model() as aside:
+        aside.mkdir()
+        (aside / "model.safetensors").write_text("weights")
+    assert [path.name for path in run.model.iterdir()] == ["model.safetensors"]
+    assert not aside.exists()

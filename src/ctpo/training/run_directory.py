@@ -7,8 +7,10 @@ import importlib.util
 import json
 import os
 import platform
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,21 @@ class RunDirectory:
     def model(self) -> Path:
         """Where the trained model goes."""
         return self.path / "model"
+
+    @contextmanager
+    def writing_model(self) -> Iterator[Path]:
+        """Yield a directory to write the trained model to; it becomes `model` when it is whole."""
+        unfinished = self.path / ".model.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        yield unfinished
+        for path in (*unfinished.rglob("*"), unfinished):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        shutil.rmtree(self.model, ignore_errors=True)
+        unfinished.rename(self.model)
 
     @property
     def finished(self) -> bool:

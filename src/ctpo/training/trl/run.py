@@ -108,8 +108,9 @@ def _train(
         trained = trained.merge_and_unload()
     if frozen:
         take_back_float32_head(trained, tied=tied)
-    trained.save_pretrained(directory.model)
-    tokenizer.save_pretrained(directory.model)
+    with directory.writing_model() as unfinished:
+        trained.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
 
 
 def _evaluate(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -142,20 +141,17 @@ def _write_model(files: VerlFiles, directory: RunDirectory) -> None:
     """Gather the last checkpoint's shards into a model as `transformers` loads it."""
     checkpoint = files.last_checkpoint()
     assert checkpoint is not None, "verl saves after its last step"
-    unfinished = directory.path / ".model.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    place = ["--local_dir", str(checkpoint / "actor"), "--target_dir", str(unfinished)]
-    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp", *place]
-    logged = _size(files.log)
-    code = run_child(command, files.log, lambda: None)
-    if code:
-        raise VerlFailed(
-            f"the checkpoint {checkpoint} could not be made into a model: "
-            f"{_why(files.log, logged)}",
-            code,
-        )
-    shutil.rmtree(directory.model, ignore_errors=True)
-    unfinished.rename(directory.model)
+    with directory.writing_model() as unfinished:
+        place = ["--local_dir", str(checkpoint / "actor"), "--target_dir", str(unfinished)]
+        command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp", *place]
+        logged = _size(files.log)
+        code = run_child(command, files.log, lambda: None)
+        if code:
+            raise VerlFailed(
+                f"the checkpoint {checkpoint} could not be made into a model: "
+                f"{_why(files.log, logged)}",
+                code,
+            )
 
 
 def _size(log: Path) -> int:
