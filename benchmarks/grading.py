@@ -111,7 +111,7 @@ def speed(times, tables):
 
 
 def _ours(text):
-    from ctpo.grading.latex import read
+    from ctpo.grading.reading.latex import read
 
     return read(text)[0]
 
@@ -132,8 +132,8 @@ def _same(left, right):
     import sympy
 
     from ctpo.grading.compare import Comparison
+    from ctpo.grading.reading.tree import Node
     from ctpo.grading.symbolic import Symbolic, _same_expression
-    from ctpo.grading.tree import Node
 
     if isinstance(left, Node):
         return Comparison(Symbolic()).same(left, right)
@@ -145,7 +145,7 @@ def _same(left, right):
 def readers(pairs, tables):
     """Each reader reads both sides, stripped as ours are, and their values are compared."""
     from ctpo.grading.box import boxes
-    from ctpo.grading.surface import strip
+    from ctpo.grading.reading.surface import strip
 
     def late(*_):
         raise TimeoutError

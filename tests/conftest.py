@@ -145,7 +145,7 @@ def registering(monkeypatch):
     from pathlib import Path
     from typing import Any
 
-    from ctpo.objective import presets, registry
+    from ctpo.objective.named import presets, registry
 
     losses = sys.modules.get("verl.trainer.ppo.core_algos")
     tables: list[dict[str, Any]] = [registry._ratios, registry._windows, registry._surrogates]

@@ -8,7 +8,7 @@ import pytest
 
 from ctpo.evaluation.answers import Answer, Question, Reply, graded
 from ctpo.evaluation.directory import EvaluationDirectory, read_answers
-from ctpo.tir.server_episodes import Transcript
+from ctpo.tir.server.episodes import Transcript
 from ctpo.tir.trajectory import ToolResult
 from tests.evaluation.lessons import problems
 

@@ -14,9 +14,9 @@ from ctpo.evaluation.asking import ServerModel, answer_all
 from ctpo.evaluation.directory import EvaluationDirectory, read_answers
 from ctpo.tasks import Problem
 from ctpo.tir import EpisodeSettings
-from ctpo.tir import endpoint as endpoint_module
-from ctpo.tir.endpoint import Endpoint, EndpointError
 from ctpo.tir.protocols import PLAIN
+from ctpo.tir.server import endpoint as endpoint_module
+from ctpo.tir.server.endpoint import Endpoint, EndpointError
 from tests.tir.stub_server import Scripted, piece
 
 

@@ -18,7 +18,7 @@ import pytest
 from ctpo.evaluation.answers import Question, Reply, graded
 from ctpo.evaluation.directory import EvaluationDirectory
 from ctpo.evaluation.inspect_log import write_inspect_log
-from ctpo.tir.server_episodes import Transcript
+from ctpo.tir.server.episodes import Transcript
 from ctpo.tir.trajectory import ToolResult
 from tests.evaluation import browser
 from tests.evaluation.lessons import problems

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ctpo.evaluation.directory import read_answers
-from ctpo.tir.endpoint import Endpoint, EndpointError
+from ctpo.tir.server.endpoint import Endpoint, EndpointError
 from tests.evaluation.conftest import ServerProcess
 from tests.evaluation.gguf_file import write_gguf
 from tests.evaluation.lessons import LESSONS, problems, questions

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from ctpo.evaluation.asking import BatchModel, ServerModel, answer_all
 from ctpo.evaluation.directory import EvaluationDirectory, read_answers
 from ctpo.evaluation.summary import beside
-from ctpo.tir.endpoint import Endpoint, EndpointError
+from ctpo.tir.server.endpoint import Endpoint, EndpointError
 from ctpo.tir.transformers_generator import TransformersGenerator
 from ctpo.training.models import load_model
 from ctpo.training.policy import episode_policy
@@ -123,7 +123,7 @@ from pathlib import Path
 from ctpo.evaluation.asking import ServerModel, answer_all
 from ctpo.evaluation.directory import EvaluationDirectory
 from ctpo.sandbox import Sandbox
-from ctpo.tir.endpoint import Endpoint
+from ctpo.tir.server.endpoint import Endpoint
 from tests.evaluation.lessons import SETTINGS, questions
 url, model, path = sys.argv[1:]
 with Sandbox(workers=2) as sandbox, EvaluationDirectory(Path(path), {"seed": 0}) as directory:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctpo.grading import grade
-from ctpo.grading.answer import take_apart
 from ctpo.grading.exact import value as exact
-from ctpo.grading.tree import Undecided
+from ctpo.grading.reading.answer import take_apart
+from ctpo.grading.reading.tree import Undecided
 
 
 def number(text):

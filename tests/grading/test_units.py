@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from ctpo.grading.answer import take_apart
-from ctpo.grading.units import canonical_unit, conversions
+from ctpo.grading.reading.answer import take_apart
+from ctpo.grading.reading.units import canonical_unit, conversions
 
 
 @pytest.mark.parametrize(

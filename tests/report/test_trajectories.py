@@ -15,7 +15,7 @@ from ctpo.report import ReportError
 from ctpo.report import trajectories as module
 from ctpo.report.trajectories import write_trajectory_page
 from ctpo.tasks import Problem
-from ctpo.tir.server_episodes import Transcript
+from ctpo.tir.server.episodes import Transcript
 from ctpo.tir.trajectory import ToolResult
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

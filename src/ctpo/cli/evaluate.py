@@ -144,7 +144,7 @@ def command(
     from ctpo.report.trajectories import write_trajectory_page
     from ctpo.sandbox import SandboxUnavailable
     from ctpo.tir import SandboxFailure
-    from ctpo.tir.endpoint import EndpointError
+    from ctpo.tir.server.endpoint import EndpointError
     from ctpo.training.evaluating.evaluate import evaluate_request
     from ctpo.training.evaluating.request import EvaluationRequest, Server
 

@@ -11,7 +11,7 @@ from typing import Any
 from ctpo.grading import SCORES, Outcome, Verdict, grade
 from ctpo.tasks import Problem
 from ctpo.tir import Trajectory
-from ctpo.tir.server_episodes import Transcript
+from ctpo.tir.server.episodes import Transcript
 
 Key = tuple[str, str, int]
 

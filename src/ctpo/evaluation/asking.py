@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 from ctpo.evaluation.answers import Question, Reply, graded
 from ctpo.evaluation.directory import EvaluationDirectory
 from ctpo.tir import EpisodeSettings, SandboxFailure, Trajectory
-from ctpo.tir.endpoint import Endpoint, EndpointError, Interrupted
 from ctpo.tir.episode import Message
-from ctpo.tir.server_episodes import Template, converse
+from ctpo.tir.server.endpoint import Endpoint, EndpointError, Interrupted
+from ctpo.tir.server.episodes import Template, converse
 
 if TYPE_CHECKING:
     from ctpo.sandbox import Sandbox

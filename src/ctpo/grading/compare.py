@@ -6,17 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from ctpo.grading.equations import consistent, named_values, one_unknown, relations
-from ctpo.grading.normal import counted, normal
-from ctpo.grading.regions import (
-    Region,
-    intervals,
-    is_constant,
-    is_plain,
-    is_region,
-    merged,
-)
-from ctpo.grading.tree import Node, Undecided
-from ctpo.grading.words import same_words, spells
+from ctpo.grading.reading.normal import counted, normal
+from ctpo.grading.reading.regions import Region, intervals, is_constant, is_plain, is_region, merged
+from ctpo.grading.reading.tree import Node, Undecided
+from ctpo.grading.reading.words import same_words, spells
 
 _SEVERAL = ("list", "set")
 _NUMBER_SETS = ("reals", "integers", "naturals", "rationals", "complexes")

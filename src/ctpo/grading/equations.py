@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from ctpo.grading.normal import normal
-from ctpo.grading.regions import is_constant
-from ctpo.grading.tree import Node, Undecided
+from ctpo.grading.reading.normal import normal
+from ctpo.grading.reading.regions import is_constant
+from ctpo.grading.reading.tree import Node, Undecided
 
 _INDEX = re.compile(r"_.*")
 

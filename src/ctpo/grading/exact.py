@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 
-from ctpo.grading.tree import Node
+from ctpo.grading.reading.tree import Node
 
 # Beyond this a power is left to the worker, which has a time limit.
 MAX_BITS = 20_000

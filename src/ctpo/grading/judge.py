@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from ctpo.grading.answer import Answer, Reading, take_apart
 from ctpo.grading.compare import Comparison, Leaves
-from ctpo.grading.regions import is_constant
-from ctpo.grading.tree import Node, Undecided, number
-from ctpo.grading.units import COUNTING, OTHER_UNIT, conversions
+from ctpo.grading.reading.answer import Answer, Reading, take_apart
+from ctpo.grading.reading.regions import is_constant
+from ctpo.grading.reading.tree import Node, Undecided, number
+from ctpo.grading.reading.units import COUNTING, OTHER_UNIT, conversions
 
 Outcome = Literal["right", "wrong", "could-not-tell"]
 

@@ -16,8 +16,8 @@ from sympy.core.function import AppliedUndef
 
 from ctpo.grading.exact import value as exact_value
 from ctpo.grading.numeric import difference, evaluate
-from ctpo.grading.regions import INFINITY, MINUS_INFINITY
-from ctpo.grading.tree import Node, Undecided
+from ctpo.grading.reading.regions import INFINITY, MINUS_INFINITY
+from ctpo.grading.reading.tree import Node, Undecided
 
 # A power or factorial beyond this is left as it is: 10^(10^10) fills the memory.
 MAX_EXPONENT = 256

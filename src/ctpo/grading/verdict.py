@@ -7,12 +7,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from ctpo.grading.answer import MAX_LENGTH, take_apart
 from ctpo.grading.box import LongBoxError, UnclosedBoxError, boxes
 from ctpo.grading.exact import value as exact_value
 from ctpo.grading.judge import Finding, Outcome, compact, judge
-from ctpo.grading.normal import normal
-from ctpo.grading.tree import Node, Undecided
+from ctpo.grading.reading.answer import MAX_LENGTH, take_apart
+from ctpo.grading.reading.normal import normal
+from ctpo.grading.reading.tree import Node, Undecided
 
 Path = Literal[
     "box", "gold", "text", "integer", "rational", "list", "base", "words", "latex", "none"

@@ -12,8 +12,18 @@ out.mean("seq-mean-token-mean").backward()
 from ctpo.objective.advantages import group_centered, group_normalized, leave_one_out
 from ctpo.objective.calibration import Calibration, calibrate
 from ctpo.objective.layout import Layout
-from ctpo.objective.methods import Preset
 from ctpo.objective.mismatch import Mismatch, icepop
+from ctpo.objective.named.methods import Preset
+from ctpo.objective.named.presets import METHODS, PRESETS, parameters, preset, register_preset
+from ctpo.objective.named.registry import (
+    RATIOS,
+    SURROGATES,
+    WINDOWS,
+    register_ratio,
+    register_surrogate,
+    register_window,
+)
+from ctpo.objective.named.specification import ObjectiveSpec
 from ctpo.objective.objective import Objective
 from ctpo.objective.output import ObjectiveOutput, Sequences
 from ctpo.objective.parts import (
@@ -25,7 +35,6 @@ from ctpo.objective.parts import (
     TokenTerms,
     Window,
 )
-from ctpo.objective.presets import METHODS, PRESETS, parameters, preset, register_preset
 from ctpo.objective.ratios import (
     CumulativeGeometricMeanRatio,
     CumulativeRatio,
@@ -40,14 +49,6 @@ from ctpo.objective.reductions import (
     seq_mean_token_sum,
     token_mean,
 )
-from ctpo.objective.registry import (
-    RATIOS,
-    SURROGATES,
-    WINDOWS,
-    register_ratio,
-    register_surrogate,
-    register_window,
-)
 from ctpo.objective.soft_surrogates import (
     CISPOSurrogate,
     CPPOSurrogate,
@@ -56,7 +57,6 @@ from ctpo.objective.soft_surrogates import (
     TOPRSurrogate,
     VESPOSurrogate,
 )
-from ctpo.objective.specification import ObjectiveSpec
 from ctpo.objective.statistics.on_policy import OnPolicyReport
 from ctpo.objective.statistics.positions import PositionStatistics
 from ctpo.objective.surrogates import ClippedSurrogate, PlainSurrogate

@@ -13,11 +13,11 @@ from ctpo.objective.fused import dispatch
 from ctpo.objective.inputs import Batch, prepare
 from ctpo.objective.layout import Packed
 from ctpo.objective.mismatch import Mismatch
+from ctpo.objective.named.registry import RATIOS, SURROGATES, WINDOWS, named
 from ctpo.objective.output import ObjectiveOutput, TokensT, in_pieces
 from ctpo.objective.parameters import unknown_name
 from ctpo.objective.parts import Part, Ratio, Surrogate, Tokens, Window
 from ctpo.objective.ratios import CumulativeRatio
-from ctpo.objective.registry import RATIOS, SURROGATES, WINDOWS, named
 from ctpo.objective.statistics.positions import PositionStatistics
 from ctpo.objective.surrogates import ClippedSurrogate
 

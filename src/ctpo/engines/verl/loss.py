@@ -12,7 +12,7 @@ from ctpo.engines.verl import recording
 from ctpo.engines.verl.names import PRESET_OF, loss_name
 from ctpo.engines.verl.refusals import refuse_actor_settings, refuse_mismatch
 from ctpo.objective import PRESETS, Objective, PositionStatistics, preset
-from ctpo.objective.presets import tell_of_presets
+from ctpo.objective.named.presets import tell_of_presets
 from ctpo.objective.statistics.steps import on_policy_metrics
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from ctpo.engines.verl.refusals import (
     refuse_rollout_correction,
 )
 from ctpo.objective import Objective, ObjectiveSpec
+from ctpo.objective.named.presets import imported
 from ctpo.objective.parameters import unknown_name
-from ctpo.objective.presets import imported
 
 
 @dataclass

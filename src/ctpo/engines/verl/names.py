@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ctpo.objective import PRESETS
-from ctpo.objective.presets import method_of
+from ctpo.objective.named.presets import method_of
 
 VERLS_OWN = frozenset({"cispo", "gspo", "sapo"})
 """Presets whose names verl 0.9 has given to losses of its own, which stay verl's."""

@@ -12,7 +12,7 @@ from verl.workers.config import ActorConfig, PolicyLossConfig
 
 from ctpo.engines.verl.names import PRESET_OF
 from ctpo.objective import METHODS, Objective
-from ctpo.objective.presets import imported
+from ctpo.objective.named.presets import imported
 
 _INSTEAD = {
     "clip_ratio": "eps_low and eps_high, or clip_low and clip_high",

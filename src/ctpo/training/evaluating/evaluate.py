@@ -18,8 +18,8 @@ from ctpo.evaluation.directory import EvaluationDirectory
 from ctpo.evaluation.summary import check_ks, default_ks, keep_summary, markdown
 from ctpo.sandbox import Sandbox
 from ctpo.tir import EpisodeSettings
-from ctpo.tir.endpoint import Endpoint
-from ctpo.tir.server_episodes import Template
+from ctpo.tir.server.endpoint import Endpoint
+from ctpo.tir.server.episodes import Template
 from ctpo.tir.transformers_generator import TransformersGenerator
 from ctpo.training.evaluating.request import (
     EvaluationRequest,

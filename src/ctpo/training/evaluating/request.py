@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ctpo.tasks import Problem, generate, load_benchmark, read_problems
-from ctpo.tir.endpoint import Api
 from ctpo.tir.protocols import FENCE, ToolProtocol, protocol
+from ctpo.tir.server.endpoint import Api
 from ctpo.training.problems import benchmark_names
 from ctpo.training.recipe.recipe import Recipe, Rollout
 from ctpo.training.run_directory import RunDirectory

@@ -10,7 +10,7 @@ from typing import Any
 
 from ctpo.engines.verl.names import loss_name
 from ctpo.engines.verl.paths import PATHS
-from ctpo.objective.specification import SHORTCUTS
+from ctpo.objective.named.specification import SHORTCUTS
 from ctpo.training.recipe.recipe import ObjectiveSection, Recipe, Rollout, SandboxSection
 from ctpo.training.verl.fields import refuse
 from ctpo.training.verl.files import FIRST, Start, VerlFiles

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ctpo.objective.named.presets import fields_of, imported, method_of, preset
 from ctpo.objective.objective import Objective
 from ctpo.objective.parameters import unknown_name
-from ctpo.objective.presets import fields_of, imported, method_of, preset
 
 SHORTCUTS = ("eps_low", "eps_high", "power", "clip_low", "clip_high", "dual_clip")
 """Parameters that every configuration has as fields of their own."""

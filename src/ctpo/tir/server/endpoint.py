@@ -25,9 +25,9 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 import httpx2
 import openai
 
-from ctpo.tir.events import Broken, Events, error_in, wait_asked
-from ctpo.tir.overflow import find_overflow
-from ctpo.tir.replies import Reply
+from ctpo.tir.server.events import Broken, Events, error_in, wait_asked
+from ctpo.tir.server.overflow import find_overflow
+from ctpo.tir.server.replies import Reply
 
 Api = Literal["chat", "completions"]
 

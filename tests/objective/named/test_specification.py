@@ -17,8 +17,8 @@ from ctpo.objective import (
     preset,
     register_preset,
 )
-from ctpo.objective.presets import imported
-from ctpo.objective.specification import SHORTCUTS
+from ctpo.objective.named.presets import imported
+from ctpo.objective.named.specification import SHORTCUTS
 
 
 def settings(**given):

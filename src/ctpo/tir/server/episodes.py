@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ctpo.sandbox import Sandbox
-from ctpo.tir.endpoint import AnswerFailed, ContextOverflow, Endpoint
 from ctpo.tir.generation import StopReason
 from ctpo.tir.ledger import Ledger
 from ctpo.tir.programs import run_programs
+from ctpo.tir.server.endpoint import AnswerFailed, ContextOverflow, Endpoint
 from ctpo.tir.settings import EpisodeSettings, Message
 from ctpo.tir.trajectory import FinishReason, ToolResult
 

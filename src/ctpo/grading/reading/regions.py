@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ctpo.grading.tree import Node, Undecided
+from ctpo.grading.reading.tree import Node, Undecided
 
 INFINITY = Node("sym", (), "oo")
 MINUS_INFINITY = Node("neg", (INFINITY,))

@@ -9,11 +9,11 @@ from dataclasses import Field, fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from ctpo.objective.methods import PUBLISHED, Preset
+from ctpo.objective.named.methods import PUBLISHED, Preset
+from ctpo.objective.named.registry import refuse_taken
 from ctpo.objective.objective import Objective
 from ctpo.objective.parameters import unknown_name
 from ctpo.objective.reductions import REDUCTIONS
-from ctpo.objective.registry import refuse_taken
 
 _methods = dict(PUBLISHED)
 _objectives = {name: method.objective for name, method in _methods.items()}

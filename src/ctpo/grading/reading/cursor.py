@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from ctpo.grading.tokens import Token
-from ctpo.grading.tree import Node, Undecided
+from ctpo.grading.reading.tokens import Token
+from ctpo.grading.reading.tree import Node, Undecided
 
 _END = Token("end", "")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ctpo.grading.tokens import is_word
-from ctpo.grading.tree import Node, Undecided, number
+from ctpo.grading.reading.tokens import is_word
+from ctpo.grading.reading.tree import Node, Undecided, number
 
 _FONT = re.compile(r"\\(?:text\w*|math(?:rm|bf|sf|it)|mbox|bm|boldsymbol)\s*\{([^{}]*)\}\s*(.*)")
 _BRACKETED = re.compile(r"\(\s*([A-Ja-j])\s*\)\s*[.:]?(\s*)(.*)")

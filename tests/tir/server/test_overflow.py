@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ctpo.tir.overflow import find_overflow
+from ctpo.tir.server.overflow import find_overflow
 
 # status, what the server says, the room it tells of with 1000 tokens asked for: 0 or less where the
 # prompt alone is too long, None where it does not say.

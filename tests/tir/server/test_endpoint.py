@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ctpo.tir import endpoint as endpoint_module
 from ctpo.tir.calls import find_fenced_call, find_json_call
-from ctpo.tir.endpoint import (
+from ctpo.tir.server import endpoint as endpoint_module
+from ctpo.tir.server.endpoint import (
     AnswerFailed,
     ContextOverflow,
     Endpoint,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from ctpo.grading.cursor import Cursor
-from ctpo.grading.tokens import GREEK, Token
-from ctpo.grading.tree import Node, Undecided, number
+from ctpo.grading.reading.cursor import Cursor
+from ctpo.grading.reading.tokens import GREEK, Token
+from ctpo.grading.reading.tree import Node, Undecided, number
 
 CONSTANTS = {"pi": "pi", "e": "e", "i": "i", "imath": "i", "infty": "oo"}
 _NUMBER_SETS = {"R": "reals", "Z": "integers", "N": "naturals", "Q": "rationals", "C": "complexes"}

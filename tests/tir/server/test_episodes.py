@@ -11,9 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ctpo.tir import EpisodeSettings, Sampled, StopReason, run_episodes
-from ctpo.tir.endpoint import Endpoint
 from ctpo.tir.protocols import FENCE, HERMES
-from ctpo.tir.server_episodes import converse
+from ctpo.tir.server.endpoint import Endpoint
+from ctpo.tir.server.episodes import converse
 from ctpo.tir.transformers_generator import TransformersGenerator
 
 PROMPT = [{"role": "user", "content": "1?"}]

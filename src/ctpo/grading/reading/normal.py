@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from ctpo.grading.regions import INFINITY, MINUS_INFINITY, is_constant
-from ctpo.grading.tree import Node, Undecided, number
-from ctpo.grading.words import meaning
+from ctpo.grading.reading.regions import INFINITY, MINUS_INFINITY, is_constant
+from ctpo.grading.reading.tree import Node, Undecided, number
+from ctpo.grading.reading.words import meaning
 
 
 def normal(node: Node) -> Node:

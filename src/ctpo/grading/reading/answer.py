@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ctpo.grading.latex import read
-from ctpo.grading.surface import strip
-from ctpo.grading.tree import Node, Undecided, number
-from ctpo.grading.units import canonical_unit, changes_value
-from ctpo.grading.words import Choice, choice, date
+from ctpo.grading.reading.latex import read
+from ctpo.grading.reading.surface import strip
+from ctpo.grading.reading.tree import Node, Undecided, number
+from ctpo.grading.reading.units import canonical_unit, changes_value
+from ctpo.grading.reading.words import Choice, choice, date
 
 _MARKS = ("unit", "percent", "degree")
 MAX_LENGTH = 2000

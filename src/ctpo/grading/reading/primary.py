@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ctpo.grading.commands import ACCENTS, CONSTANTS, FENCES, OPENING, Commands
-from ctpo.grading.tokens import GREEK
-from ctpo.grading.tree import Node, Undecided, number
+from ctpo.grading.reading.commands import ACCENTS, CONSTANTS, FENCES, OPENING, Commands
+from ctpo.grading.reading.tokens import GREEK
+from ctpo.grading.reading.tree import Node, Undecided, number
 
 MAX_DEPTH = 40
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from ctpo.grading.primary import Primary
-from ctpo.grading.tokens import cut
-from ctpo.grading.tree import Node, Undecided, number
+from ctpo.grading.reading.primary import Primary
+from ctpo.grading.reading.tokens import cut
+from ctpo.grading.reading.tree import Node, Undecided, number
 
 
 def read(text: str, tight: bool = False) -> tuple[Node, bool]:

@@ -1,0 +1,1 @@
+"""Answers as people write them, read into trees: strictly, or not at all."""

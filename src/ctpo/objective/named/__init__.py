@@ -1,0 +1,1 @@
+"""Objectives by name: registry, presets, published methods, and one specification for all."""
