@@ -210,6 +210,35 @@ def left_open(server, count, headers=()):
         yield
 
 
+def test_health_is_cheap_however_often_it_is_asked_for(server):
+    def programs():
+        _, text = server.ask("GET", "/metrics")
+        ended = [line for line in text.decode().splitlines() if "executions_total{" in line]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in ended)
+
+    before = programs()
+    began = time.monotonic()
+    assert {server.ask("GET", "/health")[0] for _ in range(100)} == {200}
+    # Two front ends each keep an answer for two seconds.
+    assert programs() - before <= 2 * (2 + (time.monotonic() - began) / 2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_token_need_not_be_ascii(encoding):
+    with serving("--workers", "1", token="schlüssel") as server:
+        right = "Bearer schlüssel".encode(encoding).decode("latin-1")
+        for given, status in ((right, 200), ("Bearer schlussel", 401), ("", 401)):
+            assert server.ask("GET", "/metrics", headers={"authorization": given})[0] == status
+
+
+def test_other_machines_are_not_served_by_accident():
+    command = [sys.executable, "-P", "-c", "from ctpo.cli import main; main()", "sandbox", "serve"]
+    environment = {k: v for k, v in os.environ.items() if k != "CTPO_SANDBOX_TOKEN"}
+    options = ["--host", "0.0.0.0", "--port", "0"]  # noqa: S104
+    done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment)
+    assert done.returncode and "CTPO_SANDBOX_TOKEN" in done.stderr and "--allow-open" in done.stderr
+
+
 def test_who_hangs_up_ends_the_run(server):
     at_work_and_waiting(server, 0, 0)
     with left_open(server, 4):

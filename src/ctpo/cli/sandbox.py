@@ -33,6 +33,15 @@ def _preloaded(names: str) -> list[str]:
     return [name for name in ("numpy", "mpmath", "sympy") if find_spec(name) is not None]
 
 
+def _of_this_machine(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 _Preload = Annotated[
     str, typer.Option(help="Modules to import once, by commas; auto: numpy, mpmath, sympy.")
 ]
@@ -52,6 +61,9 @@ def serve(
     ] = 4096,
     max_body_mb: Annotated[int, typer.Option(min=1, help="MiB of a request; more get 413.")] = 8,
     max_timeout: Annotated[float, typer.Option(help="Longest run_timeout; more get 422.")] = 120.0,
+    allow_open: Annotated[
+        bool, typer.Option("--allow-open", help="Serve other machines without a token.")
+    ] = False,
     allow_weak: _Weak = False,
 ) -> None:
     """Serve SandboxFusion's /run_code, with /health and /metrics, until SIGTERM.
@@ -65,8 +77,14 @@ def serve(
         from ctpo.sandbox.http.serve import serve as serve_http
     except ImportError as error:
         sys.exit(f"the server needs {error.name}; install ctpo[sandbox-server]")
+    token = os.environ.get("CTPO_SANDBOX_TOKEN") or None
+    if socket is None and token is None and not _of_this_machine(host) and not allow_open:
+        sys.exit(
+            f"--host {host} lets other machines run programs here: set CTPO_SANDBOX_TOKEN, or pass "
+            "--allow-open"
+        )
     limits = Limits(
-        token=os.environ.get("CTPO_SANDBOX_TOKEN") or None,
+        token=token,
         most_requests=max_requests,
         most_body_bytes=max_body_mb << 20,
         most_seconds=max_timeout,

@@ -18,8 +18,8 @@ from ctpo.sandbox.jail.jail import Jail
 from ctpo.sandbox.jail.scratch import Scratch
 from ctpo.sandbox.server.cleanup import end_everyone
 from ctpo.sandbox.server.poller import Poller
-from ctpo.sandbox.server.slot import Slot, Task
-from ctpo.sandbox.server.workers import Event, Workers
+from ctpo.sandbox.server.slot import Event, Slot, Task
+from ctpo.sandbox.server.workers import Workers
 
 # How often the memory is looked at that the kernel needs for a program.
 _LOOK_SECONDS = 0.1

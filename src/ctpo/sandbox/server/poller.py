@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import select
 from typing import Generic, TypeVar
+
+from ctpo.sandbox.server.slot import Process
 
 Owner = TypeVar("Owner")
 
@@ -24,6 +27,11 @@ class Poller(Generic[Owner]):
         """Wait for it no more, if it was waited for; to be called before it is closed."""
         if self._owners.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
+
+    def close(self, process: Process) -> None:
+        """Wait no more for the end of a process that has been reaped."""
+        self.drop(process.end)
+        os.close(process.end)
 
     def wait(self, seconds: float | None) -> list[Owner]:
         """The owners of those that can be read, once one can or the time is up."""

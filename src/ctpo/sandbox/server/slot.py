@@ -207,3 +207,10 @@ class Slot:
     def empty(self) -> bool:
         """Whether a worker can be put into it."""
         return self.worker is None and self.collecting is None and self.cleaning is None
+
+
+class Event(NamedTuple):
+    """What can be read of a slot: that a process of it ended, or a message of its worker."""
+
+    slot: Slot
+    source: Process | socket.socket

@@ -1,4 +1,4 @@
-"""Keeps workers in a fork server's slots, gives them programs, and tells how these ended."""
+"""Keeps workers in a fork server's slots, gives them programs, and reaps them."""
 
 from __future__ import annotations
 
@@ -6,36 +6,25 @@ import array
 import contextlib
 import math
 import os
-import resource
 import signal
 import socket
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from ctpo.sandbox import wire
 from ctpo.sandbox.execution import Status
 from ctpo.sandbox.jail import kernel
 from ctpo.sandbox.jail.jail import Jail
 from ctpo.sandbox.server.cleanup import end_everyone
-from ctpo.sandbox.server.clock import Clock, out_of_memory_kills, read
-from ctpo.sandbox.server.helpers import start_collecting, start_deleting
+from ctpo.sandbox.server.clock import Clock
+from ctpo.sandbox.server.helpers import start_deleting
 from ctpo.sandbox.server.poller import Poller
-from ctpo.sandbox.server.slot import Collecting, Process, Slot, Task
-from ctpo.sandbox.server.verdict import report, verdict
+from ctpo.sandbox.server.reports import Reports, Tell
+from ctpo.sandbox.server.slot import Event, Process, Slot, Task
+from ctpo.sandbox.server.verdict import report
 from ctpo.sandbox.server.worker import CALL, CALLED, JOB, PROGRAM, READY, REUSED, STARTED, Worker
 
 _MOST_FAILURES = 5
 _ANSWER_BYTES = 256
 _START_SECONDS = 30.0
-
-Report = Callable[[Task, wire.Header, Sequence[int]], None]
-
-
-class Event(NamedTuple):
-    """What can be read of a slot: that a process of it ended, or a message of its worker."""
-
-    slot: Slot
-    source: Process | socket.socket
 
 
 class Workers:
@@ -48,15 +37,14 @@ class Workers:
         tell: Takes a job, its answer and descriptors of an archive of files, if any.
     """
 
-    def __init__(self, jail: Jail, proc: int, poller: Poller[Event | None], tell: Report) -> None:
+    def __init__(self, jail: Jail, proc: int, poller: Poller[Event | None], tell: Tell) -> None:
         self._jail = jail
         self._plan = jail.plan
         self._proc = proc
         self._poller = poller
-        self._tell = tell
+        self._reports = Reports(jail, proc, poller, tell)
         self._worker = Worker(jail, proc)
         self._failures = 0
-        self._kills = out_of_memory_kills(proc)
 
     def try_out(self, slot: Slot) -> None:
         """Fork the first worker, and see that it can be jailed and that a program runs.
@@ -77,7 +65,7 @@ class Workers:
                 raise OSError(slot.failure or "the first program did not start")
             if status := os.waitpid(slot.program.pid, 0)[1]:
                 raise OSError(f"the first program, an empty one, ended with {status}")
-            self._close(slot.program)
+            self._poller.close(slot.program)
             slot.job = slot.clock = slot.program = None
             slot.ready = True
         slot.link.settimeout(None)
@@ -163,7 +151,8 @@ class Workers:
                 self._program_ended(slot)
                 self._free(slot)
             elif slot.collecting is not None and source is slot.collecting.process:
-                self._collected(slot)
+                self._reports.collected(slot)
+                self._free(slot)
             elif source is slot.cleaning:
                 self._cleaned(slot)
             elif source is slot.link:
@@ -230,7 +219,7 @@ class Workers:
         slot.program.signal(signal.SIGSTOP)
         peak, measured = slot.program.peak_memory(self._proc), slot.clock.measured()
         status: Status = "memory" if out_of_memory else "success" if code == 0 else "error"
-        self._finish(slot, report(slot.job, status, code, peak, measured, over=False))
+        self._reports.finish(slot, report(slot.job, status, code, peak, measured, over=False))
         self._free(slot)
 
     def _program_ended(self, slot: Slot) -> None:
@@ -242,63 +231,20 @@ class Workers:
             cpu_limit = program.cpu_limit(self._proc)
         _, status, usage = os.wait4(program.pid, 0)
         if program is not slot.worker:
-            self._close(program)
+            self._poller.close(program)
         if self._jail.filter is None:
             end_everyone(self._proc)  # it could fork; this server has one slot
         code = os.waitstatus_to_exitcode(status)
         peak = usage.ru_maxrss * 1024
-        ended = job.ended or verdict(
-            code,
-            peak=peak,
-            most_memory=self._most_memory(job.header),
-            cpu=measured[2],
-            cpu_limit=cpu_limit,
-            timeout=job.header["timeout"],
-            confined=self._jail.filter is not None,
-        )
-        if ended == "sandbox-failure" and job.ended is None and self._kernel_ran_out_of_memory():
-            ended = "memory"
-        self._finish(slot, report(job, ended, code, peak, measured, over=True))
-
-    def _finish(self, slot: Slot, answer: wire.Header) -> None:
-        """Report how a program ended; where files are wanted, once they have been copied."""
-        job = slot.job
-        assert job is not None
-        slot.clock = slot.program = None
-        job.empty_inputs()
-        if job.names < 0:
-            self._settle(slot, answer)
-            return
-        archive = os.memfd_create("ctpo-files", os.MFD_CLOEXEC)
-        process = start_collecting(slot.scratch.path, job.names, archive)
-        slot.collecting = Collecting(process, archive, answer)
-        self._poller.add(process.end, Event(slot, process))
-
-    def _settle(self, slot: Slot, answer: wire.Header, files: Sequence[int] = ()) -> None:
-        job, slot.job = slot.job, None
-        assert job is not None
-        self._tell(job, answer, files)
-        job.close()
-
-    def _collected(self, slot: Slot) -> None:
-        """Files have been copied; report the program that left them."""
-        assert slot.collecting is not None
-        (process, archive, answer), slot.collecting = slot.collecting, None
-        well = os.wait4(process.pid, 0)[1] == 0
-        self._close(process)
-        if not well:
-            answer |= {"status": "sandbox-failure", "return_code": None}
-            answer["failure"] = "the files it left could not be copied"
-        self._settle(slot, answer, (archive,) if well else ())
-        os.close(archive)
-        self._free(slot)
+        ended = job.ended or self._reports.verdict(job, code, peak, measured[2], cpu_limit)
+        self._reports.finish(slot, report(job, ended, code, peak, measured, over=True))
 
     def _cleaned(self, slot: Slot) -> None:
         """A scratch directory has been deleted, as far as it could be; the next is a new one."""
         process, slot.cleaning = slot.cleaning, None
         assert process is not None
         os.wait4(process.pid, 0)
-        self._close(process)
+        self._poller.close(process)
         slot.scratch.forget()
         self._refill(slot)
 
@@ -349,26 +295,10 @@ class Workers:
             self._failures += not worker.proc_pid  # it was never ready
         elif slot.collecting is None:
             why = slot.failure or ("cancelled" if slot.job.ended else "its worker was killed")
-            self._settle(slot, {"status": "sandbox-failure", "failure": why})
+            self._reports.settle(slot, {"status": "sandbox-failure", "failure": why})
         self._poller.drop(slot.link.fileno())
         slot.link.close()
-        self._close(worker)
+        self._poller.close(worker)
         slot.worker = slot.link = slot.session = None
         slot.ready = False
         self._free(slot)
-
-    def _close(self, process: Process) -> None:
-        self._poller.drop(process.end)
-        os.close(process.end)
-
-    def _kernel_ran_out_of_memory(self) -> bool:
-        """Whether it has killed a process since the last look, as a program can bring about."""
-        before, self._kills = self._kills, out_of_memory_kills(self._proc)
-        return self._kills > before
-
-    def _most_memory(self, header: wire.Header) -> int:
-        """What a program can use at most; with a low limit, what it started with counts."""
-        if header["memory_bytes"] is None:
-            return self._plan.memory_bytes
-        resident = int(read(self._proc, "self/statm").split()[1]) * resource.getpagesize()
-        return min(self._plan.memory_bytes, resident + int(header["memory_bytes"]))
