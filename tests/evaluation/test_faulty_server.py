@@ -86,7 +86,9 @@ def ask(server, place, asked, sandbox, *, concurrency=64, retries=8):
 
 
 def test_of_64_at_once_with_faults_no_answer_is_lost_or_given_twice(serve, sandbox, tmp_path):
-    lock, seen, faults = threading.Lock(), Counter(), Counter()
+    lock = threading.Lock()
+    seen: Counter[int] = Counter()
+    faults: Counter[int] = Counter()
     everyone = threading.Barrier(64)
 
     def answer(handler):
