@@ -153,13 +153,8 @@ def test_inspects_data_frames_hold_every_sample_message_and_event(written):
 @contextlib.contextmanager
 def viewer(place, log):
     """Start `inspect view` at a port that the system chooses; gives its address."""
-    command = [
-        str(Path(sys.executable).parent / "inspect"),
-        "view",
-        "start",
-        "--log-dir",
-        str(place),
-    ]
+    inspect = str(Path(sys.executable).parent / "inspect")
+    command = [inspect, "view", "start", "--log-dir", str(place)]
     port = browser.free_port()
     with log.open("w") as out:
         process = subprocess.Popen([*command, "--port", str(port)], stdout=out, stderr=out)

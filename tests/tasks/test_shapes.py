@@ -1,13 +1,14 @@
 """Files in the shapes in which data sets are published; every row here is made up."""
 
 import json
+from typing import Any
 
 import pytest
 
 from ctpo.tasks import read_problems
 
 # Shape, rows, and the golds that must come out.
-SHAPES = {
+SHAPES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     "gsm8k": (
         [
             {"question": "Mia has 3 bags of 4.", "answer": "3 * 4 = <<3*4=12>>12.\n#### 12"},
