@@ -100,6 +100,19 @@ def test_a_failed_cell_is_recorded_once_and_tried_again_if_asked(home, small, ct
     assert "no run of the test" in ctpo("report", "broken", expect=1)
 
 
+def test_a_warm_start_that_fails_is_tried_once_and_not_by_every_cell(home, small, ctpo):
+    hopeless = small.replace("target_accuracy=0.0", "target_accuracy=0.9")
+    (home / "hopeless.toml").write_text(
+        hopeless.replace('"warm_start.check_every=30"', '"warm_start.max_steps=30"')
+    )
+    ctpo("run", "hopeless.toml", "--output", "hopeless")
+    (log,) = (home / "hopeless").glob("warm-starts/*/log.txt")
+    assert log.read_text().count("Traceback") == 1
+    for cell in CELLS:
+        failed = json.loads((home / "hopeless" / "cells" / cell / "failed.json").read_text())
+        assert "its warm start failed: WarmStartFailed" in failed["error"]
+
+
 def test_shards_share_the_cells_out(home, small, ctpo):
     (home / "parts.toml").write_text(small)
     listed = [ctpo("run", "parts.toml", "--dry-run", "--shard", f"{i}/3") for i in (1, 2, 3)]
