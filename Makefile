@@ -15,9 +15,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= 2
 N ?= 10
 PYTEST := $(BIN)/python -m pytest
-QUICK := $(PYTEST) -n $(WORKERS) --dist loadgroup -m "not (slow or long or timing or verl)"
+QUICK := $(PYTEST) -n $(WORKERS) -m "not (slow or long or timing or verl)"
 
-.PHONY: help demo demo-short test test-repeat test-slow test-long test-timing test-verl learn-verl check bench \
+.PHONY: help demo demo-short test test-repeat test-slow test-long test-timing test-verl test-inspect learn-verl \
+  check bench \
   bench-sandbox overload-sandbox soak-sandbox bench-grading docs clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -31,6 +32,7 @@ help:
 	@echo "make test-slow  the tests that take tens of seconds"
 	@echo "make test-timing  those that look at how long something takes"
 	@echo "make test-verl  what starts verl or Ray, whole runs on the processor too, in minutes"
+	@echo "make test-inspect  the log for Inspect AI, read by it, in an environment of its own"
 	@echo "make test-long  whole demos and the like, an hour"
 	@echo "make learn-verl the demo on verl: it must get better; six minutes"
 	@echo "make check      lint, format, types and the rule on imports between rooms"
@@ -97,6 +99,16 @@ test-timing: $(INSTALLED)
 test-verl: $(INSTALLED)
 	$(PYTEST) -m verl $(ARGS)
 
+# Inspect AI cannot be installed beside the versions of constraints.txt, and its log needs few of them.
+INSPECT := .venv-inspect
+$(INSPECT)/.installed: tests/evaluation/inspect-requirements.txt
+	@$(PYTHON) -m venv $(INSPECT)
+	@$(INSPECT)/bin/python -m pip --disable-pip-version-check --quiet install -r $<
+	@touch $@
+
+test-inspect: $(INSPECT)/.installed
+	PYTHONPATH=src $(INSPECT)/bin/python -m pytest --noconftest tests/evaluation/test_inspect_log.py $(ARGS)
+
 learn-verl: $(INSTALLED)
 	$(PYTEST) -m long tests/engines/verl $(ARGS)
 
@@ -126,6 +138,6 @@ docs: $(DOCS_INSTALLED)
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(INSPECT) build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache \
 	  .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

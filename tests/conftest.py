@@ -2,6 +2,7 @@
 
 import os
 import random
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -32,11 +33,26 @@ def pytest_runtest_setup() -> None:
     torch.manual_seed(0)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests one worker of pytest-xdist runs, so that they share their fixtures."""
-    for item in items:
-        processes = item.get_closest_marker("processes")
-        item.add_marker(pytest.mark.xdist_group("processes" if processes else str(item.path)))
+# What starts servers, or counts processes, one worker runs and no two at once.
+PROCESSES = (
+    "tests/sandbox/",
+    "tests/cli/test_sandbox.py",
+    "tests/evaluation/test_server.py",
+    "tests/grading/test_pool.py",
+    "tests/training/test_child.py",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Give all tests of a file to one worker of pytest-xdist, so that they share its fixtures."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "processes" if nodeid.startswith(PROCESSES) else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -127,11 +143,12 @@ def registering(monkeypatch):
     gone."""
     import sys
     from pathlib import Path
+    from typing import Any
 
     from ctpo.objective import presets, registry
 
     losses = sys.modules.get("verl.trainer.ppo.core_algos")
-    tables = [registry._ratios, registry._windows, registry._surrogates]
+    tables: list[dict[str, Any]] = [registry._ratios, registry._windows, registry._surrogates]
     tables += [presets._methods, presets._objectives]
     tables += [losses.POLICY_LOSS_REGISTRY] if losses else []
     before = [dict(table) for table in tables]

@@ -33,7 +33,9 @@ def busy_neighbour() -> Iterator[None]:
 
 def main(count: int, command: list[str]) -> int:
     for number in range(1, count + 1):
-        more, kind, neighbour = [], "as usual", contextlib.nullcontext()
+        more: list[str] = []
+        kind = "as usual"
+        neighbour: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if number % 3 == 2:
             kind, neighbour = "beside a busy neighbour", busy_neighbour()
         elif number % 3 == 0:

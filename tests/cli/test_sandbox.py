@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.processes
-
 CTPO = Path(sys.executable).parent / "ctpo"
 
 

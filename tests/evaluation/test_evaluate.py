@@ -1,19 +1,23 @@
 """The loop: problems in, graded answers and averages out."""
 
 import json
-from dataclasses import dataclass
+import random
 
 import pytest
 
 from ctpo.evaluation import Evaluation, avg_at_k, evaluate
+from ctpo.evaluation.answers import questions
+from ctpo.evaluation.asking import BatchModel, answer_all
+from ctpo.evaluation.directory import EvaluationDirectory, read_answers
+from ctpo.evaluation.summary import figures, summarize
 from ctpo.tasks import Problem
-from ctpo.tir.trajectory import Trajectory, Turn
+from ctpo.tir.trajectory import ToolResult, Trajectory, Turn
+from ctpo.training.verl.results import evaluation_of
 
 
-@dataclass
-class Said:
-    assistant_text: str
-    sandbox_failed: bool = False
+def said(text, *results, finish_reason="answered"):
+    turns = [Turn("assistant", 0, 1, text)]
+    return Trajectory([1], [2], [True], [0.0], turns, list(results), finish_reason)
 
 
 def _problem(number, source="a"):
@@ -37,13 +41,13 @@ class Scripted:
         self.asked = {}
         self.batches = []
 
-    def __call__(self, chats, batch_index):
-        self.batches.append((batch_index, len(chats)))
+    def __call__(self, chats, seed):
+        self.batches.append((seed, len(chats)))
         answers = []
         for chat in chats:
             question = chat[-1]["content"]
             turn = self.asked[question] = self.asked.get(question, -1) + 1
-            answers.append(Said(self.table[question][turn]))
+            answers.append(said(self.table[question][turn]))
         return answers
 
 
@@ -67,34 +71,53 @@ def test_grades_and_averages_do_not_depend_on_the_batch_size(batch_size):
     assert result.by_source["b"].unknown == 1
     assert sum(size for _, size in policy.batches) == 9
     assert max(size for _, size in policy.batches) == min(batch_size, 9)
-    assert [index for index, _ in policy.batches] == list(range(len(policy.batches)))
+    assert [seed for seed, _ in policy.batches] == list(range(len(policy.batches)))
 
 
-def test_a_record_tells_what_was_said_and_what_was_right():
-    result = evaluate(PROBLEMS, Scripted(TABLE), samples_per_problem=3, batch_size=4)
-    assert [(r.problem_id, r.sample, r.outcome, r.extracted) for r in result.records] == [
-        ("p0", 0, "right", "0"),
-        ("p0", 1, "wrong", "5"),
-        ("p0", 2, "wrong", None),
-        ("p1", 0, "right", "1"),
-        ("p1", 1, "right", "1"),
-        ("p1", 2, "could-not-tell", "The answer is 1"),
-        ("p2", 0, "wrong", "3"),
-        ("p2", 1, "right", "2.0"),
-        ("p2", 2, "right", "2"),
-    ]
-    assert result.records[2].text == "I do not know."
-    assert result.records[2].reason == "no box"
-    assert result.records[7].answer == "2"
+BROKEN = ToolResult("print(1)", "sandbox-failure", "", "the server died")
+# One of each kind: right, wrong, silent, cut off, not to be told, and three that are no fault of
+# the model's: a broken sandbox, a prompt that does not fit, and both broken and right.
+KINDS = [
+    said(r"\boxed{0}"),
+    said(r"\boxed{7}"),
+    said("I do not know."),
+    said(r"So \boxed{", finish_reason="length"),
+    said(r"\boxed{The answer is}"),
+    said(r"\boxed{7}", BROKEN),
+    said("", finish_reason="context"),
+    said(r"\boxed{0}", BROKEN),
+]
 
 
-def test_an_answer_whose_sandbox_failed_has_no_score():
-    def policy(chats, batch_index):
-        return [Said(r"\boxed{7}", sandbox_failed=True) for _ in chats]
+def test_training_ctpo_eval_and_verl_count_the_same(tmp_path):
+    def policy(chats, seed):
+        return [KINDS[seed]] * len(chats)  # one chat a batch: the seed is its number
 
-    result = evaluate(PROBLEMS, policy, samples_per_problem=1, batch_size=3)
-    assert (result.overall.problems, result.overall.unknown) == (0, 3)
-    assert {r.reason for r in result.records} == {"the sandbox failed"}
+    along_the_way = evaluate(PROBLEMS[:2], policy, samples_per_problem=4, batch_size=1)
+    asked = questions([("a", PROBLEMS[0]), ("b", PROBLEMS[1])], 4, 0)
+    with EvaluationDirectory(tmp_path / "out", {}) as directory:
+        answer_all(asked, BatchModel(policy, 0, 1), directory)
+    answers = list(read_answers(tmp_path / "out"))
+    summary = summarize(answers, {"a": {}, "b": {}}, [1])
+    rows = [{"source": a.benchmark, "problem": a.problem_id, "outcome": a.outcome} for a in answers]
+    assert evaluation_of(rows[::-1]) == along_the_way
+    for source, found in along_the_way.by_source.items():
+        assert summary["benchmarks"][source]["figures"]["avg@4"] == found.to_dict()
+    assert (along_the_way.overall.answers, along_the_way.overall.unknown) == (8, 4)
+    assert along_the_way.by_source["a"].mean == 0.25
+    assert along_the_way.by_source["b"].problems == 0
+
+
+def test_the_order_in_which_answers_come_changes_no_figure(tmp_path):
+    policy = Scripted(TABLE)
+    with EvaluationDirectory(tmp_path / "out", {}) as directory:
+        answer_all(
+            questions([("a", one) for one in PROBLEMS], 3, 0), BatchModel(policy, 0, 4), directory
+        )
+    answers = list(read_answers(tmp_path / "out"))
+    for seed in range(5):
+        shuffled = random.Random(seed).sample(answers, len(answers))
+        assert figures(shuffled, [1, 2, 3]) == figures(answers, [1, 2, 3])
 
 
 def test_a_box_that_a_tool_printed_is_no_answer():
@@ -124,7 +147,7 @@ def test_a_policy_that_edits_its_chats_does_not_edit_the_problems():
         for chat in chats:
             chat[0]["content"] = "edited"
             chat.append({"role": "assistant", "content": "x"})
-        return [Said("") for _ in chats]
+        return [said("") for _ in chats]
 
     evaluate(PROBLEMS, policy, samples_per_problem=2, batch_size=1)
     assert PROBLEMS[0].messages == ({"role": "user", "content": "Say 0."},)
@@ -156,7 +179,7 @@ def test_a_policy_that_loses_answers_is_refused(number):
     with pytest.raises(ValueError, match=f"gave {number} answers to 1 chats in batch 0"):
         evaluate(
             PROBLEMS,
-            lambda chats, index: [Said("")] * number,
+            lambda chats, index: [said("")] * number,
             samples_per_problem=1,
             batch_size=1,
         )
@@ -166,7 +189,12 @@ def test_an_evaluation_of_nothing_is_refused():
     policy = Scripted(TABLE)
     with pytest.raises(ValueError, match="no problems"):
         evaluate([], policy, samples_per_problem=1, batch_size=1)
-    with pytest.raises(ValueError, match="samples_per_problem is 0"):
+    with pytest.raises(ValueError, match="samples per problem is 0"):
         evaluate(PROBLEMS, policy, samples_per_problem=0, batch_size=1)
     with pytest.raises(ValueError, match="batch_size is 0"):
         evaluate(PROBLEMS, policy, samples_per_problem=1, batch_size=0)
+
+
+def test_two_problems_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="a: 2 problems have the name p0"):
+        evaluate([PROBLEMS[0]] * 2, Scripted(TABLE), samples_per_problem=1, batch_size=1)

@@ -1,13 +1,14 @@
 """Evaluations on servers that do what servers do when they are not well."""
 
 import json
+import socket
 import threading
 from collections import Counter
 
 import pytest
 from typer.testing import CliRunner
 
-from ctpo.cli import app
+from ctpo.cli.app import app
 from ctpo.evaluation.answers import Question
 from ctpo.evaluation.asking import ServerModel, answer_all
 from ctpo.evaluation.directory import EvaluationDirectory, read_answers
@@ -50,7 +51,7 @@ FAULTS = [
     lambda h: h.stream(piece("So \\boxed{1}"), {"error": {"message": "out of memory"}}),
     lambda h: h.stream("data: <html>"),
     lambda h: h.stream(end=False),
-    lambda h: h.connection.close(),
+    lambda h: h.connection.shutdown(socket.SHUT_RDWR),
 ]
 
 
@@ -74,7 +75,7 @@ def questions(count):
 
 def ask(server, place, asked, sandbox, *, concurrency=64, retries=8):
     settings = EpisodeSettings(max_response_tokens=50, max_calls=0, protocol=PLAIN)
-    endpoint = Endpoint(server.url, "m", retries=retries)
+    endpoint = Endpoint(server.url, "m", retries=retries, timeout=30)
     model = ServerModel(endpoint, sandbox, settings, temperature=0, concurrency=concurrency)
     try:
         with EvaluationDirectory(place, {}) as directory:
@@ -85,7 +86,9 @@ def ask(server, place, asked, sandbox, *, concurrency=64, retries=8):
 
 
 def test_of_64_at_once_with_faults_no_answer_is_lost_or_given_twice(serve, sandbox, tmp_path):
-    lock, seen, faults = threading.Lock(), Counter(), Counter()
+    lock = threading.Lock()
+    seen: Counter[int] = Counter()
+    faults: Counter[int] = Counter()
     everyone = threading.Barrier(64)
 
     def answer(handler):
@@ -131,8 +134,8 @@ def data(tmp_path, count=8):
 def evaluate(server, tmp_path, name="out", *options):
     command = ["eval", "m", "--endpoint", server.url, "--data", str(data(tmp_path))]
     command += ["--samples", "1", "--protocol", "plain", "--no-instructions", "--retries", "1"]
-    command += ["--output", str(tmp_path / name), "--max-response-tokens", "50", *options]
-    return CliRunner().invoke(app, command)
+    command += ["--output", str(tmp_path / name), "--max-response-tokens", "50"]
+    return CliRunner().invoke(app, [*command, "--timeout", "30", *options])
 
 
 def beside(tmp_path, name="out"):
@@ -141,7 +144,7 @@ def beside(tmp_path, name="out"):
     return benchmark["beside"], benchmark["figures"]["avg@1"]
 
 
-def test_aborted_answers_are_failures_and_the_same_command_mends_them(serve, tmp_path):
+def test_aborted_answers_are_failures_and_the_same_command_mends_them(serve, tmp_path, caplog):
     def half(handler):
         if int(handler.body["messages"][-1]["content"]) % 2:
             handler.stream(piece("So"), piece("", "abort"))
@@ -151,7 +154,7 @@ def test_aborted_answers_are_failures_and_the_same_command_mends_them(serve, tmp
     server = serve(half)
     shown = evaluate(server, tmp_path)
     assert shown.exit_code == 1
-    assert "failed to give 4 of 8 answers" in shown.stderr.replace("\n", " ")
+    assert "failed to give 4 of 8 answers" in caplog.text
     shares, figure = beside(tmp_path)
     assert (shares["failed"], shares["truncated"], shares["no_answer"]) == (0.5, 0, 0)
     assert (figure["mean"], figure["problems"]) == (1, 4)
@@ -199,13 +202,13 @@ def test_every_end_that_is_none_has_a_share_of_its_own(serve, tmp_path, reply, s
     assert {name: shares[name] for name in names} == dict.fromkeys(names, 0) | {share: 0.25}
 
 
-def test_answers_that_came_as_reasoning_only_are_warned_of(serve, tmp_path):
+def test_answers_that_came_as_reasoning_only_are_warned_of(serve, tmp_path, caplog):
     def thinks(handler):
         handler.stream(piece(None, reasoning_content="So \\boxed{1}"), piece("", "stop"))
 
     shown = evaluate(serve(thinks), tmp_path)
     assert shown.exit_code == 0, shown.output
-    assert "whole text of 8 of 8 answers as `reasoning`" in shown.stderr.replace("\n", " ")
+    assert "whole text of 8 of 8 answers as `reasoning`" in caplog.text
     assert beside(tmp_path)[0]["all_reasoning"] == 1
 
 

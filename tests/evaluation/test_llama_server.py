@@ -13,7 +13,7 @@ from tests.evaluation.gguf_file import write_gguf
 from tests.evaluation.lessons import LESSONS, problems, questions
 from tests.evaluation.test_server import ask
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

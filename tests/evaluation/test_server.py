@@ -16,11 +16,9 @@ from ctpo.evaluation.summary import beside
 from ctpo.tir.endpoint import Endpoint, EndpointError
 from ctpo.tir.transformers_generator import TransformersGenerator
 from ctpo.training.models import load_model
-from ctpo.training.policy import EpisodePolicy
+from ctpo.training.policy import episode_policy
 from tests.evaluation.conftest import transformers_serve
 from tests.evaluation.lessons import LESSONS, SETTINGS, questions
-
-pytestmark = pytest.mark.processes
 
 
 def template(model):
@@ -68,11 +66,10 @@ def test_under_completions_a_server_says_what_the_model_says_here(
 ):
     there = ask(served.url, parrot, sandbox, tmp_path / "there", api="completions")
     model, tokenizer = load_model(parrot)
-    policy = EpisodePolicy(
-        TransformersGenerator(model, tokenizer), tokenizer, sandbox, SETTINGS, temperature=0, seed=0
-    )
+    generator = TransformersGenerator(model, tokenizer)
+    policy = episode_policy(generator, tokenizer, sandbox, SETTINGS, 0.0)
     with EvaluationDirectory(tmp_path / "here", {}) as directory:
-        answer_all(questions(), BatchModel(policy, lambda index: index, 2), directory)
+        answer_all(questions(), BatchModel(policy, 0, 2), directory)
     here = {answer.key: answer for answer in read_answers(tmp_path / "here")}
     assert len(here) == len(there) == len(LESSONS)
     for key, answer in here.items():

@@ -281,6 +281,16 @@ def test_hostile_formulas_end_and_are_never_right(box):
     assert grade(rf"\boxed{{{box}}}", "6.5", timeout=1).outcome != "right"
 
 
+@pytest.mark.parametrize("piece", ["1/2x", r"\cup ", "x/", r"(1,2)\cup ", "-", r"\pm ", "a_"])
+def test_long_chains_of_anything_are_told_and_not_logged_as_faults(piece, caplog):
+    for number in (80, 400):
+        box = piece * number + "1"
+        assert grade(rf"\boxed{{{box}}}", "7", timeout=1, explain=True).outcome != "right"
+        assert grade(r"\boxed{7}", box, timeout=1).outcome != "right"
+        assert canonical(box)
+    assert caplog.records == []
+
+
 def test_the_worker_lives_on_after_hostile_input():
     assert grade(r"\boxed{x+x}", "2x").outcome == "right"
 

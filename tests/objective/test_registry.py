@@ -4,7 +4,7 @@ what they say."""
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -156,7 +156,7 @@ def test_a_preset_that_could_not_be_used_by_name_is_refused():
     mine = Objective(ratio=Tempered(), window=fixed(0.2, 0.3))
     for wrong in (Tempered(), "ctpo", None):
         with pytest.raises(TypeError, match="preset 'mine' must be an Objective or a Preset"):
-            register_preset("mine", wrong)
+            register_preset("mine", wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown reduction 'mean'"):
         register_preset("mine", Preset(mine, reduction="mean"))
     with pytest.raises(ValueError, match="unknown advantages 'leave_one_out'"):
@@ -173,13 +173,12 @@ def test_a_preset_that_could_not_be_used_by_name_is_refused():
 
 @pytest.mark.parametrize("part", ["ratio", "window", "surrogate"])
 def test_every_part_can_refuse_the_others(part):
+    def refuses(self, objective):
+        return f"never with {objective.gradient}" if objective.gradient == "literal" else None
+
     base = {"ratio": Halved, "window": Levelling, "surrogate": ClippedSurrogate}[part]
-
-    class Choosy(base):
-        def refuses(self, objective):
-            return f"never with {objective.gradient}" if objective.gradient == "literal" else None
-
-    choices = {"ratio": Halved(), "window": Levelling(), part: Choosy()}
+    choosy = type("Choosy", (base,), {"refuses": refuses})
+    choices: dict[str, Any] = {"ratio": Halved(), "window": Levelling(), part: choosy()}
     Objective(**choices)
     with pytest.raises(ValueError, match="never with literal"):
         Objective(**choices, gradient="literal")

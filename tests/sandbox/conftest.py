@@ -7,14 +7,6 @@ from ctpo.sandbox import Sandbox
 from tests.waiting import eventually
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All that is tested here starts processes."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.processes)
-
-
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(workers=4, timeout=5.0, memory_mb=256, preload=["json"]) as started:

@@ -46,7 +46,7 @@ def run_while(sandbox, saboteur, kills=20, callers=8):
             time.sleep(random.uniform(0.05, 0.3))
         else:  # or what is at work
             before = statuses.count("success")
-            eventually(lambda: statuses.count("success"), lambda now, then=before: now > then)
+            eventually(lambda: statuses.count("success"), before.__lt__)
     stop.set()
     for thread in threads:
         thread.join(PATIENCE)

@@ -119,6 +119,15 @@ def test_bytes_that_are_no_text_are_replaced(server):
         b'{"code": "1", "files": {"x": "!"}}',
         b'{"code": "1", "files": {"x": "", "x/y": ""}}',
         b'{"code": "1", "fetch_files": ["/etc/passwd"]}',
+        json.dumps({"code": "1", "fetch_files": [f"{i:019}" for i in range(7000)]}).encode(),
+        json.dumps({"code": "1", "fetch_files": [str(i) for i in range(40_000)]}).encode(),
+        json.dumps({"code": "1", "fetch_files": ["a"] * 12_000}).encode(),
+        b'{"code": "1", "fetch_files": ["a", "./a"]}',
+        json.dumps({"code": "1", "fetch_files": [1] * 100_000}).encode(),
+        json.dumps({"code": "1", "files": {str(i): "" for i in range(40_000)}}).encode(),
+        b'{"code": "1", "files": {"a/": ""}}',
+        b'{"code": "1", "files": {"a": "", "./a": ""}}',
+        json.dumps({"code": "1", "files": {"\u00e9" * 600: ""}}).encode(),
         b'{"code": "\\ud800"}',
         b'{"code": "1", "stdin": {}}',
         b"[" * 100_000,
@@ -126,7 +135,8 @@ def test_bytes_that_are_no_text_are_replaced(server):
 )
 def test_a_request_that_makes_no_sense_gets_422(server, body):
     status, answer = server.ask("POST", "/run_code", body)
-    assert status == 422 and json.loads(answer)["detail"]
+    assert status == 422 and json.loads(answer)["detail"] and len(answer) < 10_000
+    assert server.run("print(1)")["run_result"]["stdout"] == "1\n"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

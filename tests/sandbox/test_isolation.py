@@ -319,6 +319,49 @@ def test_threads_are_bounded(sandbox):
 
 
 @pytest.mark.parametrize(
+    "start",
+    [
+        "from multiprocessing import Pool; Pool(2).map(abs, [1])",
+        "from multiprocessing.pool import Pool; Pool(2)",
+        "from multiprocessing import Process; Process(target=print).start()",
+        "import multiprocessing as m; m.get_context('spawn').Process(target=print).start()",
+        "import multiprocessing as m; m.Manager()",
+        "from concurrent.futures import ProcessPoolExecutor as P; list(P().map(abs, [1]))",
+    ],
+)
+def test_who_asks_for_a_process_is_told_in_one_line_that_there_are_threads(sandbox, start):
+    execution = sandbox.run(start)
+    assert execution.status == "error"
+    last = execution.stderr.strip().rsplit("\n", 1)[-1]
+    assert "processes are not available here, threads are" in last
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "multiprocessing.dummy import Pool",
+        "multiprocessing.pool import ThreadPool as Pool",
+        "concurrent.futures import ThreadPoolExecutor as Pool",
+    ],
+)
+def test_threads_work_under_all_their_names(sandbox, pool):
+    program = f"from {pool}\nwith Pool(3) as pool: print(list(pool.map(abs, [-1, -2])))"
+    execution = sandbox.run(program)
+    assert (execution.status, execution.stdout) == ("success", "[1, 2]\n")
+
+
+def test_locks_of_multiprocessing_are_those_of_threads(sandbox):
+    program = (
+        "import multiprocessing as m, threading\n"
+        "with m.Lock(), m.RLock(), m.Semaphore(2): pass\n"
+        "queue = m.Queue(); queue.put(3); print(queue.get())\n"
+        "event = m.Event(); threading.Thread(target=event.set).start(); print(event.wait(60))\n"
+    )
+    execution = sandbox.run(program)
+    assert (execution.status, execution.stdout) == ("success", "3\nTrue\n")
+
+
+@pytest.mark.parametrize(
     "call",
     [
         "os.fork()",

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from ctpo.sandbox import Execution, Program, Sandbox
+from ctpo.sandbox.program import Options
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_a_program_may_be_given_less_memory_than_the_sandbox_allows(sandbox: San
 
 
 def test_a_program_says_the_same_as_its_fields_given_apart(sandbox):
-    options = {"stdin": "x", "files": {"a": "1"}, "collect": ["a"], "timeout": 2.0, "memory_mb": 99}
+    options: Options = {"stdin": "x", "files": {"a": "1"}, "collect": ["a"], "memory_mb": 99}
     code = "print(input(), open('a').read())"
     program = Program(code, **options)
     for execution in (

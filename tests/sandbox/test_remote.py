@@ -57,7 +57,7 @@ def test_a_request_that_the_pool_refuses_is_answered_too(sandbox):
 
 def test_a_pool_that_is_gone_fails_what_waits_and_what_comes(sandbox):
     async def use(remote, pool):
-        waiting = asyncio.create_task(remote.arun("import time; time.sleep(99)", timeout=100.0))
+        waiting = asyncio.create_task(remote.arun("import time; time.sleep(999)", timeout=1000.0))
         while not (await remote.statistics())["in_flight"]:
             await asyncio.sleep(0.01)  # at most as long as `over_a_connection` waits
         pool.cancel()

@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+from ctpo.intervals import Interval
 from ctpo.theory.bias import problem
 from ctpo.theory.enumeration import World
-from ctpo.theory.intervals import Interval, mean_square, resample_prompts
 from ctpo.theory.measured import ESTIMATORS, FULL, PromptSums, all_coefficients, qualities
 from ctpo.theory.measured_ratios import by_position, weight_sample_size
 from ctpo.theory.moments import estimator_moments, on_policy_moments
+from ctpo.theory.resampling import mean_square, resample_prompts
 
 PROMPTS, ANSWERS = 400, 10
 

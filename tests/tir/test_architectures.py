@@ -137,6 +137,7 @@ class Letters:
     """A tokenizer in which every seventh token ends a turn."""
 
     eos_token_id = 1
+    added_tokens_decoder: dict = {}
 
     def __len__(self):
         return 96

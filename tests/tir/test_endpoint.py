@@ -336,6 +336,7 @@ def test_calls_that_a_server_took_out_of_the_text_are_calls_again(server):
             assert turn.reason == "call"
             assert turn.text.startswith("So.\n<tool_call>")
             call = find_json_call(turn.text)
+            assert call is not None
             assert (call.code, call.problem) == ('print("1")', None)
 
 

@@ -204,6 +204,7 @@ def test_the_chat_template_is_given_its_arguments(sandbox, tokenizer):
     class Told:
         chat_template = tokenizer.chat_template
         encode, decode = tokenizer.encode, tokenizer.decode
+        added_tokens_decoder = tokenizer.added_tokens_decoder
 
         def apply_chat_template(self, messages, **kwargs):
             self.kwargs = kwargs
@@ -346,7 +347,7 @@ def test_under_plain_nothing_is_a_call(sandbox, tokenizer):
 
 
 def test_protocols_have_names_and_versions_and_an_unknown_one_is_refused():
-    assert [p.label for p in PROTOCOLS.values()] == ["fence-2", "hermes-1", "plain-1"]
+    assert [p.label for p in PROTOCOLS.values()] == ["fence-3", "hermes-2", "plain-1"]
     assert all(p.find_call(p.instructions) is None for p in (FENCE, PLAIN))
     with pytest.raises(ValueError, match="one of fence, hermes, plain"):
         protocol("xml")

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ctpo.tir import EpisodeSettings, Sampled, run_episodes
+from ctpo.tir import EpisodeSettings, Sampled, StopReason, run_episodes
 from ctpo.tir.endpoint import Endpoint
 from ctpo.tir.protocols import FENCE, HERMES
 from ctpo.tir.server_episodes import converse
@@ -39,7 +39,7 @@ class Turns:
 
 def cut(tokenizer, ids, budget, stop):
     for count in range(1, len(ids) + 1):
-        reason = None
+        reason: StopReason | None = None
         if ids[count - 1] == tokenizer.eos_token_id:
             reason = "eos"
         elif stop(tokenizer.decode(ids[:count], skip_special_tokens=True)):

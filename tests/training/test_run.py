@@ -9,6 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from ctpo.report import write_report
 from ctpo.tir.storage import read_trajectories
+from ctpo.training.evaluating.evaluate import evaluate_request
+from ctpo.training.evaluating.request import EvaluationRequest
+from ctpo.training.listening import Quiet
 from ctpo.training.recipe.loading import load_recipe
 from ctpo.training.run import run
 from ctpo.training.run_directory import RunDirectory
@@ -133,6 +136,22 @@ def test_a_run_taken_up_again_writes_what_the_whole_one_did(whole, cache, tmp_pa
         assert pq.read_table(path / table).equals(pq.read_table(whole.path / table))
     first, second = (d.path / "evaluations" / "final.json" for d in (whole, directory))
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("decoding", ["sampled", "greedy"])
+def test_ctpo_eval_finds_of_the_run_what_training_wrote_of_it(whole, tmp_path, decoding):
+    settings = whole.recipe.evaluation
+    request = EvaluationRequest(
+        model=str(whole.path),
+        temperature=settings.temperature if decoding == "sampled" else 0.0,
+        seed=whole.recipe.seed,
+        batch_size=settings.batch_size,
+    )
+    evaluate_request(request, tmp_path / "out", Quiet())
+    (found,) = json.loads((tmp_path / "out/summary.json").read_text())["benchmarks"].values()
+    written = json.loads((whole.path / "evaluations/final.json").read_text())[decoding]
+    k = written["samples_per_problem"]
+    assert found["figures"][f"avg@{k}"] == written["overall"]
 
 
 def test_a_finished_run_is_not_run_again(whole, cache):

@@ -41,6 +41,13 @@ def command(
     hard_fraction: Annotated[
         float, typer.Option(help="Share of built-in problems with three-digit operands.")
     ] = 0.0,
+    unique: Annotated[
+        bool,
+        typer.Option(
+            "--unique",
+            help="Leave out rows that repeat the question and answer of an earlier one.",
+        ),
+    ] = False,
     agent: Annotated[str, typer.Option(help="verl's agent loop that answers them.")] = "ctpo",
 ) -> None:
     """Write problems as verl reads them, each row checked."""
@@ -55,6 +62,7 @@ def command(
             seed=seed,
             hard_fraction=hard_fraction,
             told=_told(protocol, instructions),
+            unique=unique,
         )
         write_verl_parquet(output, found, agent)
     sources = {problem.source: 0 for problem in found}

@@ -26,12 +26,12 @@ _OF_MODELS_HERE = ("batch_size",)
 def command(
     context: typer.Context,
     model: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="A run directory, a model directory, a Hub name, or with --endpoint the model's "
             "name on the server."
         ),
-    ],
+    ] = None,
     benchmark: Annotated[
         str | None,
         typer.Option(
@@ -126,6 +126,14 @@ def command(
         Path | None,
         typer.Option(help="The evaluation's directory. (default: evals/MODEL-PROBLEMS)"),
     ] = None,
+    regrade: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Instead: grade the answers of an evaluation's directory again, ask no model, and "
+            "say which grades changed.",
+        ),
+    ] = None,
 ) -> None:
     """Measure a model: avg@k, pass@k and maj@k with their errors, and every answer.
 
@@ -140,6 +148,11 @@ def command(
     from ctpo.training.evaluating.evaluate import evaluate_request
     from ctpo.training.evaluating.request import EvaluationRequest, Server
 
+    if regrade is not None:
+        _regrade(context, regrade)
+        return
+    if model is None:
+        raise typer.BadParameter("name a model, or --regrade DIR")
     names = [name.strip() for name in (benchmark or "").split(",") if name.strip()]
     place = output or Path("evals") / _place_name(model, names, data)
     server = None
@@ -197,6 +210,23 @@ def command(
         raise typer.Exit(1)
 
 
+def _regrade(context: typer.Context, place: Path) -> None:
+    from ctpo.evaluation.regrade import regrade
+    from ctpo.report import ReportError
+    from ctpo.report.trajectories import write_trajectory_page
+
+    with usable(FileNotFoundError, ReportError, ValueError):
+        for name in context.params:
+            source = context.get_parameter_source(name)
+            if name != "regrade" and source is not None and source.name == "COMMANDLINE":
+                raise ValueError(f"{name} has no effect with --regrade, which asks no model")
+        found = regrade(place)
+        if found.summary:
+            write_trajectory_page(place)
+    console.print(found.report(), markup=False, highlight=False, soft_wrap=True)
+    console.print(found.summary, markup=False, highlight=False, soft_wrap=True)
+
+
 def compare(
     first: Annotated[Path, typer.Argument(help="An evaluation's directory.")],
     second: Annotated[Path, typer.Argument(help="Another, on some of the same problems.")],
@@ -247,15 +277,18 @@ def compare(
 def inspect_log(
     evaluation: Annotated[Path, typer.Argument(help="An evaluation's directory.")],
     output: Annotated[
-        Path | None, typer.Option(help="The log. (default: inspect.json in that directory)")
+        Path | None,
+        typer.Option(
+            help="The log, .eval or .json. (default: in that directory, under the name that "
+            "Inspect looks for; .eval where inspect_ai is installed)"
+        ),
     ] = None,
 ) -> None:
     """Write an evaluation as a log that Inspect AI can read and show."""
     from ctpo.evaluation.inspect_log import write_inspect_log
 
-    file = output or evaluation / "inspect.json"
     with usable(FileNotFoundError, ValueError):
-        write_inspect_log(evaluation, file)
+        file = write_inspect_log(evaluation, output)
     console.print(f"log         {file}", soft_wrap=True, highlight=False)
 
 

@@ -70,12 +70,11 @@ def command(
     path = output or resume or Path("runs") / f"{resolved.name}-seed{resolved.seed}-{stamp}"
     if dry_run:
         console.print(dump_recipe(resolved), markup=False, highlight=False, soft_wrap=True)
-        if resolved.engine == "verl":
-            from ctpo.training.verl.run import dry_run as describe
+        from ctpo.training.engine import engine_of
 
-            with usable(ValueError):
-                text = describe(resolved, path)
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+        with usable(ValueError):
+            text = engine_of(resolved).describe(path)
+        console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
         return
 
     started = time.perf_counter()

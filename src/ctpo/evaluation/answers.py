@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ctpo.grading import Outcome, Verdict, grade
+from ctpo.grading import SCORES, Outcome, Verdict, grade
 from ctpo.tasks import Problem
 from ctpo.tir import Trajectory
 from ctpo.tir.server_episodes import Transcript
 
 Key = tuple[str, str, int]
 
+# The fields that are the grade.
+GRADE = ("outcome", "path", "reason", "extracted")
 ALL_REASONING = "all its text came as reasoning, and none as the answer"
 
 
@@ -44,6 +47,36 @@ class Question:
         text = f"{run_seed}/{benchmark}/{problem.id}/{sample}"
         number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
         return cls(benchmark, problem, sample, number >> 1)
+
+
+def questions(
+    problems: Iterable[tuple[str, Problem]], samples: int, run_seed: int
+) -> list[Question]:
+    """Return every asking of an evaluation, in the order of the problems.
+
+    Args:
+        problems: Each with its benchmark.
+        samples: Askings of each problem.
+        run_seed: The evaluation's seed.
+
+    Raises:
+        ValueError: There are no problems, two of a benchmark have one name, or `samples` is below
+            1.
+    """
+    if samples < 1:
+        raise ValueError(f"samples per problem is {samples}; it must be 1 or more")
+    asked = list(problems)
+    if not asked:
+        raise ValueError("there are no problems to evaluate on")
+    names = Counter((benchmark, problem.id) for benchmark, problem in asked)
+    ((benchmark, name), count), *_ = names.most_common(1)
+    if count > 1:
+        raise ValueError(f"{benchmark}: {count} problems have the name {name}; each needs one")
+    return [
+        Question.of(benchmark, problem, sample, run_seed)
+        for benchmark, problem in asked
+        for sample in range(samples)
+    ]
 
 
 @dataclass(frozen=True)
@@ -84,6 +117,8 @@ class Answer:
         tokens: Tokens the model generated.
         token_ids: The response's tokens, the tool's included; None where a server keeps them.
         seconds: Time it took.
+        earlier: The grades it had before it was graded again, by the names of `GRADE`, oldest
+            first.
     """
 
     benchmark: str
@@ -102,6 +137,7 @@ class Answer:
     tokens: int
     token_ids: list[int] | None
     seconds: float
+    earlier: list[dict[str, str | None]] = field(default_factory=list)
 
     @property
     def key(self) -> Key:
@@ -116,7 +152,7 @@ class Answer:
     @property
     def score(self) -> float | None:
         """1, 0, or None where it could not be told."""
-        return {"right": 1.0, "wrong": 0.0}.get(self.outcome)
+        return SCORES[self.outcome]
 
     def slim(self) -> Answer:
         """Returns it without its texts and tokens, of which an evaluation may have gigabytes.
@@ -197,3 +233,31 @@ def graded(question: Question, reply: Reply) -> Answer:
         token_ids=ids,
         seconds=round(reply.seconds, 3),
     )
+
+
+def graded_again(answer: Answer) -> Answer:
+    """Return an answer with the grade that its text gets now, and with the old one beside it.
+
+    What no grade was fair of stays: an answer that the sandbox or the server failed, and one that
+    never began.
+    """
+    if answer.path in ("sandbox", "server") or not answer.text.strip():
+        return answer
+    verdict = grade(answer.text, answer.gold)
+    if (verdict.outcome, verdict.extracted) == (answer.outcome, answer.extracted):
+        return answer  # other words for the same grade are no change
+    now = {name: getattr(verdict, name) for name in GRADE}
+    before = {name: getattr(answer, name) for name in GRADE}
+    return replace(answer, **now, earlier=[*answer.earlier, before])
+
+
+def by_problem(answers: Iterable[Answer]) -> dict[tuple[str, str], list[Answer]]:
+    """Return the answers by problem's name and benchmark, sorted: the order they came in is lost.
+
+    A server's answers come in another order each time, and figures with a seed must not depend on
+    it.
+    """
+    rows: dict[tuple[str, str], list[Answer]] = {}
+    for answer in sorted(answers, key=lambda one: (one.problem_id, one.benchmark, one.sample)):
+        rows.setdefault((answer.problem_id, answer.benchmark), []).append(answer)
+    return rows

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ctpo.sandbox import Sandbox
 
 Keep = Callable[[Sequence[tuple[Question, Reply]]], None]
+# (chats, seed of the sampling) -> one episode per chat, in order.
+Policy = Callable[[list[list[Message]], int], Sequence[Trajectory]]
 Progress = Callable[[int, int], None]
 
 # A few sandbox failures are an accident, whatever their share of a small run.
@@ -48,36 +50,47 @@ class BatchModel:
     interrupted; of one that was answered in part, all is generated again and the rest is kept.
 
     Args:
-        run: Takes chats and the batch's index, returns an episode for each.
-        batch_seed: The seed that `run` uses for the batch of an index.
+        policy: Answers a batch.
+        seed: With a batch's number it gives the batch's seed.
         batch_size: Episodes side by side.
+
+    Raises:
+        ValueError: `batch_size` is below 1.
     """
 
-    def __init__(
-        self,
-        run: Callable[[Sequence[Sequence[Message]], int], Sequence[Trajectory]],
-        batch_seed: Callable[[int], int],
-        batch_size: int,
-    ) -> None:
-        self._run = run
-        self._seed = batch_seed
+    def __init__(self, policy: Policy, seed: int, batch_size: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
+        self._policy = policy
+        self._seed = seed
         self._size = batch_size
 
     def ask(
         self, questions: Sequence[Question], wanted: Callable[[Question], bool], keep: Keep
     ) -> None:
-        """Answer, batch by batch; see `Model.ask`."""
+        """Answer, batch by batch; see `Model.ask`.
+
+        Raises:
+            ValueError: The policy does not return one answer per chat.
+        """
         for index, start in enumerate(range(0, len(questions), self._size)):
             batch = questions[start : start + self._size]
             if not any(map(wanted, batch)):
                 continue
+            seed = self._seed * 1_000_003 + index
             started = time.perf_counter()
+            # Copies, so that a policy that edits its chats does not edit the problems.
             chats = [[dict(message) for message in q.problem.messages] for q in batch]
-            episodes = self._run(chats, index)
+            episodes = self._policy(chats, seed)
+            if len(episodes) != len(batch):
+                raise ValueError(
+                    f"the policy gave {len(episodes)} answers to {len(batch)} chats in batch "
+                    f"{index}; one is needed each"
+                )
             share = (time.perf_counter() - started) / len(batch)
             keep(
                 [
-                    (question, Reply(episode, share, self._seed(index)))
+                    (question, Reply(episode, share, seed))
                     for question, episode in zip(batch, episodes, strict=True)
                     if wanted(question)
                 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctpo.evaluation.answers import Answer, Key, Question
+from ctpo.evaluation.answers import GRADE, Answer, Key, Question
 
 _ROW_GROUP = 512  # answers in memory at a time
 
@@ -33,6 +33,7 @@ _SCHEMA = pa.schema(
         ("tokens", pa.int32()),
         ("token_ids", pa.list_(pa.int32())),
         ("seconds", pa.float64()),
+        ("earlier", pa.list_(pa.struct([(name, pa.string()) for name in GRADE]))),
     ]
 )
 
@@ -48,6 +49,7 @@ class EvaluationDirectory:
     Args:
         path: The directory; made if it is not there.
         settings: Everything that decides the answers.
+        keep_failed: Keep the answers that a server failed to give, because none will be asked for.
 
     Attributes:
         answers: Those there are, without their texts (`Answer.slim`).
@@ -57,8 +59,11 @@ class EvaluationDirectory:
             another process is at work in it.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], *, keep_failed: bool = False
+    ) -> None:
         self.path = path
+        self._keep_failed = keep_failed
         self._settings = json.loads(json.dumps(settings))  # as it will be read back
         self.answers: dict[Key, Answer] = {}
 
@@ -99,14 +104,14 @@ class EvaluationDirectory:
         try:
             self._cut_torn_line(file)
             answers = [answer.slim() for answer in read_answers(self.path)]
-            self.answers = {answer.key: answer for answer in answers if not answer.failed}
+            self.answers = {answer.key: answer for answer in answers if self._keeps(answer)}
             # Without an answer, as after a mistyped model name, there is nothing to keep apart.
             if self.answers and known.is_file():
                 self._check_same(json.loads(known.read_text()))
             else:
                 self.write("settings.json", json.dumps(self._settings, indent=2) + "\n")
             if len(self.answers) < len(answers):
-                self._drop_failed(file)
+                self._rewrite(filter(self._keeps, read_answers(self.path)))
         except BaseException:
             os.close(self._file)
             raise
@@ -117,10 +122,14 @@ class EvaluationDirectory:
         if whole < len(text):
             os.ftruncate(self._file, whole)
 
-    def _drop_failed(self, file: Path) -> None:
+    def _keeps(self, answer: Answer) -> bool:
+        return self._keep_failed or not answer.failed
+
+    def _rewrite(self, answers: Iterable[Answer]) -> None:
+        file = self.path / "answers.jsonl"
         aside = self.path / f".{file.name}.unfinished"
         with aside.open("w", encoding="utf-8") as kept:
-            kept.writelines(_line(a) for a in read_answers(self.path) if not a.failed)
+            kept.writelines(map(_line, answers))
             kept.flush()
             os.fsync(kept.fileno())
         aside.replace(file)
@@ -149,6 +158,28 @@ class EvaluationDirectory:
             data = data[os.write(self._file, data) :]
         os.fsync(self._file)
         self.answers |= {answer.key: answer.slim() for answer in answers}
+
+    def change(self, each: Callable[[Answer], Answer]) -> list[tuple[Answer, Answer]]:
+        """Put another answer in the place of each; a killed process leaves the old ones or the new.
+
+        Args:
+            each: Takes an answer with its texts, and returns the one to keep.
+
+        Returns:
+            Those that changed, before and after, without their texts.
+        """
+        changed = []
+
+        def kept() -> Iterator[Answer]:
+            for before in read_answers(self.path):
+                after = each(before)
+                if after != before:
+                    changed.append((before.slim(), after.slim()))
+                    self.answers[after.key] = after.slim()
+                yield after
+
+        self._rewrite(kept())
+        return changed
 
     def add_problems(self, questions: Sequence[Question]) -> None:
         """Write `problems.jsonl`: each problem once, as it was put to the model."""

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ctpo.intervals import Interval, mean_interval
+
 RESAMPLES = 10_000
-# Rows of the table of resamples held at a time; all at once would be 80 kB per problem.
-_CHUNK = 1_000
-INTERVAL = (2.5, 97.5)  # percentiles
 
 
 @dataclass(frozen=True)
@@ -85,17 +84,16 @@ def estimate(
         seed: Of the bootstrap.
         resamples: Of the bootstrap.
     """
-    means = np.array(values, dtype=np.float64)
-    count = len(means)
+    count = len(values)
     known = [variance for variance in variances if not math.isnan(variance)]
-    low = high = clustered = math.nan
+    found, clustered = Interval(values[0] if count else math.nan, math.nan, math.nan), math.nan
     if count > 1:
-        clustered = float(means.std(ddof=1) / math.sqrt(count))
-        low, high = bootstrap(means, seed, resamples)
+        found = mean_interval(values, resamples, seed)
+        clustered = float(np.std(values, ddof=1) / math.sqrt(count))
     return Estimate(
-        mean=float(means.mean()) if count else math.nan,
-        low=low,
-        high=high,
+        mean=found.value,
+        low=found.low,
+        high=found.high,
         sampling_error=math.sqrt(sum(known) / len(known) / count) if known else math.nan,
         clustered_error=clustered,
         problems=count,
@@ -104,14 +102,9 @@ def estimate(
     )
 
 
-def bootstrap(means: np.ndarray, seed: int, resamples: int) -> tuple[float, float]:
-    """Percentile interval of the mean of as many problems drawn with replacement."""
-    generator = np.random.default_rng(seed)
-    drawn = [
-        means[generator.integers(len(means), size=(min(_CHUNK, resamples - at), len(means)))].mean(
-            1
-        )
-        for at in range(0, resamples, _CHUNK)
-    ]
-    low, high = np.percentile(np.concatenate(drawn), INTERVAL)
-    return float(low), float(high)
+def mean_and_variance(scores: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of a problem's scores and its sampling variance, NaN of a single score."""
+    mean = sum(scores) / len(scores)
+    if len(scores) == 1:
+        return mean, math.nan
+    return mean, sum((score - mean) ** 2 for score in scores) / (len(scores) - 1) / len(scores)

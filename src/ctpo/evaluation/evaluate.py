@@ -1,55 +1,18 @@
-"""Put problems to a policy, grade what it answers, average."""
+"""avg@k of a model on problems, as training takes it along the way: nothing is kept on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Self
 
+from ctpo.evaluation.answers import Question, Reply, graded, questions
+from ctpo.evaluation.asking import BatchModel, Policy, Progress
 from ctpo.evaluation.estimate import Estimate
 from ctpo.evaluation.statistics import avg_at_k
-from ctpo.grading import SCORES, Outcome, grade
-from ctpo.tasks.problem import Message, Problem
+from ctpo.tasks import Problem
 
-
-class Response(Protocol):
-    """What is asked of an answer; `tir.Trajectory` has it."""
-
-    @property
-    def assistant_text(self) -> str:
-        """The policy's own words, without what tools printed."""
-
-    @property
-    def sandbox_failed(self) -> bool:
-        """Whether a program got no answer through no fault of its own."""
-
-
-# (chats, index of the batch) -> one answer per chat, in order. The index is for seeding.
-Policy = Callable[[list[list[Message]], int], Sequence[Response]]
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Record:
-    """One graded answer.
-
-    Attributes:
-        problem_id: The problem answered.
-        sample: Which of the k answers to it, from 0.
-        outcome: The grade.
-        reason: Its grounds.
-        extracted: What stood in the box; None if there was none.
-        answer: The right answer.
-        text: The policy's own words.
-    """
-
-    problem_id: str
-    sample: int
-    outcome: Outcome
-    reason: str
-    extracted: str | None
-    answer: str
-    text: str
+Score = tuple[str, str, float | None]
 
 
 @dataclass(frozen=True)
@@ -59,17 +22,41 @@ class Evaluation:
     Attributes:
         samples_per_problem: The k of avg@k.
         overall: avg@k over all problems.
-        by_source: The same for each source, in order of appearance.
-        records: Every answer; empty when read from a dictionary.
+        by_source: The same for each source.
     """
 
     samples_per_problem: int
     overall: Estimate
     by_source: dict[str, Estimate]
-    records: tuple[Record, ...] = ()
+
+    @classmethod
+    def of(cls, scores: Iterable[Score]) -> Self:
+        """Average scores.
+
+        Args:
+            scores: Of each answer the problem's source, the problem's name and the score, None
+                where it could not be told. Their order changes nothing.
+
+        Raises:
+            ValueError: There are none.
+        """
+        rows: dict[tuple[str, str], list[float | None]] = {}
+        for source, problem, score in scores:
+            rows.setdefault((problem, source), []).append(score)
+        if not rows:
+            raise ValueError("there are no answers to average over")
+        by_source: dict[str, list[list[float | None]]] = {}
+        names = sorted(rows)
+        for problem, source in names:
+            by_source.setdefault(source, []).append(rows[problem, source])
+        return cls(
+            samples_per_problem=max(map(len, rows.values())),
+            overall=avg_at_k([rows[name] for name in names]),
+            by_source={name: avg_at_k(table) for name, table in sorted(by_source.items())},
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers, ready for JSON. The records are left out."""
+        """The numbers, ready for JSON."""
         return {
             "samples_per_problem": self.samples_per_problem,
             "overall": self.overall.to_dict(),
@@ -77,7 +64,7 @@ class Evaluation:
         }
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Evaluation:
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """Reads what `to_dict` wrote.
 
         Raises:
@@ -96,73 +83,30 @@ def evaluate(
     *,
     samples_per_problem: int,
     batch_size: int,
+    seed: int = 0,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Samples k answers to each problem, grades them and averages.
-
-    An answer whose grade is unknown, or whose sandbox failed, has no score: it is counted but
-    enters no mean.
+    """Samples k answers to each problem, grades them and averages: `ctpo eval` in small.
 
     Args:
         problems: The problems, each put to the policy `samples_per_problem` times.
-        policy: Takes chats and the batch's index, returns an answer to each.
+        policy: Answers chats.
         samples_per_problem: The k of avg@k.
         batch_size: Most chats per call of the policy.
+        seed: Of the sampling.
         on_progress: Called with the number of answers so far and in all, after every batch.
 
-    Returns:
-        The evaluation.
-
     Raises:
-        ValueError: If there are no problems, a number is below 1, or the policy does not return one
-            answer per chat.
+        ValueError: If there are no problems or two of a name, a number is below 1, or the policy
+            does not return one answer per chat.
     """
-    for name, value in (("samples_per_problem", samples_per_problem), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be 1 or more")
-    if not problems:
-        raise ValueError("there are no problems to evaluate on")
-    asked = [(index, k) for index in range(len(problems)) for k in range(samples_per_problem)]
-    records: list[Record] = []
-    scores: list[list[float | None]] = [[] for _ in problems]
-    for batch_index, start in enumerate(range(0, len(asked), batch_size)):
-        batch = asked[start : start + batch_size]
-        # Copies, so that a policy that edits its chats does not edit the problems.
-        chats = [[dict(message) for message in problems[index].messages] for index, _ in batch]
-        responses = policy(chats, batch_index)
-        if len(responses) != len(batch):
-            raise ValueError(
-                f"the policy gave {len(responses)} answers to {len(batch)} chats in batch"
-                f" {batch_index}; one is needed each"
-            )
-        for (index, sample), response in zip(batch, responses, strict=True):
-            record = _graded(problems[index], sample, response)
-            records.append(record)
-            scores[index].append(SCORES[record.outcome])
+    asked = questions([(one.source, one) for one in problems], samples_per_problem, seed)
+    scores: list[Score] = []
+
+    def keep(replies: Sequence[tuple[Question, Reply]]) -> None:
+        scores.extend((q.benchmark, q.problem.id, graded(q, reply).score) for q, reply in replies)
         if on_progress is not None:
-            on_progress(len(records), len(asked))
+            on_progress(len(scores), len(asked))
 
-    by_source: dict[str, list[list[float | None]]] = {}
-    for problem, row in zip(problems, scores, strict=True):
-        by_source.setdefault(problem.source, []).append(row)
-    return Evaluation(
-        samples_per_problem=samples_per_problem,
-        overall=avg_at_k(scores),
-        by_source={name: avg_at_k(rows) for name, rows in by_source.items()},
-        records=tuple(records),
-    )
-
-
-def _graded(problem: Problem, sample: int, response: Response) -> Record:
-    text = response.assistant_text
-    grading = grade(text, problem.answer)
-    failed = response.sandbox_failed
-    return Record(
-        problem_id=problem.id,
-        sample=sample,
-        outcome="could-not-tell" if failed else grading.outcome,
-        reason="the sandbox failed" if failed else grading.reason,
-        extracted=grading.extracted,
-        answer=problem.answer,
-        text=text,
-    )
+    BatchModel(policy, seed, batch_size).ask(asked, lambda _: True, keep)
+    return Evaluation.of(scores)

@@ -6,10 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from ctpo.evaluation.answers import Answer
-from ctpo.evaluation.estimate import RESAMPLES, Estimate, estimate
+from ctpo.evaluation.estimate import Estimate, estimate, mean_and_variance
 
 
 @dataclass(frozen=True)
@@ -75,44 +76,34 @@ def compare(first: Scored, second: Scored, *, seed: int = 0) -> Comparison:
     Raises:
         ValueError: If no problem was scored in both.
     """
-    means = [
+    scored = [
         {name: [s for s in row if s is not None] for name, row in run.items()}
         for run in (first, second)
     ]
-    common = [name for name in first if means[0][name] and means[1].get(name)]
+    common = sorted(name for name in first if scored[0][name] and scored[1].get(name))
     if not common:
         raise ValueError("the two runs have no scored problem in common")
-    pairs = [Pair(name, *(_mean(run[name]) for run in means)) for name in common]
-    variances = [sum(_variance(run[name]) for run in means) for name in common]
+    found = [[mean_and_variance(run[name]) for run in scored] for name in common]
+    pairs = [
+        Pair(name, before, after)
+        for name, ((before, _), (after, _)) in zip(common, found, strict=True)
+    ]
     answers = sum(len(run[name]) for run in (first, second) for name in common)
-    scored = sum(len(run[name]) for run in means for name in common)
     return Comparison(
-        first=_mean([pair.first for pair in pairs]),
-        second=_mean([pair.second for pair in pairs]),
+        first=fmean(pair.first for pair in pairs),
+        second=fmean(pair.second for pair in pairs),
         difference=estimate(
             [pair.difference for pair in pairs],
-            variances,
+            [sum(variance for _, variance in both) for both in found],
             answers=answers,
-            unknown=answers - scored,
+            unknown=answers - sum(len(run[name]) for run in scored for name in common),
             seed=seed,
-            resamples=RESAMPLES,
         ),
         pairs=tuple(sorted(pairs, key=lambda pair: pair.difference)),
         better=sum(pair.difference > 0 for pair in pairs),
         worse=sum(pair.difference < 0 for pair in pairs),
         left_out=tuple(sorted({*first, *second} - set(common))),
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _variance(scores: Sequence[float]) -> float:
-    if len(scores) < 2:
-        return math.nan
-    mean = _mean(scores)
-    return sum((score - mean) ** 2 for score in scores) / (len(scores) - 1) / len(scores)
 
 
 def compare_answers(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 
-from ctpo.evaluation.estimate import RESAMPLES, Estimate, estimate
+from ctpo.evaluation.estimate import RESAMPLES, Estimate, estimate, mean_and_variance
 from ctpo.evaluation.majority import Vote, majority, majority_variance
 
 Scores = Sequence[Sequence[float | None]]
@@ -29,14 +29,8 @@ def avg_at_k(scores: Scores, *, seed: int = 0, resamples: int = RESAMPLES) -> Es
         ValueError: If there are no problems, or a score is not finite.
     """
     scored = _scored(scores)
-    rows = [row for row in scored if row]
-    values = [sum(row) / len(row) for row in rows]
-    variances = [
-        sum((score - mean) ** 2 for score in row) / (len(row) - 1) / len(row)
-        if len(row) > 1
-        else math.nan
-        for row, mean in zip(rows, values, strict=True)
-    ]
+    found = [mean_and_variance(row) for row in scored if row]
+    values, variances = [mean for mean, _ in found], [variance for _, variance in found]
     return _estimate(scores, scored, values, variances, seed, resamples)
 
 

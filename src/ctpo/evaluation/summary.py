@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctpo.evaluation.answers import ALL_REASONING, Answer
+from ctpo.evaluation.answers import ALL_REASONING, Answer, by_problem
+from ctpo.evaluation.directory import EvaluationDirectory
 from ctpo.evaluation.estimate import Estimate
 from ctpo.evaluation.majority import Vote
 from ctpo.evaluation.statistics import avg_at_k, maj_at_k, pass_at_k
@@ -80,7 +82,7 @@ def figures(answers: Sequence[Answer], ks: Sequence[int], seed: int = 0) -> dict
         ks: The k of pass@k and maj@k.
         seed: Of the bootstraps.
     """
-    rows = list(_by_problem(answers).values())
+    rows = list(by_problem(answers).values())
     samples = max(map(len, rows))
     scores = [[answer.score for answer in row] for row in rows]
     votes = [[_vote(answer) for answer in row] for row in rows]
@@ -115,11 +117,34 @@ def beside(answers: Sequence[Answer]) -> Beside:
         distinct=_mean_or_none(
             [
                 (len({str(a.turns) for a in row}) - 1) / (len(row) - 1)
-                for row in _by_problem(answers).values()
+                for row in by_problem(answers).values()
                 if len(row) > 1
             ]
         ),
     )
+
+
+def keep_summary(
+    directory: EvaluationDirectory,
+    model: str,
+    sources: Mapping[str, Mapping[str, Any]],
+    ks: Sequence[int],
+    seed: int,
+) -> dict[str, Any]:
+    """Write `summary.json`, `summary.md` and `answers.parquet` of an evaluation; returns the first.
+
+    Args:
+        directory: An open directory with every answer.
+        model: What was evaluated.
+        sources: By benchmark, where its problems are from.
+        ks: The k of pass@k and maj@k.
+        seed: Of the bootstraps.
+    """
+    summary = {"model": model} | summarize(list(directory.answers.values()), sources, ks, seed)
+    directory.write_parquet()
+    directory.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    directory.write("summary.md", markdown(summary))
+    return summary
 
 
 def summarize(
@@ -142,7 +167,7 @@ def summarize(
         found = figures(own, ks, seed)
         benchmarks[name] = {
             **source,
-            "problems": len(_by_problem(own)),
+            "problems": len(by_problem(own)),
             "answers": len(own),
             "figures": {figure: estimate.to_dict() for figure, estimate in found.items()},
             "beside": asdict(beside(own)),
@@ -231,13 +256,6 @@ def _origin(name: str, benchmark: Mapping[str, Any]) -> str:
     asked, whole = benchmark["problems"], benchmark.get("of")
     part = f"; **the first {asked} of its {whole} problems**" if whole and asked < whole else ""
     return f"- {name}: {benchmark['source']}{at}{part}{warning}"
-
-
-def _by_problem(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
-    rows: dict[str, list[Answer]] = {}
-    for answer in answers:
-        rows.setdefault(answer.problem_id, []).append(answer)
-    return rows
 
 
 def _vote(answer: Answer) -> Vote | None:

@@ -15,7 +15,9 @@ from ctpo.grading.words import Choice, choice, date
 _MARKS = ("unit", "percent", "degree")
 MAX_LENGTH = 2000
 # 5 m may be a length, and 2 mg a weight or a product.
-_LETTER_UNIT = re.compile(r"(?<=\d) ([mgsLlhNJWVAK]|\\Omega)$")
+_LETTER_UNIT = re.compile(
+    r"(?<=\d) ((?:[mgsLlhNJWVAK]|\\Omega)(?:\^\{?\d\}?)?(?:/(?:[smhLl]|mL)(?:\^\{?\d\}?)?)?)$"
+)
 _UNIT_OR_PRODUCT = re.compile(r"(?<=\d) ?(mg|kg|ft|nm|dm|mi|in|nd|rd|st|th)$")
 
 
@@ -121,6 +123,8 @@ def _undressed(node: Node) -> tuple[Node, set[str]]:
     if node.op in ("list", "tuple", "set", "angle", "neg", "rel", "union", "either"):
         parts = [_undressed(arg) for arg in node.args]
         marks = set().union(*(marks for _, marks in parts)) if parts else set()
+        if len(marks) > 1:
+            raise Undecided(f"several units: {', '.join(sorted(marks))}")
         return Node(node.op, tuple(part for part, _ in parts), node.value), marks
     if node.op == "add":
         parts = [_undressed(arg) for arg in node.args]

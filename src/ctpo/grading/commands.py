@@ -56,6 +56,11 @@ class Commands(Cursor):
             return self._limits(name)
         if name == "begin":
             return self._matrix()
+        if name in ("angle", "measuredangle", "triangle") and self.kind == "sym":
+            letters = ""
+            while self.kind == "sym":
+                letters += self.take().text
+            return Node("sym", (), f"{name} {letters}")
         if name in ACCENTS:
             inner = self.primary() if self.kind in ("sym", "cmd") else self._accented()
             return Node("sym", (), f"{name} {inner}")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from ctpo.grading.equations import consistent, named_values, one_unknown, relations
+from ctpo.grading.normal import counted, normal
 from ctpo.grading.regions import (
-    INFINITY,
-    MINUS_INFINITY,
     Region,
     intervals,
     is_constant,
@@ -17,8 +15,8 @@ from ctpo.grading.regions import (
     is_region,
     merged,
 )
-from ctpo.grading.tree import Node, Undecided, number
-from ctpo.grading.words import meaning, same_words, spells
+from ctpo.grading.tree import Node, Undecided
+from ctpo.grading.words import same_words, spells
 
 _SEVERAL = ("list", "set")
 _NUMBER_SETS = ("reals", "integers", "naturals", "rationals", "complexes")
@@ -87,7 +85,7 @@ class Comparison:
                 raise Undecided(f"no way to compare {other} with the set {one.value}")
         if answer.op == gold.op == "sym" and answer.value.casefold() == gold.value.casefold():
             raise Undecided("the same letter but for its case")
-        return self.leaves.same(_counted(answer, gold), _counted(gold, answer))
+        return self.leaves.same(counted(answer, gold), counted(gold, answer))
 
     def _words(self, answer: Node, gold: Node) -> bool:
         if answer.op == gold.op:
@@ -169,7 +167,7 @@ class Comparison:
         if answer.op == gold.op == "rel" and len(answer.args) == len(gold.args) == 2:
             if not (is_plain(answer) and is_plain(gold)):
                 return self.leaves.same_relation(answer, gold)
-        if answer.op == gold.op == "list" and not (is_plain(answer) and is_plain(gold)):
+        if answer.op == gold.op == "list" and not (_of_one(answer) and _of_one(gold)):
             return self._as_sets(answer.args, gold.args)
         for one, other in ((answer, gold), (gold, answer)):
             if is_region(one) and other.op not in ("tuple", "set", "list") and not is_region(other):
@@ -314,6 +312,12 @@ class Comparison:
         return False
 
 
+def _of_one(node: Node) -> bool:
+    """Whether inequalities are all of one name."""
+    names = {arg for part in node.args for arg in part.args if not is_constant(arg)}
+    return is_plain(node) and len(names) == 1
+
+
 def _every(same: Callable[..., bool], of: Iterable[tuple[Any, ...]]) -> bool:
     """Whether all are the same; a difference counts also where another pair leaves a doubt."""
     doubt = None
@@ -333,83 +337,3 @@ def _equated(node: Node) -> bool:
     if node.op == "list":
         return any(map(_equated, node.args))
     return node.op == "rel" and any(sign in ("=", "in") for sign in node.value)
-
-
-def normal(node: Node) -> Node:
-    r"""Writes out `\pm`, lists within lists and unions of sets of elements."""
-    return _spread(node.change(_tidy))
-
-
-def _tidy(node: Node) -> Node:
-    if node.op == "num" and node.args:
-        return Node("num", (), node.value)
-    if node.op == "text":
-        return meaning(node)
-    if node.op == "neg" and node.args[0].op == "num":
-        return Node("num", (), -node.args[0].value)
-    if node.op == "add" and node.args[0] == Node("num", (), 0) and len(node.args) == 2:
-        return node.args[1]
-    if node.op == "union" and all(part.op == "set" for part in node.args):
-        return Node("set", node.args[0].args + node.args[1].args)
-    if node.op == "tuple" and len(node.args) == 2:  # nothing ends at infinity and has it
-        low = "(" if node.args[0] == MINUS_INFINITY else node.value[0]
-        high = ")" if node.args[1] in (INFINITY, MINUS_INFINITY) else node.value[1]
-        return Node("tuple", node.args, low + high)
-    if node.op == "matrix" and node.value == (1, 1):
-        return node.args[0]
-    return node
-
-
-def _spread(node: Node) -> Node:
-    if node.op in ("list", "set"):
-        parts: list[Node] = []
-        for part in map(_spread, node.args):
-            parts += part.args if part.op == "list" else [part]
-        return (
-            parts[0]
-            if node.op == "list" and len(parts) == 1
-            else Node(node.op, tuple(parts), node.value)
-        )
-    if node.op == "rel" or not node.has("pm", "mp"):
-        return node
-    if node.op == "tuple" and sum(part.op in ("pm", "mp") for part in node.walk()) > 1:
-        raise Undecided("several signs of plus or minus in a tuple")
-    return Node("list", tuple(_signed(node, sign) for sign in (1, -1)), ",")
-
-
-def _signed(node: Node, sign: int) -> Node:
-    def choose(part: Node) -> Node:
-        if part.op not in ("pm", "mp"):
-            return part
-        base, rest = part.args
-        rest = rest if (sign == 1) == (part.op == "pm") else Node("neg", (rest,))
-        return _tidy(Node("add", (base, rest)))
-
-    return node.change(choose)
-
-
-_COUNTED = re.compile(r"([CPA])_(\d+)")
-
-
-def _counted(node: Node, other: Node) -> Node:
-    """Reads C_5^2, A_5^2, C(5,2) and P(5,2) as numbers of choices where the other is a number."""
-    if not is_constant(other):
-        return node
-
-    def count(part: Node) -> Node:
-        if part.op == "pow" and part.args[0].op == "sym" and part.args[1].op == "num":
-            found = _COUNTED.fullmatch(part.args[0].value)
-            if found and part.args[1].value.denominator == 1:
-                sizes = sorted((int(found[2]), int(part.args[1].value)))
-                return _choices(found[1], *sizes[::-1])
-        if part.op == "call" and part.value in ("C", "P", "A") and len(part.args) == 2:
-            if all(arg.op == "num" for arg in part.args):
-                return _choices(part.value, *(arg.value for arg in part.args))
-        return part
-
-    return node.change(count)
-
-
-def _choices(letter: str, many: int, few: int) -> Node:
-    name = "binomial" if letter == "C" else "perm"
-    return Node("call", (number(many), number(few)), name)

@@ -38,11 +38,6 @@ class Cursor(ABC):
         """The token after the next."""
         return self.tokens[self.at + 1] if self.at + 1 < len(self.tokens) else _END
 
-    @property
-    def next_spaced(self) -> bool:
-        """Whether white space stands before the token after the next."""
-        return self.ahead.spaced
-
     def take(self) -> Token:
         """Returns the next token and goes on."""
         if self.at >= len(self.tokens):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from ctpo.grading.normal import normal
 from ctpo.grading.regions import is_constant
 from ctpo.grading.tree import Node, Undecided
 
@@ -28,7 +29,11 @@ def relations(node: Node) -> list[Node]:
                 raise Undecided(f"{part} is no equation")
             part = Node("rel", (found[-1].args[0], part), ("=",))  # x = 1, 2
         left, right = part.args[0], part.args[-1]
-        if left.op == right.op == "tuple" and len(part.args) == 2 and _all_names(left):
+        values = normal(right) if len(part.args) == 2 else right
+        elements = part.value == ("in",) and values.op == "set" and len(parts) == 1
+        if elements or (part.value == ("=",) and values.op == "list"):  # x = \pm 2
+            found += [Node("rel", (left, value), ("=",)) for value in values.args]
+        elif left.op == right.op == "tuple" and len(part.args) == 2 and _all_names(left):
             if len(left.args) != len(right.args):
                 raise Undecided("tuples of different length")
             names = left

@@ -53,6 +53,8 @@ def judge(answer: str, gold: str, leaves: Leaves) -> Finding:
         return _choices(given, wanted, leaves) or _values(given, wanted, leaves)
     except Undecided as undecided:
         return Finding("could-not-tell", str(undecided))
+    except RecursionError:  # 1/2/3/4/... a thousand times
+        return Finding("could-not-tell", "nested too deeply")
 
 
 def _choices(given: Answer, wanted: Answer, leaves: Leaves) -> Finding | None:

@@ -65,7 +65,7 @@ class Parser(Primary):
                 if self.kind != "sep" and found & {"tight", "apart"}:
                     raise Undecided("nothing between two commas")
                 found.add(self.text if self.kind == "sep" else "tight")
-                if self.text == ";" or self.tokens[self.at].spaced or self.next_spaced:
+                if self.text == ";" or self.tokens[self.at].spaced or self.ahead.spaced:
                     found.add("apart")
                 self.at += 1
             if self.kind == "end" or self.text in ("}", ")", "]", r"}", "rbrace"):
@@ -97,9 +97,6 @@ class Parser(Primary):
         parts, signs = [self.ratio()], []
         while self.kind in ("op", "cmd") and self.text in _RELATIONS:
             signs.append(_RELATIONS[self.take().text])
-            if self.text == "pm" and signs[-1] == "=":
-                parts.append(self.ratio())
-                continue
             parts.append(self.ratio())
         if self.kind == "cmd" and self.text in _APPROXIMATE:
             raise Undecided("an approximation")
@@ -166,7 +163,7 @@ class Parser(Primary):
                     node = Node("unit", (node,), "/" + self.unit())
                 else:
                     node = self._quotient(node)
-            elif self.text in ("bmod", "mod", "%") and self._modulus():
+            elif self.text in ("bmod", "mod") and self.kind == "cmd":
                 self.at += 1
                 node = Node("mod", (node, self.power()))
             elif self.text in ("%", r"\%") and self.kind in ("op", "cmd"):
@@ -253,9 +250,6 @@ class Parser(Primary):
                 parts.append(" " + self.take().text)
             else:
                 return "".join(parts)
-
-    def _modulus(self) -> bool:
-        return self.kind == "cmd" and self.text != "%"
 
     def _letter_for_times(self) -> bool:
         """Whether an x stands for the sign of multiplication: 3 x 4, 1.5x10^3."""

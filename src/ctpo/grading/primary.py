@@ -87,6 +87,9 @@ class Primary(Commands):
         exponent = self.exponent()
         if node.op == "matrix" and exponent in (Node("sym", (), "T"), Node("sym", (), "t")):
             return Node("transpose", (node,))
+        inverse = exponent in (Node("neg", (number(1),)), number(-1))
+        if inverse and node.op == "sym" and node.value in _APPLIED and self.text == "(":
+            return Node("call", (self.bracketed(),), node.value + "⁻")
         return Node("pow", (node, exponent))
 
     def exponent(self) -> Node:

@@ -111,7 +111,7 @@ def _inequality(node: Node) -> Region:
 
 def _named(node: Node) -> bool:
     """Whether it is a name: x, or f(x), but not the sine or the size of something."""
-    applied = node.op == "call" and len(node.value.rstrip("'")) == 1
+    applied = node.op == "call" and len(node.value.rstrip("'⁻")) == 1
     return (node.op in ("sym", "blank") or applied) and not is_constant(node)
 
 
@@ -127,7 +127,7 @@ def is_constant(node: Node) -> bool:
     """Whether it is a number, if not always a rational one."""
     return not any(
         part.op in ("blank", "text")
-        or (part.op == "call" and len(part.value.rstrip("'")) == 1)
+        or (part.op == "call" and len(part.value.rstrip("'⁻")) == 1)
         or (part.op == "sym" and part.value not in ("pi", "e", "i", "oo"))
         for part in node.walk()
     )

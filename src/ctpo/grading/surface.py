@@ -64,7 +64,8 @@ _END = re.compile(
     r"|\\\\|\\(?:text|mathrm)\s*\{\s*(?:[.,;]|Q\.?E\.?D\.?)?\s*\}|\{\s*\})+$"
 )
 _DEGREE = re.compile(
-    r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])|\\(?:text|mathrm)\s*\{\s*o\s*\}|\{\s*(?:\\(?:text|mathrm)\s*\{\s*o\s*\}|o)\s*\})"
+    r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])|\\(?:text|mathrm)\s*\{\s*o\s*\}"
+    r"|\{\s*(?:\\(?:text|mathrm)\s*\{\s*o\s*\}|o)\s*\})"
     r"|(?<=[\d}])\s*\^\s*o(?![A-Za-z])|\\deg(?:ree)?(?![A-Za-z])"
 )
 _BASE_WORDS = re.compile(
@@ -72,7 +73,10 @@ _BASE_WORDS = re.compile(
     r"(?:\}\s*)?(?:\\text\s*\{\s*)?(\w+)\s*[)\]]?\s*\}?\s*$"
 )
 _STARS = re.compile(r"\*\*(.+)\*\*|`(.+)`|__(.+)__", re.DOTALL)
-_CHOOSE = re.compile(r"(?:\{\s*\}\s*)?(\^|_)\{?(\d+)\}?\s*\\?([CPA])_\{?(\d+)\}?")
+_CHOOSE = re.compile(
+    r"(?<![A-Za-z0-9})\]])(?:\{\s*\}\s*)?(\^|_)\{?(\d+)\}?\s*\\?([CPA])_\{?(\d+)\}?"
+)
+_SYSTEM = re.compile(r"\\begin\{(cases|aligned|align\*?|gathered)\}(.*?)\\end\{\1\}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def strip(raw: str) -> Surface:
         text = _plain(text)
     # Long runs of white space, which a broken model does write, would cost the patterns below dear.
     text = " ".join(text.split())
-    text = _listed(text)
+    text = _SYSTEM.sub(lambda found: found[2].replace(r"\\", "; ").replace("&", ""), _listed(text))
     if stars := _STARS.fullmatch(text):
         text = (stars[1] or stars[2] or stars[3]).strip()
     text = re.sub(r"\{,\}\s*(?=\d{3}(?!\d))", ",", _TIGHT.sub(",", text))
@@ -166,8 +170,8 @@ def _money(text: str) -> tuple[str, str]:
 
 
 def _chosen(found: re.Match[str]) -> str:
-    above, below = (found[2], found[4]) if found[1] == "^" else (found[2], found[4])
-    return rf"\binom{{{above}}}{{{below}}}" if found[3] == "C" else rf"\perm{{{above}}}{{{below}}}"
+    name = "binom" if found[3] == "C" else "perm"
+    return rf"\{name}{{{found[2]}}}{{{found[4]}}}"
 
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is passed over

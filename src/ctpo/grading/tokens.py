@@ -36,7 +36,6 @@ _SHORT_UNITS = frozenset(
 _SHORT_WORDS = frozenset(
     "yes no true false odd even none red day days sun mon tue wed thu fri sat dne all any".split()
 )
-# No run of these letters in a formula is a product.
 MAX_DIGITS = 4000
 MAX_EXPONENT = 1000
 
@@ -132,8 +131,10 @@ def _digits(text: str, at: int, tokens: list[Token]) -> int:
         value = (int(whole + before or 0) + period) / 10 ** len(before)
         tokens.append(Token("num", found[0], value=value))
         return found.end()
-    if found := _BASED.match(text, at):
-        digits = re.sub("[, ]", "", found[1])
+    found = _BASED.match(text, at)
+    digits = re.sub("[, ]", "", found[1]) if found else ""
+    # 5C_2 has a name in it, and 5C_{16} may be a number.
+    if found and (digits.isdigit() or (found[2] or found[3]) not in map(str, range(2, 11))):
         tokens.append(Token("base", f"{digits}_{found[2] or found[3]}"))
         return found.end()
     found = _NUMBER.match(text, at)
@@ -263,8 +264,6 @@ def _letters(text: str, prose: re.Match[str], tokens: list[Token]) -> int:
             return first.end()
     if run in GREEK:
         tokens.append(Token("cmd", run))
-    elif len(run) > 3 and run.islower() and is_word(run):
-        tokens.append(Token("text", run))
     else:
         tokens += [Token("sym", letter) for letter in run]
     return first.end()

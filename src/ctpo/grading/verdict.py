@@ -7,10 +7,11 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from ctpo.grading.answer import take_apart
+from ctpo.grading.answer import MAX_LENGTH, take_apart
 from ctpo.grading.box import LongBoxError, UnclosedBoxError, boxes
 from ctpo.grading.exact import value as exact_value
 from ctpo.grading.judge import Finding, Outcome, compact, judge
+from ctpo.grading.normal import normal
 from ctpo.grading.tree import Node, Undecided
 
 Path = Literal[
@@ -195,8 +196,8 @@ def _shown(text: str) -> str:
         return f"choice {taken.choice.letter}" + (f", or {_shown(rest)}" if rest else "")
     try:
         return " or ".join(dict.fromkeys(map(str, taken.readings()[0])))
-    except Undecided as undecided:
-        return f"{taken.text!r}, which cannot be read: {undecided}"
+    except (Undecided, RecursionError) as error:
+        return f"{taken.text[:200]!r}, which cannot be read: {str(error)[:200]}"
 
 
 def canonical(answer: str) -> str:
@@ -211,23 +212,19 @@ def canonical(answer: str) -> str:
     Returns:
         A key, such as `1/2` for both `0.5` and `\frac{1}{2}`.
     """
-    from ctpo.grading.compare import normal
-
-    taken = take_apart(answer[:2000])
+    taken = take_apart(answer[:MAX_LENGTH])
     try:
-        tree = normal(taken.readings()[0][0].tree)
-    except Undecided:
+        return _key(normal(taken.readings()[0][0].tree))
+    except (Undecided, RecursionError):
         return compact(taken.text)
+
+
+def _key(tree: Node) -> str:
     if tree.op == "rel" and tree.value == ("=",) and tree.args[0].op == "sym":
         tree = normal(tree.args[1])
-    if tree.op in ("list", "set", "tuple"):
-        keys = [_key(arg) for arg in tree.args]
-        if tree.op == "tuple":
-            return f"{tree.value[0]}{','.join(keys)}{tree.value[1]}"
-        return ",".join(sorted(set(keys)))
-    return _key(tree)
-
-
-def _key(node: Node) -> str:
-    exact = exact_value(node)
-    return str(node if exact is None else exact)
+    if tree.op == "tuple":
+        return f"{tree.value[0]}{','.join(map(_key, tree.args))}{tree.value[1]}"
+    if tree.op in ("list", "set"):
+        return ",".join(sorted(set(map(_key, tree.args))))
+    exact = exact_value(tree)
+    return str(tree if exact is None else exact)

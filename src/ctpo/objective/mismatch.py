@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ctpo.objective.layout import Layout
 
+Level = Literal["token", "prefix", "sequence"]
 LEVELS = ("token", "prefix", "sequence")
 EDGES = ("truncate", "mask")
 
@@ -51,7 +52,7 @@ class Mismatch:
         ValueError: If a parameter is out of range or without effect.
     """
 
-    level: Literal["token", "prefix", "sequence"]
+    level: Level
     edge: Literal["truncate", "mask"] = "truncate"
     cap: float = 5.0
     floor: float = 0.0
@@ -87,11 +88,7 @@ class Mismatch:
         Returns:
             The factor; anything where masked.
         """
-        log_weight = torch.where(layout.mask, old_logprobs - rollout_logprobs, 0.0)
-        if self.level == "prefix":
-            log_weight = layout.prefix_sums(log_weight)
-        elif self.level == "sequence":
-            log_weight = layout.spread(layout.totals(log_weight))
+        log_weight = log_weights(old_logprobs - rollout_logprobs, layout, self.level)
         # Decided on logs, before anything is capped for exp.
         log_cap = math.log(self.cap)
         if self.edge == "truncate":
@@ -99,6 +96,22 @@ class Mismatch:
         log_floor = math.log(self.floor) if self.floor else -math.inf
         kept = (log_weight >= log_floor) & (log_weight <= log_cap)
         return torch.where(kept, weight_of(log_weight), 0.0)
+
+
+def log_weights(
+    log_ratio: Float[Tensor, "*tokens"], layout: Layout, level: Level
+) -> Float[Tensor, "*tokens"]:
+    """Return log u_t, before anything is truncated or masked.
+
+    Args:
+        log_ratio: log k_t in nats; anything where masked.
+        layout: Where sequences begin and end.
+        level: Over which tokens the product goes.
+    """
+    log_weight = torch.where(layout.mask, log_ratio, 0.0)
+    if level == "prefix":
+        return layout.prefix_sums(log_weight)
+    return layout.spread(layout.totals(log_weight)) if level == "sequence" else log_weight
 
 
 def icepop(floor: float = 0.5, cap: float = 5.0) -> Mismatch:

@@ -13,7 +13,7 @@ import torch
 
 from ctpo.objective.layout import Layout
 from ctpo.objective.objective import Objective
-from ctpo.objective.surrogates import Tokens
+from ctpo.objective.parts import Tokens
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from ctpo.objective import ratios, soft_surrogates, surrogates
 from ctpo.objective.parameters import unknown_name
 from ctpo.objective.parts import Part, Ratio, Surrogate, Window
 
-PartT = TypeVar("PartT", bound=Part)
 KindT = TypeVar("KindT", bound=type[Part])
 
 _ratios: dict[str, type[Ratio]] = {
@@ -43,7 +42,7 @@ SURROGATES: Mapping[str, type[Surrogate]] = MappingProxyType(_surrogates)
 """The surrogates by name."""
 
 
-class Register(Generic[PartT]):
+class Register:
     """Makes your parts known by name: `register(name, kind)`, or `@register(name)` over the class.
 
     Args:
@@ -51,7 +50,7 @@ class Register(Generic[PartT]):
         known: The parts by name; receives the new ones.
     """
 
-    def __init__(self, base: type[PartT], known: dict[str, type[PartT]]) -> None:
+    def __init__(self, base: type, known: dict[str, Any]) -> None:
         self._base, self._known = base, known
 
     @overload

@@ -130,6 +130,7 @@ class ObjectiveSpec:
         kinds = set(re.findall(r"\w+", str(known[key])))
         if "Literal" in kinds:  # of texts, which are among the words
             kinds = kinds & {"None", "Optional"} | {"str"}
+        result: Any
         optional = bool(kinds & {"None", "NoneType", "Optional"})
         if "bool" in kinds:
             right, result = "true or false", _BOOLEANS.get(str(value).lower())

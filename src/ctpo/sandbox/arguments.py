@@ -15,6 +15,9 @@ from ctpo.sandbox.jail.plan import SCRATCH_BYTES, SCRATCH_INODES
 _PAGE = resource.getpagesize()
 _MOST_WORKERS = 256
 _WORKERS_PER_PROCESSOR = 2
+_LONGEST_SECONDS = 86_400
+_MOST_SESSIONS = 64
+_MOST_NAME_BYTES = 1 << 18
 
 
 def check_count(name: str, value: object) -> None:
@@ -48,6 +51,25 @@ def workers(value: int | None, memory_mb: int) -> int:
         raise ValueError(
             f"workers × memory_mb is {value} × {memory_mb} MiB, but the machine has {memory} MiB: "
             f"all programs at their limit would not fit"
+        )
+    return value
+
+
+def sessions(value: int | None, workers: int, memory_mb: int) -> int:
+    """How many sessions may be open: what was asked for, or what fits the machine with the workers.
+
+    Raises:
+        TypeError: It is no int.
+        ValueError: There are too few, or the machine has too little memory for them.
+    """
+    room = max(1, machine_memory_mb() // memory_mb - workers)
+    if value is None:
+        return min(room, _MOST_SESSIONS)
+    check_count("sessions", value)
+    if value > room:
+        raise ValueError(
+            f"sessions × memory_mb is {value} × {memory_mb} MiB, but beside {workers} workers the "
+            f"machine has room for {room} of them"
         )
     return value
 
@@ -97,8 +119,10 @@ def seconds(timeout: object) -> float:
     """
     if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
         raise TypeError(f"timeout must be a number, not {type(timeout).__name__}")
-    if not (math.isfinite(timeout) and timeout > 0):
-        raise ValueError(f"timeout must be positive and finite, not {timeout}")
+    if not (math.isfinite(timeout) and 0 < timeout <= _LONGEST_SECONDS):
+        raise ValueError(
+            f"timeout must be positive and at most {_LONGEST_SECONDS} s (a day), not {timeout}"
+        )
     return float(timeout)
 
 
@@ -133,13 +157,16 @@ def files(given: Mapping[str, bytes | str] | None) -> dict[str, bytes]:
         ValueError: A name is no relative path that stays below or lies in another file, or they are
             more than the working directory holds.
     """
-    checked = {}
+    if given is not None and len(given) > SCRATCH_INODES:
+        raise ValueError(f"files may have {SCRATCH_INODES} files, not {len(given)}")
+    checked: dict[str, bytes] = {}
     for name, content in (given or {}).items():
         if not isinstance(content, (bytes, str)):
             raise TypeError(f"files[{name!r}] must be bytes or str, not {type(content).__name__}")
-        checked[archive.check_name(name)] = (
-            content.encode() if isinstance(content, str) else bytes(content)
-        )
+        path = str(PurePosixPath(archive.check_name(name)))
+        if path in checked:
+            raise ValueError(f"files has {name!r} twice")
+        checked[path] = content.encode() if isinstance(content, str) else bytes(content)
     _check_room(checked)
     return checked
 
@@ -159,13 +186,28 @@ def _check_room(checked: Mapping[str, bytes]) -> None:
         )
 
 
-def names(collect: Sequence[str]) -> tuple[str, ...]:
+def names(collect: Sequence[str], field: str = "collect") -> tuple[str, ...]:
     """Files to collect.
+
+    Args:
+        collect: Their names.
+        field: What the caller calls them.
 
     Raises:
         TypeError: It is one str, or holds something else.
-        ValueError: A name is no relative path that stays below.
+        ValueError: A name is no relative path that stays below, is there twice, or they are too
+            many or together too long.
     """
     if isinstance(collect, str):
-        raise TypeError("collect must be a sequence of paths, not a str")
-    return tuple(archive.check_name(name) for name in collect)
+        raise TypeError(f"{field} must be a sequence of paths, not a str")
+    if len(collect) > SCRATCH_INODES:
+        raise ValueError(f"{field} may have {SCRATCH_INODES} paths, not {len(collect)}")
+    found = tuple(archive.check_name(name) for name in collect)
+    seen: set[PurePosixPath] = set()
+    for name in found:
+        if PurePosixPath(name) in seen:
+            raise ValueError(f"{field} has {name!r} twice")
+        seen.add(PurePosixPath(name))
+    if (size := sum(len(name.encode()) for name in found)) > _MOST_NAME_BYTES:
+        raise ValueError(f"{field} may have {_MOST_NAME_BYTES} bytes of paths, not {size}")
+    return found

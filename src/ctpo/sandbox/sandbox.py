@@ -31,7 +31,8 @@ class Sandbox:
         memory_mb: Address space in MiB that a program may add to the interpreter's.
         output_bytes: How much of stdout, and of stderr, is kept; writing more ends the program.
         preload: Modules imported once, of which a program that names one gets its own copy at once.
-        sessions: How many sessions may be open at once.
+        sessions: How many sessions may be open at once; by default 64, as far as the machine has
+            memory for them beside the workers.
         most_waiting: How many programs may wait; who asks for more waits before asking.
         allow_weak: Whether to run with limits alone where the machine allows no more.
         without: Protections to switch off, for tests; names in `protections.SWITCHES`.
@@ -49,7 +50,7 @@ class Sandbox:
         memory_mb: int = 512,
         output_bytes: int = 65536,
         preload: Sequence[str] = (),
-        sessions: int = 64,
+        sessions: int | None = None,
         most_waiting: int = 100_000,
         allow_weak: bool = False,
         without: Iterable[str] = (),
@@ -57,7 +58,6 @@ class Sandbox:
         for name, value in (
             ("memory_mb", memory_mb),
             ("output_bytes", output_bytes),
-            ("sessions", sessions),
             ("most_waiting", most_waiting),
         ):
             arguments.check_count(name, value)
@@ -66,7 +66,7 @@ class Sandbox:
         modules = arguments.modules(preload)
         switched_off = arguments.switches(without, SWITCHES)
         self._requests = Requests(self._timeout, memory_mb, modules)
-        self._sessions = sessions
+        self._sessions = arguments.sessions(sessions, self._workers, memory_mb)
         self._limits = {"memory_bytes": memory_mb << 20, "output_bytes": output_bytes}
         self._servers = ForkServers(modules, self._limits, switched_off, allow_weak=allow_weak)
         kept = 1 << 30 if "output-limit" in switched_off else output_bytes

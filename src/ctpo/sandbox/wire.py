@@ -22,9 +22,15 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def send(connection: socket.socket, header: Header, descriptors: Sequence[int] = ()) -> None:
-    """Send one message; the receiver gets duplicates of `descriptors`."""
+    """Send one message; the receiver gets duplicates of `descriptors`.
+
+    Raises:
+        ValueError: It is longer than any may be.
+    """
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
     message = json.dumps(header, separators=(",", ":")).encode()
+    if len(message) > _MOST_BYTES:
+        raise ValueError(f"a message of {len(message)} bytes")
     connection.sendmsg([message], rights if descriptors else [])
 
 

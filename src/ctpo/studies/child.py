@@ -94,7 +94,7 @@ def main() -> int:
                 from ctpo.training.tiny.warm_start import warm_start
 
                 recipe = load_recipe(str(directory / "recipe.toml"))
-                with start_sandbox(recipe) as sandbox:
+                with start_sandbox(recipe.sandbox) as sandbox:
                     warm_start(recipe, sandbox, Path(cache))
         except Exception as error:
             traceback.print_exc()

@@ -16,7 +16,7 @@ from ctpo.tasks.benchmark_checks import Golds, check_golds, check_row
 from ctpo.tasks.benchmarks import BENCHMARKS, Benchmark
 from ctpo.tasks.problem import Problem
 from ctpo.tasks.readers import SUFFIXES, problems_from_rows, read_rows
-from ctpo.tasks.rows import Row
+from ctpo.tasks.rows import Row, plain_gold, with_context
 
 _COMMIT = re.compile(r"@([0-9a-f]{40})")
 
@@ -148,7 +148,8 @@ def _plain(benchmark: Benchmark, row: Row, number: int, place: str) -> Row:
                 f"{place}, row {number}: {benchmark.name} needs the column {column!r}; the row has "
                 f"{', '.join(row)}"
             )
-    question, answer = row[benchmark.question], _gold(benchmark, row[benchmark.answer])
+    question = with_context(row, row[benchmark.question])
+    answer = plain_gold(row[benchmark.answer])
     if benchmark.wrong_choices:
         question, answer = _choices(benchmark, row)
     key = number if benchmark.id is None else row.get(benchmark.id)
@@ -160,15 +161,6 @@ def _plain(benchmark: Benchmark, row: Row, number: int, place: str) -> Row:
         "id": f"{benchmark.name}-{key}",
         "source": benchmark.name,
     }
-
-
-def _gold(benchmark: Benchmark, value: Any) -> str:  # noqa: ANN401 - whatever the column holds
-    if isinstance(value, list):  # several values are one answer
-        value = ", ".join(map(str, value))
-    text = str(value).strip()
-    if benchmark.name == "gsm8k":  # the answer follows the worked solution
-        text = text.rpartition("####")[2].strip().replace(",", "")
-    return text.strip("$").strip() if text.count("$") == 2 else text
 
 
 def _choices(benchmark: Benchmark, row: Row) -> tuple[str, str]:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ctpo.tasks.problem import Problem, Split
 from ctpo.tasks.rows import SPLITS, Row, problem_from_row, stated_split
 
+logger = logging.getLogger(__name__)
+
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 
 def read_problems(
-    source: str | Path, split: str | None = None, limit: int | None = None
+    source: str | Path,
+    split: str | None = None,
+    limit: int | None = None,
+    *,
+    unique: bool = False,
 ) -> list[Problem]:
     """Reads problems from a file, a directory or the Hub.
 
@@ -25,6 +32,8 @@ def read_problems(
             where there are several. Of a file, the rows whose `extra_info.split` is this one, and
             those that state none.
         limit: Most problems to return, from the start; None for all.
+        unique: Leave out rows that repeat the question and the answer of an earlier one, and log
+            how many.
 
     Returns:
         The problems in their order. One that states no split has the one asked for, or "test".
@@ -44,14 +53,17 @@ def read_problems(
             raise ValueError(f"split is {split!r}; of a file it must be one of {', '.join(SPLITS)}")
         wanted = None if split is None else SPLITS[split]
         rows = read_rows(path)
-        return problems_from_rows(rows, str(path), path.stem, wanted, wanted or "test", limit)
+        return problems_from_rows(
+            rows, str(path), path.stem, wanted, wanted or "test", limit, unique
+        )
     if path.is_file():
         raise ValueError(f"{path}: the name must end in one of {', '.join(SUFFIXES)}")
     if not path.is_dir() and str(source).startswith((".", "/", "~")):
         raise FileNotFoundError(f"{path}: no such file or directory")
     rows, loaded = _data_set_rows(str(source), split)
     # The split was chosen by name; what the rows themselves say does not leave any of them out.
-    return problems_from_rows(rows, str(source), path.name, None, SPLITS.get(loaded, "test"), limit)
+    stated = SPLITS.get(loaded, "test")
+    return problems_from_rows(rows, str(source), path.name, None, stated, limit, unique)
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -71,6 +83,7 @@ def problems_from_rows(
     wanted: Split | None = None,
     default: Split = "test",
     limit: int | None = None,
+    unique: bool = False,
 ) -> list[Problem]:
     """Makes problems of rows.
 
@@ -81,26 +94,46 @@ def problems_from_rows(
         wanted: The split to keep; None for all.
         default: Split of rows that state none.
         limit: Most problems to return.
+        unique: Leave out rows that repeat the question and the answer of an earlier one.
 
     Raises:
         ValueError: If a row cannot be read, an identifier occurs twice, or no problem is left.
     """
     problems: list[Problem] = []
     first_seen: dict[str, int] = {}
+    asked: set[tuple[str, str]] = set()
+    repeated = 0
     for number, row in rows:
         where = f"{place}, row {number}"
         if wanted is not None and stated_split(row, where) not in (None, wanted):
             continue
         problem = problem_from_row(row, where, number, name, default)
+        content = (repr(problem.messages), problem.answer)
+        if unique and content in asked:
+            repeated += 1
+            continue
         if problem.id in first_seen:
+            hint = (
+                "; it repeats an earlier row: `ctpo data --unique` leaves such rows out"
+                if content in asked
+                else ""
+            )
             raise ValueError(
                 f"{where}: id is {problem.id!r}, which row {first_seen[problem.id]} has already;"
-                " each row must have its own"
+                f" each row must have its own{hint}"
             )
+        asked.add(content)
         first_seen[problem.id] = number
         problems.append(problem)
         if len(problems) == limit:
             break
+    if repeated:
+        logger.warning(
+            "%s: %d rows repeat an earlier question and answer and are left out; %d problems stay",
+            place,
+            repeated,
+            len(problems),
+        )
     if not problems:
         raise ValueError(f"{place}: no problems" + (f" of split {wanted!r}" if wanted else ""))
     return problems
@@ -122,38 +155,50 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
         raise ValueError(f"{path}: not a readable Parquet file: {error}") from error
 
 
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields the lines of a text with their numbers, counted from 1; a byte order mark is none."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}, row {number}: not UTF-8: byte {line[error.start]:#x} at column "
+                    f"{error.start + 1}; if the file is in latin-1, write it anew: "
+                    f"iconv -f latin1 -t utf-8 {path.name}"
+                ) from error
+
+
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Yields rows with their line numbers, counted from 1; blank lines are no rows."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, row {number}: not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"{path}, row {number}: is {line.strip()[:100]}; it must be a JSON object"
-                )
-            yield number, row
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, row {number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"{path}, row {number}: is {line.strip()[:100]}; it must be a JSON object"
+            )
+        yield number, row
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Yields rows with their numbers, counted from 1 behind the line of names; all is text."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, strict=True)
-        number = 0
-        try:
-            for number, row in enumerate(rows, start=1):
-                if None in row or None in row.values():
-                    raise ValueError(
-                        f"{path}, row {number}: has another number of fields than the first line, "
-                        f"which names {len(rows.fieldnames or ())}"
-                    )
-                yield number, row
-        except csv.Error as error:
-            raise ValueError(f"{path}, row {number + 1}: not CSV: {error}") from error
+    rows = csv.DictReader((line for _, line in _lines(path)), strict=True)
+    number = 0
+    try:
+        for number, row in enumerate(rows, start=1):
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"{path}, row {number}: has another number of fields than the first line, "
+                    f"which names {len(rows.fieldnames or ())}"
+                )
+            yield number, row
+    except csv.Error as error:
+        raise ValueError(f"{path}, row {number + 1}: not CSV: {error}") from error
 
 
 def _data_set_rows(name: str, split: str | None) -> tuple[Iterator[tuple[int, Row]], str]:

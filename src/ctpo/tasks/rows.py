@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -10,6 +13,12 @@ from ctpo.tasks.problem import Message, Problem, Split
 Row = Mapping[str, Any]
 
 QUESTION_FIELDS = ("prompt", "problem", "question")
+ANSWER_FIELDS = ("answer", "final_answer")
+# What others call them, nearest first.
+_OTHER_NAMES = {
+    "question": ("query", "instruction", "input", "problem_text", "statement", "text"),
+    "answer": ("gold", "ground_truth", "target", "label", "expected_answer", "solution", "output"),
+}
 ROLES = ("system", "user", "assistant", "tool")
 
 # Names in use for the same three parts.
@@ -28,7 +37,9 @@ def problem_from_row(row: Row, place: str, number: int, name: str, split: Split)
 
     verl's schema has `prompt` (a list of messages), `reward_model.ground_truth`, `data_source`,
     `extra_info.index` and perhaps `id`. The plain one has `prompt`, `problem` or `question` (a
-    string), `answer` and perhaps `id` and `source`.
+    string), `answer` or `final_answer` and perhaps `id`, `source` and a `context` that precedes the
+    question; without an answer the last box of `solution` is it. `plain_gold` says what becomes of
+    golds.
 
     Args:
         row: The fields.
@@ -114,13 +125,23 @@ class _RowReader:
         for field in QUESTION_FIELDS:
             value = self._row.get(field)
             if isinstance(value, str):
-                return ({"role": "user", "content": self._text(field, value)},)
+                text = with_context(self._row, self._text(field, value))
+                return ({"role": "user", "content": text},)
             if value is not None:
                 return self._chat(field, value)
         raise ValueError(
             f"{self._place}: none of the fields {', '.join(QUESTION_FIELDS)} is there; the fields"
-            f" are {', '.join(self._row)}"
+            f" are {', '.join(self._row)}{self._nearest('question', QUESTION_FIELDS)}"
         )
+
+    def _nearest(self, part: str, names: Sequence[str]) -> str:
+        """Say which of the columns most likely is the missing part."""
+        columns = {column.lower().replace(" ", "_"): column for column in self._row}
+        for name in (*names, *_OTHER_NAMES[part]):
+            for found in difflib.get_close_matches(name, columns, n=1, cutoff=0.8):
+                if columns[found] not in names:
+                    return f"; if {columns[found]!r} is the {part}, rename it to {part!r}"
+        return ""
 
     def _chat(self, field: str, value: object) -> tuple[Message, ...]:
         if not isinstance(value, Sequence) or not value:
@@ -139,18 +160,73 @@ class _RowReader:
         return tuple(messages)
 
     def answer(self) -> str:
-        field, value = "answer", self._row.get("answer")
+        field = next((f for f in ANSWER_FIELDS if self._row.get(f) is not None), "answer")
+        value = self._row.get(field)
         model = self._row.get("reward_model")
         if model is not None:
             field = "reward_model.ground_truth"
             if not isinstance(model, Mapping):
                 self.fail("reward_model", model, "a mapping with a ground_truth")
             value = model.get("ground_truth")
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)
-        return self._text(field, value)
+        elif value is None:
+            value = _last_box(str(self._row.get("solution") or ""))
+        wanted = "a non-empty string"
+        if value is None:
+            others = f"{wanted}; the fields are {', '.join(self._row)}"
+            self.fail(field, value, others + self._nearest("answer", ANSWER_FIELDS))
+        parts = value if isinstance(value, list | tuple) else [value]
+        if not all(isinstance(p, str | int | float) and not isinstance(p, bool) for p in parts):
+            self.fail(field, value, wanted)
+        gold = plain_gold(value)
+        return gold if gold else self._text(field, value)
 
     def _text(self, field: str, value: object) -> str:
         if not isinstance(value, str) or not value.strip():
             self.fail(field, value, "a non-empty string")
         return value
+
+
+def with_context(row: Row, question: str) -> str:
+    """Return a question behind what several questions share, as OlympiadBench's parts do."""
+    context = row.get("context")
+    return (
+        f"{context.strip()}\n\n{question}"
+        if isinstance(context, str) and context.strip()
+        else question
+    )
+
+
+def plain_gold(value: object) -> str:
+    """Return the gold answer alone, taken out of what data sets put around it.
+
+    Several values are one answer, with commas between (OlympiadBench). Of a worked solution the
+    answer is what follows the last `####` (GSM8K). A list written out as text, `["34"]`, is its
+    values (DAPO). Dollar signs around the whole are dropped.
+
+    Args:
+        value: A string, a number or a list of them.
+    """
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain_gold, value))
+    text = str(value).strip()
+    if marked := re.search(r"####[ \t]*([^\n]+)\s*\Z", text):
+        return marked[1].strip().replace(",", "")
+    if re.fullmatch(r"\[\s*(\".*\"|'.*'|-?[0-9.]+)\s*\]", text, re.DOTALL):
+        try:
+            return plain_gold(json.loads(text))
+        except ValueError:  # in Python's quotes, or with LaTeX's backslashes
+            inner = text[1:-1].strip()
+            if inner.count(inner[0]) == 2:
+                return plain_gold(inner[1:-1])
+    return text.strip("$").strip() if text.count("$") == 2 else text
+
+
+def _last_box(text: str) -> str | None:
+    """What stands in the last box of a worked solution; None without one that is closed."""
+    start = text.rfind("\\boxed{")
+    depth = 0
+    for at in range(start + len("\\boxed"), len(text)) if start >= 0 else ():
+        depth += (text[at] == "{") - (text[at] == "}")
+        if depth == 0:
+            return text[start + len("\\boxed{") : at]
+    return None

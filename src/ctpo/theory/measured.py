@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ctpo.intervals import Interval
 from ctpo.objective import PRESETS, RATIOS, Objective
 from ctpo.theory.bias import plain
-from ctpo.theory.intervals import (
+from ctpo.theory.resampling import (
     RESAMPLES,
-    Interval,
     interval,
     mean_square,
     resample_prompts,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ctpo.intervals import Interval
 from ctpo.theory.bias import plain
-from ctpo.theory.intervals import RESAMPLES, Interval, interval, resample_prompts
+from ctpo.theory.resampling import RESAMPLES, interval, resample_prompts
 
 if TYPE_CHECKING:
     from jaxtyping import Float

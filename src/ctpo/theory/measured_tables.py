@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ctpo.theory.intervals import Interval
+from ctpo.intervals import Interval
 from ctpo.theory.measured import Quality
 from ctpo.theory.measured_ratios import AtPosition
 from ctpo.theory.tables import Cell, Table, with_interval

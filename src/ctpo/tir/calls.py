@@ -9,7 +9,9 @@ import json
 import re
 from dataclasses import dataclass
 
-_FENCE = re.compile(r"^(`{3,})[ \t]*([\w+-]*)[^\n`]*$")
+# A block may be within lists: behind their marks, or indented.
+_OPENING = re.compile(r"([ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*)(`{3,}|~{3,})[ \t]*([\w+-]*)(.*)")
+_CLOSING = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*")
 _LANGUAGES = frozenset({"python", "py", "python3"})
 
 OUTPUT_OPEN = "```output\n"
@@ -17,6 +19,8 @@ OUTPUT_CLOSE = "```\n"
 
 TOOL_OPEN, TOOL_CLOSE = "<tool_call>", "</tool_call>"
 TOOL_NAME = "python"
+# What a program or a JSON value cannot do without.
+_WORDS = re.compile(r"[^{}\[\]()=]*")
 
 
 @dataclass(frozen=True)
@@ -39,32 +43,59 @@ class Call:
 def find_fenced_call(text: str) -> Call | None:
     """Return the first closed Python block in `text`, or None.
 
-    A block opens with a line of three or more backticks and `python` (or `py`, `python3`), and
-    closes with the first line of at least as many backticks and nothing else. So a block opened
-    with four backticks may hold a line of three. Blocks in other languages are passed over whole,
-    and an unclosed block is no call. Indentation is the program's own and is kept.
+    A block opens with a line of three or more backticks or tildes and `python` (or `py`,
+    `python3`), and closes with the first line of at least as many of the same and nothing else. So
+    a block opened with four backticks may hold a line of three. Blocks in other languages are
+    passed over whole, and an unclosed block is no call.
+
+    As in CommonMark the block may be indented, or begin behind the mark of a list; the program's
+    lines then lose as much of their indentation as the opening has, and the rest is the program's
+    own. The closing line is indented by at most three columns more than the opening, so that a
+    program may hold an indented fence. A line ends with a line feed, with or without a carriage
+    return before it.
+
+    Whether the last line closes a block is known when it is over. Of a text that may go on, give
+    whole lines only.
 
     Args:
         text: What the policy has written in this turn.
     """
-    opened: tuple[int, str] | None = None
+    fence, language, indent = "", "", 0
     program: list[str] = []
     start = position = 0
     for line in text.split("\n"):
         end = position + len(line)
-        fence = _FENCE.match(line)
-        if opened is None:
-            if fence is not None:
-                opened, program = (len(fence[1]), fence[2].lower()), []
+        if not fence:
+            opened = _OPENING.fullmatch(line)
+            # Backticks behind backticks are code within a line of prose.
+            if opened is not None and not (opened[2][0] == "`" and "`" in opened[4]):
+                fence, language = opened[2], opened[3].lower()
+                program, indent = [], _columns(opened[1])
                 start = position
-        elif fence is not None and not fence[2] and len(fence[1]) >= opened[0]:
-            if opened[1] in _LANGUAGES:
+        elif (
+            (closed := _CLOSING.fullmatch(line.removesuffix("\r"))) is not None
+            and closed[2].startswith(fence)
+            and _columns(closed[1]) <= indent + 3
+        ):
+            if language in _LANGUAGES:
                 return Call("\n".join(program), None, end, start)
-            opened = None
+            fence = ""
         else:
-            program.append(line)
+            program.append(_outdented(line.removesuffix("\r"), indent))
         position = end + 1
     return None
+
+
+def _columns(indentation: str) -> int:
+    return len(indentation.expandtabs(4))
+
+
+def _outdented(line: str, columns: int) -> str:
+    """Return a line without the first columns of its indentation, as far as it has them."""
+    body = line.lstrip(" \t")
+    if columns == 0:
+        return line
+    return " " * (_columns(line[: len(line) - len(body)]) - columns) + body
 
 
 def find_call(text: str) -> str | None:
@@ -80,14 +111,41 @@ def find_json_call(text: str) -> Call | None:
     space between. The object is read by a JSON parser, so its strings may hold anything, the
     closing tag and `}}` included; line breaks within strings are accepted, though JSON forbids
     them. An object that cannot be read, but is followed by `</tool_call>`, is a call with a
-    problem; one with an open string or without the closing tag is no call.
+    problem; one with an open string or without the closing tag is no call, and a tag in a sentence
+    is none either: one with nothing but words behind it up to the next tag, or in quotes.
 
     Args:
         text: What the policy has written in this turn.
     """
     opening = text.find(TOOL_OPEN)
-    if opening < 0:
-        return None
+    while opening >= 0:
+        body = opening + len(TOOL_OPEN)
+        following = text.find(TOOL_OPEN, body)
+        if not _mentioned(text, body, following):
+            return _json_call(text, opening)
+        opening = following
+    return None
+
+
+def _mentioned(text: str, body: int, following: int) -> bool:
+    """Whether a tag is spoken of: in quotes, or with words behind it up to the next tag.
+
+    Args:
+        text: Of the turn.
+        body: Index behind the tag.
+        following: Index of the next one; -1 without.
+    """
+    closing = text.find(TOOL_CLOSE, body)
+    if text[body : body + 1] in ("`", "'", '"', "\u201d", "\u2019"):
+        return True
+    # Without any tag behind it nobody can tell yet, and there is no call either.
+    if 0 <= following and (closing < 0 or following < closing):
+        return not text[body:].lstrip().startswith("{")
+    words = text[body:closing] if closing >= 0 else ""
+    return bool(words.strip()) and _WORDS.fullmatch(words) is not None
+
+
+def _json_call(text: str, opening: int) -> Call | None:
     start = opening + len(TOOL_OPEN)
     start += len(text[start:]) - len(text[start:].lstrip())
     try:

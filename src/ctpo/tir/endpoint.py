@@ -249,10 +249,10 @@ class Endpoint:
             for chunk in events:
                 if self.stopped.is_set():
                     raise Interrupted
-                if error := error_in(chunk):
-                    overflow = find_overflow(200, error, asked)
+                if told := error_in(chunk):
+                    overflow = find_overflow(200, told, asked)
                     if overflow is None:
-                        raise Broken(f"the server broke off: {error[:300]}")
+                        raise Broken(f"the server broke off: {told[:300]}")
                     if not reply.pieces:
                         raise ContextOverflow(*overflow)
                     return Generated(reply.text, reply.reasoning, "context", reply.tokens)

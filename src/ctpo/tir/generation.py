@@ -28,8 +28,8 @@ class StopRule(Protocol):
     """Says after which text a turn ends.
 
     Attributes:
-        trigger: A character without which a new token cannot make the rule hold; the rule is asked
-            only after tokens that contain it.
+        trigger: Characters of which a token that can make the rule hold has at least one; the rule
+            is asked only after such tokens.
     """
 
     trigger: str

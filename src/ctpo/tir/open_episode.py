@@ -12,6 +12,7 @@ from ctpo.tir.programs import Outcome
 from ctpo.tir.protocols import ToolProtocol
 from ctpo.tir.settings import EpisodeSettings, Message
 from ctpo.tir.trajectory import FinishReason, Role, ToolResult, Trajectory, Turn
+from ctpo.tir.turn_text import turn_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -138,7 +139,7 @@ class OpenEpisode:
 
     def add_turn(self, sampled: Sampled) -> Call | None:
         """Add a turn of the policy; returns its call if it is to be run."""
-        text = self.rules.tokenizer.decode(sampled.ids, skip_special_tokens=True)
+        text = turn_text(self.rules.tokenizer, sampled.ids)
         self._add("assistant", sampled.ids, sampled.logprobs, text)
         return self._ledger.turn(text, len(sampled.ids), sampled.reason)
 

@@ -28,7 +28,7 @@ class ToolProtocol:
         name: `fence`, `hermes` or `plain`.
         version: Grows with every change of behaviour.
         instructions: The system message.
-        trigger: A character without which a new token cannot complete a call.
+        trigger: Characters of which a token that completes a call has at least one.
         inline: Whether the tool's output is put into the policy's own turn; else it is a message,
             and the policy begins a new turn.
     """
@@ -41,7 +41,7 @@ class ToolProtocol:
 
     @property
     def label(self) -> str:
-        """Name and version, such as `fence-2`."""
+        """Name and version, such as `fence-3`."""
         return f"{self.name}-{self.version}"
 
     def find_call(self, text: str) -> Call | None:
@@ -65,20 +65,20 @@ class ToolProtocol:
 
 FENCE = ToolProtocol(
     name="fence",
-    version=2,
+    version=3,
     instructions=(
         "Solve the problem. You may run Python: write one program in a block that opens with "
         "```python and closes with ```, then stop. You will see what it prints, so print what you "
         "need; nothing is remembered between programs. Reason between programs as you like, and "
         "put your final answer in \\boxed{}."
     ),
-    trigger="`",
+    trigger="`~",
     inline=True,
 )
 
 HERMES = ToolProtocol(
     name="hermes",
-    version=1,
+    version=2,
     instructions=(
         "Solve the problem. You may run Python with the tool `python`, which takes a string `code` "
         "and returns what the program prints; nothing is remembered between programs. To call it, "

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from ctpo.tir.generation import Sampled, StopReason, StopRule
+from ctpo.tir.turn_text import turn_text
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -116,13 +117,15 @@ class TransformersGenerator:
             raise ValueError(f"temperature is {temperature}; 0 (greedy) or more is right")
         return TransformersSession(self, prompts, temperature, seed)
 
-    def triggers(self, character: str) -> Container[int]:
-        """Return the ids of all tokens whose text contains `character`; all there are for `ANY`."""
-        if character not in self._triggers:
+    def triggers(self, characters: str) -> Container[int]:
+        """Return the ids of all tokens whose text has one of `characters`; all for `ANY`."""
+        if characters not in self._triggers:
             texts = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
-            ids = frozenset(i for i, text in enumerate(texts) if character in text)
-            self._triggers[character] = ids
-        return self._triggers[character]
+            ids = frozenset(
+                i for i, text in enumerate(texts) if not set(characters).isdisjoint(text)
+            )
+            self._triggers[characters] = ids
+        return self._triggers[characters]
 
 
 class TransformersSession:
@@ -180,14 +183,14 @@ class TransformersSession:
         budgets: Sequence[int],
         stop: StopRule,
     ) -> list[Sampled]:
-        for row, ids in zip(rows, append, strict=True):
-            self._contexts[row] += ids
+        for row, more in zip(rows, append, strict=True):
+            self._contexts[row] += more
         cache, input_ids, mask = self._restore(rows)
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
 
         eos = frozenset(self._generator.eos_token_ids)
         triggers = self._generator.triggers(stop.trigger)
-        decode = self._generator.tokenizer.decode
+        tokenizer = self._generator.tokenizer
         results: list[Sampled | None] = [None] * len(rows)
         ids: list[list[int]] = [[] for _ in rows]
         logprobs: list[list[float]] = [[] for _ in rows]
@@ -215,7 +218,7 @@ class TransformersSession:
                 reason: StopReason
                 if token in eos:
                     reason = "eos"
-                elif token in triggers and stop(decode(ids[index], skip_special_tokens=True)):
+                elif token in triggers and stop(turn_text(tokenizer, ids[index])):
                     reason = "stop"
                 elif len(ids[index]) == budgets[index]:
                     reason = "length"
@@ -341,13 +344,14 @@ def refuse_what_needs_another_cache(generator: TransformersGenerator) -> None:
         UnsupportedModel: They differ, or the model cannot be run in this way at all.
     """
     model, name = generator.model, type(generator.model).__name__
-    contexts, appended = [[3, 5, 7, 4, 6], [4, 8]], [[5], [6, 3, 9]]
+    contexts = [[3, 5, 7, 4, 6], [4, 8]]
+    turns: list[list[list[int]]] = [[[], []], [[5], [6, 3, 9]]]
     training, eos, generator.eos_token_ids = model.training, generator.eos_token_ids, []
     worst = 0.0
     try:
         session = generator.open(contexts, temperature=0.0, seed=0)
         model.eval()
-        for append in ([[], []], appended):
+        for append in turns:
             results = session.generate((0, 1), append, (9, 9), _AfterTwoTokens())
             for context, more, sampled in zip(contexts, append, results, strict=True):
                 context += more + sampled.ids

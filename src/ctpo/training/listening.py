@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Listener(Protocol):
-    """Hears how a run goes; the command line draws progress bars from it."""
+    """Is told how far a run is; the command line draws progress bars of it."""
 
     def phase(self, name: str, total: int | None) -> None:
         """A phase of `total` parts begins; None where nobody knows how many it takes."""

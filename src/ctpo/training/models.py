@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from ctpo.training.recipe.recipe import Recipe
+from ctpo.training.recipe.model import Model
 
 
 class ModelNotFound(ValueError):
@@ -69,12 +69,12 @@ def _not_found(path: str | Path, error: OSError) -> ModelNotFound:
     )
 
 
-def frozen_in_bfloat16(recipe: Recipe) -> bool:
-    """Return whether the recipe's weights are frozen and can be kept in bfloat16.
+def frozen_in_bfloat16(model: Model) -> bool:
+    """Return whether a recipe's weights are frozen and can be kept in bfloat16.
 
     Weights that are trained cannot: an update of 1e-6 is far below its rounding.
     """
-    return recipe.model.lora is not None and recipe.model.precision == "bfloat16"
+    return model.lora is not None and model.precision == "bfloat16"
 
 
 class Float32Head(nn.Linear):

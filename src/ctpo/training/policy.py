@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ctpo.evaluation import Evaluation, evaluate
+from ctpo.evaluation import Evaluation, Policy, evaluate
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem
 from ctpo.tir import EpisodeSettings, Generator, Trajectory, run_episodes
 from ctpo.tir.episode import Message
 from ctpo.tir.protocols import protocol
 from ctpo.training.listening import Listener
-from ctpo.training.recipe.recipe import Recipe
+from ctpo.training.recipe.recipe import Recipe, SandboxSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,9 +33,8 @@ def episode_settings(recipe: Recipe) -> EpisodeSettings:
     )
 
 
-def start_sandbox(recipe: Recipe) -> Sandbox:
-    """Return the recipe's sandbox; entering it starts it."""
-    settings = recipe.sandbox
+def start_sandbox(settings: SandboxSection) -> Sandbox:
+    """Return the sandbox that a recipe describes; entering it starts it."""
     return Sandbox(
         timeout=settings.timeout,
         memory_mb=settings.memory_mb,
@@ -52,13 +51,14 @@ def instruct(problem: Problem, instructions: str | None) -> Problem:
     return dataclasses.replace(problem, messages=(system, *problem.messages))
 
 
-def batch_seed(seed: int, batch_index: int) -> int:
-    """Return the sampling seed of an evaluation's batch."""
-    return seed * 1_000_003 + batch_index
-
-
-class EpisodePolicy:
-    """Answers problems by episodes, for `ctpo.evaluation.evaluate`.
+def episode_policy(
+    generator: Generator,
+    tokenizer: PreTrainedTokenizerBase,
+    sandbox: Sandbox,
+    settings: EpisodeSettings,
+    temperature: float,
+) -> Policy:
+    """Return a policy that answers by episodes.
 
     Args:
         generator: Samples the answers.
@@ -66,42 +66,14 @@ class EpisodePolicy:
         sandbox: A started sandbox.
         settings: What an episode may use.
         temperature: Divides the logits; 0 takes the likeliest token.
-        seed: Together with the batch's number it makes the sampling repeatable.
     """
 
-    def __init__(
-        self,
-        generator: Generator,
-        tokenizer: PreTrainedTokenizerBase,
-        sandbox: Sandbox,
-        settings: EpisodeSettings,
-        *,
-        temperature: float,
-        seed: int,
-    ) -> None:
-        self._generator = generator
-        self._tokenizer = tokenizer
-        self._sandbox = sandbox
-        self._settings = settings
-        self._temperature = temperature
-        self._seed = seed
-
-    def __call__(self, prompts: Sequence[Sequence[Message]], batch_index: int) -> list[Trajectory]:
-        """Run one episode per prompt.
-
-        Args:
-            prompts: Chat messages, one list per episode.
-            batch_index: Which batch of the evaluation this is.
-        """
+    def answer(chats: Sequence[Sequence[Message]], seed: int) -> list[Trajectory]:
         return run_episodes(
-            self._generator,
-            self._sandbox,
-            self._tokenizer,
-            prompts,
-            self._settings,
-            temperature=self._temperature,
-            seed=batch_seed(self._seed, batch_index),
+            generator, sandbox, tokenizer, chats, settings, temperature=temperature, seed=seed
         )
+
+    return answer
 
 
 def measure(
@@ -129,7 +101,7 @@ def measure(
         temperature: Of the sampled answers.
         batch_size: Episodes run side by side.
         seed: Of the sampling.
-        listener: Hears how it goes.
+        listener: Is told how far it is.
     """
     results = []
     for name, heat, samples in (
@@ -137,13 +109,13 @@ def measure(
         ("greedy", 0.0, 1),
     ):
         listener.phase(f"evaluation, {name}", len(problems) * samples)
-        policy = EpisodePolicy(generator, tokenizer, sandbox, settings, temperature=heat, seed=seed)
         results.append(
             evaluate(
                 problems,
-                policy,
+                episode_policy(generator, tokenizer, sandbox, settings, heat),
                 samples_per_problem=samples,
                 batch_size=batch_size,
+                seed=seed,
                 on_progress=lambda done, _total: listener.progress(done),
             )
         )

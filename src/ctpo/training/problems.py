@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from ctpo.tasks import BENCHMARKS, Problem, generate, load_benchmark, read_problems
 from ctpo.training.policy import instruct
@@ -17,26 +17,21 @@ def problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
         ValueError: A file cannot be read, or has too few problems for one batch.
     """
     data = recipe.data
-    train = _of_recipe(recipe, data.train, data.train_problems, "train")
+
+    def read(source: str, count: int, split: str) -> list[Problem]:
+        more: dict[str, Any] = {}
+        if source == "builtin":
+            more = {"split": split, "hard_fraction": data.hard_fraction}
+            more |= {"seed": recipe.seed} if split == "train" else {}
+        return problems_of_source(source, count, told=recipe.system_message, **more)
+
+    train = read(data.train, data.train_problems, "train")
     if len(train) < recipe.rollout.prompts_per_batch:
         raise ValueError(
             f"{data.train} has {len(train)} problems; rollout.prompts_per_batch is "
             f"{recipe.rollout.prompts_per_batch}"
         )
-    return train, _of_recipe(recipe, data.held_out, data.held_out_problems, "held-out")
-
-
-def _of_recipe(recipe: Recipe, source: str, count: int, split: str) -> list[Problem]:
-    if source != "builtin":
-        return problems_of_source(source, count, told=recipe.system_message)
-    return problems_of_source(
-        source,
-        count,
-        split,
-        seed=recipe.seed if split == "train" else None,
-        hard_fraction=recipe.data.hard_fraction,
-        told=recipe.system_message,
-    )
+    return train, read(data.held_out, data.held_out_problems, "held-out")
 
 
 def problems_of_source(
@@ -47,6 +42,7 @@ def problems_of_source(
     seed: int | None = None,
     hard_fraction: float = 0.0,
     told: str | None = None,
+    unique: bool = False,
 ) -> list[Problem]:
     """Return the problems of a source.
 
@@ -58,6 +54,7 @@ def problems_of_source(
         seed: Of built-in training problems; 0, if not said.
         hard_fraction: Share of built-in problems with three-digit operands.
         told: System message of problems that have none.
+        unique: Leave out rows of a file or a Hub data set that repeat an earlier one.
 
     Raises:
         FileNotFoundError: A file is not there, or a benchmark cannot be reached.
@@ -68,6 +65,8 @@ def problems_of_source(
     if seed is not None and source != "builtin":
         raise ValueError(f"seed is {seed}; it has an effect on builtin only")
     names = benchmark_names(source)
+    if unique and (names or source == "builtin"):
+        raise ValueError("unique has an effect on a file or a Hub data set only")
     if split is not None and names:
         raise ValueError(f"split is {split!r}; a benchmark has only one")
     if source == "builtin":
@@ -85,7 +84,7 @@ def problems_of_source(
     elif names:
         found = [p for name in names for p in load_benchmark(name, limit=count).problems]
     else:
-        found = read_problems(source, split, count)
+        found = read_problems(source, split, count, unique=unique)
     return [instruct(problem, told) for problem in found]
 
 

@@ -8,7 +8,8 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from ctpo.engines.trl import CTPOConfig, CTPOTrainer
-from ctpo.engines.trl.trainer import cut
+from ctpo.engines.trl.mismatch import mismatch_of
+from ctpo.engines.trl.trainer import cut, policy_mask
 
 
 def batch(trainer, *, drift=0.3):
@@ -81,6 +82,66 @@ def test_the_weight_against_the_generator_is_applied_as_trl_does(make_trainer):
     trainer.use_vllm = trainer.vllm_importance_sampling_correction = True
     trainer.epsilon_low, trainer.epsilon_high = 0.2, 0.28
     assert_parity(trainer, inputs)
+
+
+def trls_weights(difference, mask, mode, low, high):
+    """As `GRPOTrainer` writes it, from log π_old - log μ."""
+    difference = difference * mask
+    if mode.startswith("sequence"):
+        difference = difference.sum(1, keepdim=True)
+    ratio = difference.exp()
+    if mode.endswith("truncate"):
+        return ratio.clamp(min=low, max=high)
+    return ratio.masked_fill((ratio < (low or 0.0)) | (ratio > high), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "low"),
+    [
+        ("token_truncate", None),
+        ("token_mask", 0.8),
+        ("sequence_truncate", None),
+        ("sequence_mask", None),
+    ],
+)
+def test_the_weight_against_the_generator_is_that_of_trls_settings(make_trainer, mode, low):
+    trainer = make_trainer(
+        vllm_importance_sampling_mode=mode,
+        vllm_importance_sampling_clip_min=low,
+        vllm_importance_sampling_clip_max=1.2,
+    )
+    assert trainer.mismatch is None  # no other engine generates
+    inputs = batch(trainer)
+    trainer.args.use_vllm = True
+    trainer.mismatch = mismatch_of(trainer.args)
+    random = torch.Generator().manual_seed(2)
+    noise = 0.2 * torch.randn(inputs["completion_ids"].shape, generator=random)
+    old = trainer._finish(dict(inputs, sampling_per_token_logps=noise))["old_per_token_logps"]
+    finished = trainer._finish(dict(inputs, sampling_per_token_logps=old - noise))
+    mask = policy_mask(inputs)
+    expected = trls_weights(noise, mask, mode, low, 1.2).expand_as(mask)
+    given = finished["importance_sampling_ratio"].expand_as(mask)
+    torch.testing.assert_close(given[mask], expected[mask])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vllm_importance_sampling_clip_max": None}, "clip_max is None"),
+        (
+            {
+                "vllm_importance_sampling_mode": "token_truncate",
+                "vllm_importance_sampling_clip_min": 0.5,
+            },
+            "clip_min is 0.5; with vllm_importance_sampling_mode=token_truncate it must be None",
+        ),
+    ],
+)
+def test_a_weight_that_there_is_none_of_is_refused(make_trainer, changes, message):
+    args = make_trainer(**changes).args
+    args.use_vllm = True
+    with pytest.raises(ValueError, match=message):
+        mismatch_of(args)
 
 
 def test_the_routers_loss_is_added_as_trl_does(make_trainer, tokenizer):

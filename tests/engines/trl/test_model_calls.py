@@ -97,7 +97,7 @@ def test_what_is_left_out_is_said(make_trainer, model, caplog):
     assert "suppress_tokens = [7]" in caplog.text
 
 
-ABSOLUTE = {
+ABSOLUTE: dict[str, dict] = {
     "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256},
     "GPTNeo": {
         "hidden_size": 32,

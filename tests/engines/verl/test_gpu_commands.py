@@ -21,8 +21,8 @@ def test_the_page_gives_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_verl_takes_the_configuration(command: str, tmp_path: Path) -> None:
     pytest.importorskip("verl", reason="verl has no release for this Python")
-    from ctpo.training.verl.run import dry_run
+    from ctpo.training.verl.engine import VerlEngine
 
     name, *rest = shlex.split(command)
     changes = [word for word in rest if word != "--set"]
-    assert "main_ppo" in dry_run(load_recipe(name, changes), tmp_path)
+    assert "main_ppo" in VerlEngine(load_recipe(name, changes)).describe(tmp_path)

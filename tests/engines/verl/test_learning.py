@@ -13,7 +13,7 @@ from ctpo.evaluation import evaluate
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import generate
 from ctpo.tir.transformers_generator import TransformersGenerator
-from ctpo.training.policy import EpisodePolicy, episode_settings
+from ctpo.training.policy import episode_policy, episode_settings
 from ctpo.training.recipe.loading import load_recipe
 from tests.engines.verl import whole
 
@@ -68,13 +68,7 @@ def _accuracy(run: Path, sandbox: Sandbox) -> float:
     recipe = load_recipe(str(run / "recipe.toml"), [])
     model = AutoModelForCausalLM.from_pretrained(run / "model")
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
-    policy = EpisodePolicy(
-        TransformersGenerator(model, tokenizer),
-        tokenizer,
-        sandbox,
-        episode_settings(recipe),
-        temperature=1.0,
-        seed=0,
-    )
+    generator = TransformersGenerator(model, tokenizer)
+    policy = episode_policy(generator, tokenizer, sandbox, episode_settings(recipe), 1.0)
     problems = generate(recipe.data.held_out_problems, seed=0, split="held-out")
     return evaluate(problems, policy, samples_per_problem=4, batch_size=256).overall.mean

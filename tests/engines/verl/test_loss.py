@@ -14,6 +14,7 @@ from ctpo.engines.verl import loss, recording
 from ctpo.engines.verl.loss_config import CTPOPolicyLossConfig
 from ctpo.engines.verl.names import PRESET_OF, loss_name
 from ctpo.objective import PRESETS, REDUCTIONS, Mismatch, preset
+from ctpo.objective.statistics.steps import over_ranks
 
 ROWS, COLUMNS = 9, 14
 
@@ -194,7 +195,7 @@ def test_a_step_is_logged_as_the_mean_over_its_tokens_not_over_its_micro_batches
         for rows in SPLIT[1:]:
             assert call(part(batch, rows))[1] == {}
     assert record.total is not None and record.before_updates is not None
-    total, first = recording.over_ranks([record.total, record.before_updates], None)
+    total, first = over_ranks([record.total, record.before_updates], None)
     found = loss.step_metrics(total, first)
     _, whole = call(batch)
     for name, value in whole.items():

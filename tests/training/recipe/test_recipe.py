@@ -7,7 +7,7 @@ from ctpo.tir.protocols import PROTOCOLS
 from ctpo.training.policy import episode_settings
 from ctpo.training.recipe.loading import RecipeError, dump_recipe, load_recipe, shipped_recipes
 from ctpo.training.recipe.recipe import Recipe, Section
-from ctpo.training.trl.run import trl_config
+from ctpo.training.trl.config import trl_config
 
 
 def test_the_promised_recipes_are_shipped():
@@ -45,6 +45,30 @@ def test_further_parameters_reach_the_objective_under_their_names():
     assert trl_config(recipe, "unused").build_objective() == expected
     literal = load_recipe("tiny", ["objective.parameters.gradient=literal"])
     assert trl_config(literal, "unused").build_objective() == preset("ctpo", gradient="literal")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["objective.import=own_parts", "objective.preset=tempered"],
+        ["objective.import=own_parts:tempered"],
+        ["objective.preset=own_parts:tempered"],
+    ],
+)
+def test_an_objective_of_ones_own_is_imported(overrides, registering):
+    recipe = load_recipe("tiny", [*overrides, "objective.parameters.until=8"])
+    expected = preset("tempered", until=8)
+    assert recipe.objective.build() == expected
+    assert trl_config(recipe, "unused").build_objective() == expected
+    assert recipe.objective.reduction_name == "seq-mean-token-mean"
+    again = Recipe.model_validate(tomllib.loads(dump_recipe(recipe)))
+    assert again == recipe
+
+
+def test_numbers_may_be_text_and_off_may_be_false():
+    recipe = load_recipe("tiny", ['objective.eps_low="1e-3"', "objective.dual_clip=false"])
+    assert recipe.objective.build() == preset("ctpo-printed", eps_low=1e-3)
+    assert Recipe.model_validate(tomllib.loads(dump_recipe(recipe))) == recipe
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -152,7 +176,9 @@ def test_the_dual_clip_can_be_switched_off():
         (['model.path="x"'], "exactly one of path and tiny"),
         (["data.train_problems=3"], "data.train_problems is 3; one batch takes 16"),
         (["vllm.sleep=true"], r"a \[vllm\] section is for a model from a path"),
-        (["objective.dual_clip=of"], "objective.dual_clip is 'of'"),
+        (["objective.dual_clip=of"], "^objective.dual_clip is 'of'; it must be a number.*'off'$"),
+        (["objective.import=nothing_of_mine"], "^objective.import is 'nothing_of_mine', but there"),
+        (["objective.imprt=x"], r"objective.imprt is unknown \(did you mean 'import'\?\)"),
         (["objective.reduction=mean"], "reduction is 'mean'; it must be one of seq-mean"),
         (["objective.parameters.tau_pos=1"], "'tau_pos'; did you mean"),
         (

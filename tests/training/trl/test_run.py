@@ -7,7 +7,7 @@ import pytest
 from ctpo.training import policy
 from ctpo.training.policy import episode_settings, start_sandbox
 from ctpo.training.recipe.loading import load_recipe
-from ctpo.training.trl.run import trl_config
+from ctpo.training.trl.config import trl_config
 from ctpo.training.verl.fields import field_names
 
 LARGE = "qwen3-4b-1gpu"
@@ -64,13 +64,13 @@ AROUND = {
     "name": "the run directory's",
     "threads": "`run.run`",
     "engine": "`run.run`",
-    "model.path": "`run.policy_path`",
-    "model.lora": "`trl_run._lora`",
+    "model.path": "`Job.policy_path`",
+    "model.lora": "`trl.run._lora`",
     "model.tiny": "`tiny.build_model`",
     "warm_start": "`warm_start` and `supervised`",
     "data": "`problems.problems`",
-    "rollout.keep_every": "`trl_run._Recorder`",
-    "evaluation": "`run.Evaluator` and `trl_run._Recorder`",
+    "rollout.keep_every": "`trl.run._Recorder`",
+    "evaluation": "`trl.run._evaluate` and `trl.run._Recorder`",
 }
 ANOTHER_ENGINES = "verl"
 REFUSED = "rollout.mismatch_level"  # see tests/training/test_recipe.py
@@ -96,7 +96,7 @@ def effects(monkeypatch):
         return (
             trl_config(recipe, "unused").to_dict(),
             dataclasses.asdict(episode_settings(recipe)),
-            start_sandbox(recipe),
+            start_sandbox(recipe.sandbox),
         )
 
     return found

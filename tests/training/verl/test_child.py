@@ -11,8 +11,6 @@ import pytest
 from ctpo.training.verl.child import reason, run_child
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.processes
-
 
 def python(code):
     return [sys.executable, "-c", code]

@@ -6,17 +6,21 @@ import sys
 
 import pytest
 
+from ctpo.engines.trl import CTPOConfig
 from ctpo.objective import PRESETS
 from ctpo.training.recipe.loading import load_recipe, shipped_recipes
-from ctpo.training.trl.run import trl_config
+from ctpo.training.trl.config import trl_config
 from ctpo.training.verl.fields import FIELDS, Mapped
-from ctpo.training.verl.settings import Start, VerlFiles, external_modules, settings
+from ctpo.training.verl.files import Start, VerlFiles
+from ctpo.training.verl.settings import external_modules, settings
 
 pytest.importorskip("verl", reason="verl is not installed: it has no release for this Python")
 
 from omegaconf import OmegaConf
 from verl.utils.config import omega_conf_to_dataclass
 
+from ctpo.engines.verl.loss_config import CTPOPolicyLossConfig
+from ctpo.engines.verl.names import loss_name
 from ctpo.training.verl import config as verl_config
 from tests.training.verl.test_fields import ON_VERL
 
@@ -34,7 +38,7 @@ LARGE = ["engine=verl", "model.lora="]
 
 def composed(recipe, tmp_path, **further):
     decided = settings(recipe, VerlFiles(tmp_path / "run"), "MODEL", **further)
-    return verl_config.compose(recipe, decided)
+    return verl_config.compose(recipe.verl, decided)
 
 
 def loss(config):
@@ -144,7 +148,8 @@ def test_a_field_decides_the_settings_it_is_said_to_and_no_others(field, starts,
     changed = load_recipe(recipe, [*changes, change])
     model = "OTHER" if field == "model.path" else "MODEL"
     decided = settings(changed, VerlFiles(place / "run"), model)
-    after = flat(verl_config.compose(changed, decided))
+    assert changed.verl is not None
+    after = flat(verl_config.compose(changed.verl, decided))
     both = before[start].keys() | after.keys()
     fate = FIELDS[field]
     assert isinstance(fate, Mapped)
@@ -187,6 +192,64 @@ def test_every_shipped_recipe_for_verl_passes_verls_own_checks(name, tmp_path):
 def test_every_method_is_the_loss_that_verls_workers_load(preset, tmp_path):
     recipe = load_recipe("tiny", [*ON_VERL, f"objective.preset={preset}"])
     assert loss(composed(recipe, tmp_path)).build_objective() == recipe.objective.build()
+
+
+@pytest.mark.parametrize(
+    "overrides", [["import=own_parts:tempered"], ["preset=own_parts:tempered"]]
+)
+def test_an_objective_of_ones_own_is_the_loss_that_verls_workers_load(
+    overrides, tmp_path, registering
+):
+    changes = [f"objective.{x}" for x in [*overrides, "parameters.until=8"]]
+    recipe = load_recipe("tiny", [*ON_VERL, *changes])
+    config = composed(recipe, tmp_path)
+    section = loss(config)
+    assert section.build_objective() == recipe.objective.build()
+    assert (section.import_, section.loss_mode) == ("own_parts:tempered", "tempered")
+    verl_config.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("preset", "field", "value", "toml"),
+    [
+        ("ctpo", "eps_low", "abc", '"abc"'),
+        ("ctpo", "power", [0.5], "[0.5]"),
+        ("ctpo", "dual_clip", "of", '"of"'),
+        ("ctpo", "dual_clip", True, "true"),
+        ("ctpo", "eps_low", -1.0, "-1.0"),
+        ("ctpo", "clip_low", 0.1, "0.1"),
+        ("sapo", "parameters.tau_pos", "much", '"much"'),
+        ("sapo", "parameters.tau_po", 1.0, "1.0"),
+        ("ctpo", "parameters.mismatch", 5.0, "5.0"),
+    ],
+)
+def test_a_bad_value_gets_the_same_words_from_every_configuration(preset, field, value, toml):
+    table, _, name = field.rpartition(".")
+    words = set()
+
+    def said(section, make, *arguments, **given):
+        with pytest.raises(ValueError) as caught:
+            make(*arguments, **given)
+        words.add(str(caught.value).replace("objective: ", "").replace(section, ""))
+        assert name in str(caught.value)
+
+    changes = [f"objective.preset={preset}", f"objective.{field}={toml}"]
+    said("objective.", load_recipe, "tiny", changes)
+    further = {name: value} if table else {}
+    own = {} if table else {name: value}
+    common = {"output_dir": "unused", "use_cpu": True, "bf16": False, "save_strategy": "no"}
+    said(
+        "objective_",
+        CTPOConfig,
+        **common,
+        steps_per_generation=4,
+        objective=preset,
+        **own,
+        objective_parameters=further,
+    )
+    given = {"loss_mode": loss_name(preset), **own, "parameters": further}
+    said("policy_loss.", CTPOPolicyLossConfig, **given)
+    assert len(words) == 1, words
 
 
 def test_weights_over_the_prefix_pass_verls_own_checks(tmp_path):
@@ -266,7 +329,8 @@ def test_the_written_file_is_the_configuration(tmp_path):
     """What `main_ppo` is started with says what was checked, with Hydra's own reading of it."""
     files = VerlFiles(tmp_path / "run")
     recipe = load_recipe("tiny", ON_VERL)
-    config = verl_config.compose(recipe, settings(recipe, files, "MODEL"))
+    assert recipe.verl is not None
+    config = verl_config.compose(recipe.verl, settings(recipe, files, "MODEL"))
     files.folder.mkdir(parents=True)
     files.config.write_text(verl_config.as_yaml(config, files))
     command = verl_config.command(files)

@@ -9,8 +9,8 @@ from ctpo.report import read_run
 from ctpo.tasks import generate, write_verl_parquet
 from ctpo.training.recipe.loading import load_recipe
 from ctpo.training.run_directory import RunDirectory
+from ctpo.training.verl.files import FIRST, Start, VerlFiles
 from ctpo.training.verl.results import collect, evaluation_of, logged, seconds_by_phase
-from ctpo.training.verl.settings import FIRST, Start, VerlFiles
 
 RECIPE = load_recipe(
     "tiny",

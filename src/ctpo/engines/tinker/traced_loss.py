@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +12,9 @@ from ctpo.objective import Objective
 from ctpo.objective.one_sequence import one_sequence
 from ctpo.objective.reductions import reduce
 
-INPUT_RANKS = {"logprobs": 1, "old_logprobs": 1, "advantages": 1, "mask": 1, "weights": 1}
+INPUT_RANKS: dict[str, Literal[0, 1, 2]] = dict.fromkeys(
+    ("logprobs", "old_logprobs", "advantages", "mask", "weights"), 1
+)
 """What `ServiceClient.create_custom_loss` is told of `traced_loss`'s arguments."""
 
 Traced = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]

@@ -71,6 +71,10 @@ class CTPOConfig(GRPOConfig):
         ValueError: A parameter has no effect on CTPO or on the preset, or sampling is truncated.
     """
 
+    bf16: bool | None = field(
+        default=None,
+        metadata={"help": "Whether to train in bfloat16; by default where the GPU can."},
+    )
     loss_type: str = field(
         default="grpo",
         metadata={"help": f"Reduction of the loss per token: one of {', '.join(REDUCTIONS)}."},

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
@@ -59,18 +60,18 @@ def plain_sampling(model: nn.Module) -> Iterator[None]:
         model: The policy; wrappers and adapters included.
     """
     own = [
-        m for m in model.modules() if isinstance(vars(m).get("generation_config"), GenerationConfig)
+        (module, vars(module)["generation_config"])
+        for module in model.modules()
+        if isinstance(vars(module).get("generation_config"), GenerationConfig)
     ]
-    kept = [module.generation_config for module in own]
-    for module, configuration in zip(own, kept, strict=True):
-        module.generation_config = GenerationConfig(
-            **{k: v for k, v in configuration.to_dict().items() if k in HARMLESS}
-        )
+    for module, configuration in own:
+        harmless = {k: v for k, v in configuration.to_dict().items() if k in HARMLESS}
+        vars(module)["generation_config"] = GenerationConfig(**harmless)
     try:
         yield
     finally:
-        for module, configuration in zip(own, kept, strict=True):
-            module.generation_config = configuration
+        for module, configuration in own:
+            vars(module)["generation_config"] = configuration
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def positions_of_tokens(model: nn.Module, unwrapped: nn.Module) -> Iterator[None
         model: What is called.
         unwrapped: The same without what trainers wrap around it.
     """
-    base = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
+    base: Any = unwrapped.get_base_model() if isinstance(unwrapped, PeftModel) else unwrapped
     if (
         not isinstance(base, PreTrainedModel)
         or base.config.get_text_config() is not base.config

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import operator
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from trl import GRPOTrainer
@@ -18,16 +16,17 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from ctpo.engines.trl import rollouts
 from ctpo.engines.trl.config import CTPOConfig, refuse_mismatch
+from ctpo.engines.trl.mismatch import mismatch_of
 from ctpo.engines.trl.model_calls import dropped_fields, plain_sampling, positions_of_tokens
 from ctpo.engines.trl.sampler import EpochSampler
 from ctpo.objective import Objective, ObjectiveSpec, PositionStatistics
 from ctpo.objective.inputs import check_finite
+from ctpo.objective.layout import Padded
+from ctpo.objective.statistics.steps import on_policy_metrics, over_ranks
 
 Batch = dict[str, Any]
 
 logger = logging.getLogger(__name__)
-
-_ON_POLICY_TOLERANCE = 1e-3  # beyond what rounding in float32 gives
 
 # Keys of a micro-batch whose columns are those of the completion.
 _COMPLETION_KEYS = (
@@ -103,6 +102,7 @@ class CTPOTrainer(GRPOTrainer):
         if not isinstance(config, CTPOConfig):
             raise TypeError(f"args is {type(config).__name__}; CTPOTrainer needs a CTPOConfig")
         self.objective = _objective(config, objective)
+        self.mismatch = mismatch_of(config)
         self.positions: PositionStatistics | None = None
         self._before_updates: PositionStatistics | None = None
         self._entropy: Tensor | None = None
@@ -227,6 +227,13 @@ class CTPOTrainer(GRPOTrainer):
                 batch["old_per_token_logps"] = self._forward(self.model, batch)[0]
             # Here a NaN still has a place; in the loss it would be a loss that is NaN.
             check_finite("old_logprobs", batch["old_per_token_logps"], policy_mask(batch))
+        if self.mismatch is not None:
+            # TRL's own was made of log-probabilities at other shapes.
+            batch["importance_sampling_ratio"] = self.mismatch.weights(
+                batch["old_per_token_logps"],
+                batch["sampling_per_token_logps"],
+                Padded(policy_mask(batch), None),
+            )
         return batch
 
     def _report_rollout(self, batches: list[Batch]) -> None:
@@ -280,7 +287,7 @@ class CTPOTrainer(GRPOTrainer):
         old_logprobs = inputs.get("old_per_token_logps", logprobs.detach())
         out = self.objective(logprobs, old_logprobs, inputs["advantages"], mask)
         per_token = out.per_token
-        if "importance_sampling_ratio" in inputs:  # generator against trainer, from TRL
+        if "importance_sampling_ratio" in inputs:  # trainer against generator
             per_token = per_token * inputs["importance_sampling_ratio"]
 
         loss = self._reduce(per_token, mask, inputs)
@@ -324,23 +331,13 @@ class CTPOTrainer(GRPOTrainer):
         """Add ratios, clip rates and entropy since the last log, then log as TRL does."""
         if self.model.training and self.positions is not None and self._entropy is not None:
             before = self._before_updates
-            if self.accelerator.num_processes > 1:
-                self.positions = _merge_over_processes(self.positions)
-                before = before and _merge_over_processes(before)
+            group = dist.group.WORLD if self.accelerator.num_processes > 1 else None
+            self.positions, *first = over_ranks(
+                [self.positions] if before is None else [self.positions, before], group
+            )
             total, tokens = self.accelerator.reduce(self._entropy, reduction="sum").tolist()
-            logs |= {f"ctpo/{name}": value for name, value in self.positions.summary().items()}
-            if before is not None:
-                # The policy has not moved yet: anything but 0 is a mismatch of log-probabilities.
-                first = before.summary()
-                largest = max(-first["log_rho/min"], first["log_rho/max"])
-                logs["ctpo/on_policy/log_rho_max"] = largest
-                if largest > _ON_POLICY_TOLERANCE:
-                    logger.warning(
-                        "log rho is %.2g before the first update, where the policy has not moved: "
-                        "old and new log-probabilities do not match (dropout? a model that is not "
-                        "deterministic?), and the product raises that to the power t",
-                        largest,
-                    )
+            found = self.positions.summary() | (on_policy_metrics(first[0]) if first else {})
+            logs |= {f"ctpo/{name}": value for name, value in found.items()}
             logs["entropy"] = total / max(tokens, 1)
             super().log(logs, start_time)
             self.positions = self._entropy = self._before_updates = None
@@ -373,12 +370,6 @@ def cut(batch: Batch) -> Batch:
         if key in batch and batch[key].size(1) == width:
             result[key] = batch[key][:, :completion]
     return result
-
-
-def _merge_over_processes(positions: PositionStatistics) -> PositionStatistics:
-    """Return the statistics of all processes together, on the CPU."""
-    local = {f.name: getattr(positions, f.name).cpu() for f in fields(positions)}
-    return functools.reduce(operator.add, gather_object([PositionStatistics(**local)]))
 
 
 def _objective(config: CTPOConfig, own: Objective | None) -> Objective:

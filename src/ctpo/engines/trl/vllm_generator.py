@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from trl import GRPOTrainer
 
 from ctpo.tir import Sampled, StopReason, StopRule
+from ctpo.tir.turn_text import turn_text
 
 
 class TrlVllmGenerator:
@@ -93,13 +94,13 @@ class TrlVllmSession:
 
     def _reason(self, turn: _Turn, ids: list[int], stop: StopRule) -> list[StopReason | None]:
         """Return for each new token whether the turn ends there, and why."""
-        decode = self._trainer.processing_class.decode
+        tokenizer = self._trainer.processing_class
         reasons: list[StopReason | None] = []
         for count, token in enumerate(ids, start=1):
             if token in self._trainer.eos_token_ids:
                 reasons.append("eos")
-            elif stop.trigger in decode([token]) and stop(
-                decode(turn.ids + ids[:count], skip_special_tokens=True)
+            elif not set(stop.trigger).isdisjoint(tokenizer.decode([token])) and stop(
+                turn_text(tokenizer, turn.ids + ids[:count])
             ):
                 reasons.append("stop")
             else:

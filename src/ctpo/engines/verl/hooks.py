@@ -80,6 +80,7 @@ def _recorded(train_mini_batch: Callable[..., Any]) -> Callable[..., Any]:
 
     from ctpo.engines.verl import recording
     from ctpo.engines.verl.loss import step_metrics
+    from ctpo.objective.statistics.steps import over_ranks
 
     def wrapper(self: Any, data: Any) -> Any:
         with recording.record() as record:
@@ -89,7 +90,7 @@ def _recorded(train_mini_batch: Callable[..., Any]) -> Callable[..., Any]:
         first = record.before_updates
         assert first is not None, "every mini-batch ends"
         group = self.engine.get_data_parallel_group()
-        total, before = recording.over_ranks([record.total, first], group)
+        total, before = over_ranks([record.total, first], group)
         if output is None:  # a rank that computes what another one hands back
             return output
         if record.positions is not None and self.engine.get_data_parallel_rank() == 0:
@@ -143,10 +144,11 @@ def _validated(validate_config: Callable[..., None]) -> Callable[..., None]:
 def _with_prefix(weights: Callable[..., Any]) -> Callable[..., Any]:
     """Add the level `prefix` to verl's weights against the generator.
 
-    w_t = min(∏_{j≤t} π_old(a_j|s_j) / μ(a_j|s_j), cap): the weight that goes with a cumulative
-    ratio. It is verl's weight per token, of the running sum of log ratios, so that thresholds,
-    normalisation and metrics are verl's.
+    The product is that of `objective.Mismatch`. To verl it is a weight per token, so that
+    thresholds, normalisation and metrics are verl's.
     """
+    from ctpo.objective.layout import Padded
+    from ctpo.objective.mismatch import log_weights
 
     def wrapper(
         log_ratio: torch.Tensor,
@@ -156,7 +158,7 @@ def _with_prefix(weights: Callable[..., Any]) -> Callable[..., Any]:
         rollout_is_batch_normalize: bool = False,
     ) -> Any:
         if rollout_is == "prefix":
-            log_ratio = torch.where(response_mask.bool(), log_ratio, 0.0).cumsum(dim=-1)
+            log_ratio = log_weights(log_ratio, Padded(response_mask.bool(), None), "prefix")
             rollout_is = "token"
         return weights(
             log_ratio, response_mask, rollout_is, rollout_is_threshold, rollout_is_batch_normalize

@@ -13,6 +13,7 @@ from ctpo.engines.verl.names import PRESET_OF, loss_name
 from ctpo.engines.verl.refusals import refuse_actor_settings, refuse_mismatch
 from ctpo.objective import PRESETS, Objective, PositionStatistics, preset
 from ctpo.objective.presets import tell_of_presets
+from ctpo.objective.statistics.steps import on_policy_metrics
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Real
@@ -119,13 +120,10 @@ def step_metrics(total: PositionStatistics, first: PositionStatistics) -> dict[s
         first: Of its first mini-batch, from before the weights moved.
 
     Returns:
-        Besides `metrics`, `actor/ctpo/on_policy/log_rho_max`: the largest |log ρ_t| of the first
-        mini-batch, in nats. It is 0 if π_old is the policy that the step began with; anything else
-        is a mismatch of log-probs, which the product raises to the power t.
+        Besides `metrics`, `actor/ctpo/on_policy/log_rho_max`; see `on_policy_metrics`.
     """
-    summary = first.summary()
-    largest = max(-summary["log_rho/min"], summary["log_rho/max"])
-    return metrics(total) | {"actor/ctpo/on_policy/log_rho_max": largest}
+    found = on_policy_metrics(first)
+    return metrics(total) | {f"actor/ctpo/{name}": value for name, value in found.items()}
 
 
 def register(*presets: str) -> None:

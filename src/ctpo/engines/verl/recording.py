@@ -8,22 +8,14 @@ mini-batches and shards, and the statistics by position become one file.
 
 from __future__ import annotations
 
-import functools
 import logging
-import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import torch.distributed as dist
 
 from ctpo.engines.batch_files import files_after, write_positions
 from ctpo.objective import PositionStatistics
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
 
 logger = logging.getLogger(__name__)
 
@@ -92,28 +84,6 @@ def add(statistics: PositionStatistics, positions: str | None) -> bool:
     _open.total = statistics if _open.total is None else _open.total + statistics
     _open.positions = positions
     return True
-
-
-def over_ranks(
-    statistics: list[PositionStatistics], group: ProcessGroup | None
-) -> list[PositionStatistics]:
-    """Return the statistics of all ranks of a group together, on the CPU.
-
-    Args:
-        statistics: Of this rank; all ranks hand over equally many.
-        group: The ranks among which the batch is divided; None for this one alone. Ranks that cut
-            the same sequences among them (Ulysses, tensor parallelism) are in different groups, so
-            that no token is counted twice.
-    """
-    local = [
-        PositionStatistics(**{f.name: getattr(one, f.name).cpu() for f in fields(one)})
-        for one in statistics
-    ]
-    if group is None:
-        return local
-    gathered: list[list[PositionStatistics]] = [[]] * dist.get_world_size(group)
-    dist.all_gather_object(gathered, local, group=group)
-    return [functools.reduce(operator.add, parts) for parts in zip(*gathered, strict=True)]
 
 
 class StepFiles:

@@ -40,6 +40,9 @@ class Connection:
         Args:
             job: What to send.
             output_bytes: How much of each output is kept.
+
+        Raises:
+            OSError: This process has no memory or descriptors left for the job.
         """
         assert self.link is not None
         header, descriptors = job.message(output_bytes)

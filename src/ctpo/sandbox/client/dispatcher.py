@@ -104,7 +104,8 @@ class Dispatcher:
                 raise RuntimeError("the sandbox is closed")
             job.number = next(self._numbers)
             self._queue.put(job.flow, job)
-            self._hand_out()
+            failed = self._hand_out()
+        self._settle(failed)
         job.future.add_done_callback(
             lambda future: self._cancel(job) if future.cancelled() else None
         )
@@ -153,8 +154,9 @@ class Dispatcher:
         self._poll.register(connection.link, select.POLLIN)
         os.eventfd_write(self._wake, 1)
 
-    def _hand_out(self) -> None:
-        """Send what there is room for. With the lock held."""
+    def _hand_out(self) -> list[tuple[Job, Execution]]:
+        """Send what there is room for; the outcomes of what cannot be. With the lock held."""
+        failed: list[tuple[Job, Execution]] = []
         while self._in_flight < self._workers and (self._urgent or self._queue):
             job = self._urgent.popleft() if self._urgent else self._queue.get()
             if job.future.cancelled():
@@ -163,11 +165,17 @@ class Dispatcher:
             if connection is None:
                 self._urgent.appendleft(job)  # until one has been replaced
                 break
-            if connection.send(job, self._output_bytes):
+            try:
+                sent = connection.send(job, self._output_bytes)
+            except OSError as error:
+                failed.append((job, job.failed(f"it could not be sent: {error}")))
+                continue
+            if sent:
                 self._in_flight += 1
             else:
                 self._urgent.appendleft(job)
         self._room.notify_all()
+        return failed
 
     def _cancel(self, job: Job) -> None:
         with self._lock:
@@ -226,14 +234,13 @@ class Dispatcher:
         with self._lock:
             job = connection.jobs.pop(answer["id"])
             self._in_flight -= 1
-            if not self._closed:
-                self._hand_out()
+            failed = [] if self._closed else self._hand_out()
         if answer["status"] == "sandbox-failure" or "return_code" not in answer:
             outcome = job.failed(answer.get("failure") or "the session is over")
             job.over = bool(answer.get("over"))
         else:
             outcome = job.finish(answer, files, self._output_bytes)
-        self._settle([(job, outcome)])
+        self._settle([(job, outcome), *failed])
 
     def _drop_those_stuck(self) -> None:
         now = time.monotonic()
@@ -272,10 +279,11 @@ class Dispatcher:
             with self._lock:
                 if connection.link is not None:
                     self._register(connection)
-                    self._hand_out()
-                    continue
-                jobs = self._take_all()
-            self._settle([(j, j.failed(f"{type(failure).__name__}: {failure}")) for j in jobs])
+                    outcomes = self._hand_out()
+                else:
+                    why = f"{type(failure).__name__}: {failure}"
+                    outcomes = [(job, job.failed(why)) for job in self._take_all()]
+            self._settle(outcomes)
 
     def _settle(self, outcomes: list[tuple[Job, Execution]]) -> None:
         for job, outcome in outcomes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import resource
 import time
@@ -17,7 +18,9 @@ from ctpo.sandbox.program import Program
 
 # Beyond the hard bound on a program's wall time: then the fork server itself is stuck.
 _GRACE_SECONDS = 30.0
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+# Outputs and inputs cannot grow, and inputs not change; both can be emptied when a call has ended.
+_OUTPUT_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_GROW
+_INPUT_SEALS = _OUTPUT_SEALS | fcntl.F_SEAL_WRITE
 _STATUSES = get_args(Status)
 _MEASURES = ("wall_seconds", "own_seconds", "cpu_seconds", "peak_memory_bytes")
 _PAGE = resource.getpagesize()
@@ -64,14 +67,32 @@ class Job:
         return self.sent + hard_wall_seconds(self.timeout) + _GRACE_SECONDS
 
     def message(self, output_bytes: int) -> tuple[dict[str, Any], list[int]]:
-        """What a fork server is sent. The caller closes the descriptors that are not `outputs`."""
-        self.outputs = (_output(output_bytes), _output(output_bytes))
-        program, (stdout, stderr) = self.program, self.outputs
-        given = {"code": _memory(_encoded(program.code)), "stdout": stdout, "stderr": stderr}
+        """What a fork server is sent. The caller closes the descriptors that are not `outputs`.
+
+        Raises:
+            OSError: There is no memory, or there are no descriptors left.
+        """
+        program = self.program
+        # Of bounded size each, and not part of the message, which has a bound of its own.
+        inputs = {"code": _encoded(program.code)}
         if program.stdin or self.session is not None:  # there it is not what an earlier call left
-            given["stdin"] = _memory(_encoded(program.stdin))
+            inputs["stdin"] = _encoded(program.stdin)
         if program.contents:
-            given["files"] = _memory(archive.pack(program.contents))
+            inputs["files"] = archive.pack(program.contents)
+        if program.collect:
+            inputs["collect"] = json.dumps(program.collect).encode()
+        given: dict[str, int] = {}
+        try:
+            given["code"] = _memory(inputs.pop("code"))
+            for name in ("stdout", "stderr"):
+                given[name] = _output(output_bytes)
+            for name, content in inputs.items():
+                given[name] = _memory(content)
+        except BaseException:
+            for descriptor in given.values():
+                os.close(descriptor)
+            raise
+        self.outputs = (given["stdout"], given["stderr"])
         header = {
             "id": self.number,
             "given": list(given),
@@ -81,7 +102,6 @@ class Job:
             "echo": self.echo,
             "session": self.session,
             "first": self.first,
-            "collect": list(program.collect),
         }
         return header, list(given.values())
 
@@ -125,6 +145,8 @@ class Job:
     def close(self) -> None:
         """Let go of the outputs."""
         for descriptor in self.outputs:
+            if self.session is not None:
+                os.ftruncate(descriptor, 0)  # which a session could keep, that of each call
             os.close(descriptor)
         self.outputs = ()
 
@@ -164,10 +186,16 @@ def _encoded(text: str) -> bytes:
 
 
 def _memory(content: bytes) -> int:
-    descriptor = os.memfd_create("ctpo-program", os.MFD_CLOEXEC)
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(content)
-    os.lseek(descriptor, 0, os.SEEK_SET)
+    """A file in memory that cannot be changed, but emptied."""
+    descriptor = os.memfd_create("ctpo-program", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _INPUT_SEALS)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
@@ -175,7 +203,7 @@ def _output(limit: int) -> int:
     """A file in memory that cannot grow: room for what is kept, and a page to tell of more."""
     descriptor = os.memfd_create("ctpo-output", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, (limit // _PAGE + 1) * _PAGE)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _OUTPUT_SEALS)
     return descriptor
 
 

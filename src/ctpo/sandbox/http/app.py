@@ -17,6 +17,7 @@ from ctpo.sandbox.http import metrics, schema
 from ctpo.sandbox.program import Program
 
 _JSON = "application/json"
+_MOST_DETAILS = 20
 _ALIVE = Program("print(6 * 7)", timeout=10.0)
 
 
@@ -81,7 +82,7 @@ def create_app(
                 details = error.errors(
                     include_url=False, include_context=False, include_input=False
                 )
-                return _refusal(422, details)
+                return _refusal(422, details[:_MOST_DETAILS])
             except ValueError as error:
                 return _refusal(422, str(error))
             flow = request.client.host if request.client else None

@@ -12,7 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
+from ctpo.sandbox import arguments
 from ctpo.sandbox.execution import Execution
+from ctpo.sandbox.jail.plan import SCRATCH_INODES
 from ctpo.sandbox.program import Program
 
 # What a shell reports for a process ended by SIGKILL and SIGXFSZ: clients want a number.
@@ -44,8 +46,8 @@ class RunCodeRequest(BaseModel):
     run_timeout: float = Field(10.0, gt=0, allow_inf_nan=False)
     memory_limit_MB: int = -1
     stdin: str | None = None
-    files: dict[str, str | None] = Field(default_factory=dict)
-    fetch_files: list[str] = Field(default_factory=list)
+    files: dict[str, str | None] = Field(default_factory=dict, max_length=SCRATCH_INODES)
+    fetch_files: list[str] = Field(default_factory=list, max_length=SCRATCH_INODES)
 
     @field_validator("language")
     @classmethod
@@ -60,6 +62,11 @@ class RunCodeRequest(BaseModel):
         if value < 1 and value != -1:
             raise ValueError(f"memory_limit_MB must be at least 1, or -1 for no own, not {value}")
         return value
+
+    @field_validator("fetch_files")
+    @classmethod
+    def _collectable(cls, value: list[str]) -> list[str]:
+        return list(arguments.names(value, "fetch_files"))
 
     def program(self, most_mb: int) -> Program:
         """The program, for a sandbox whose programs may add `most_mb` MiB of memory.

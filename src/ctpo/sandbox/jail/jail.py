@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ctpo.sandbox.jail import file_tree, kernel, landlock
-from ctpo.sandbox.jail.plan import MOST_DESCRIPTORS, MOST_PROCESSES, SCRATCH, SCRATCH_BYTES, Plan
+from ctpo.sandbox.jail.plan import (
+    KEPT_PROCESSES,
+    MOST_DESCRIPTORS,
+    MOST_PENDING_SIGNALS,
+    MOST_PROCESSES,
+    SCRATCH,
+    SCRATCH_BYTES,
+    SHARED_PROCESSES,
+    Plan,
+)
 from ctpo.sandbox.jail.scratch import Scratch
 from ctpo.sandbox.jail.seccomp import Filter
 from ctpo.sandbox.protections import LIMITS_ONLY
@@ -103,6 +112,18 @@ class Jail:
         if not self.plan.file_tree:
             _at_home(os.getcwd())
 
+    def filter_calls(self) -> None:
+        """Take the filter of system calls, which comes last and allows no fork.
+
+        Raises:
+            OSError: It was refused; no program must run.
+        """
+        if self.plan.uid(0) is None and self.plan.rung != LIMITS_ONLY:
+            # Whatever threads programs make, there is room for the next program.
+            limit(resource.RLIMIT_NPROC, SHARED_PROCESSES, SHARED_PROCESSES)
+        if self.filter is not None:
+            self.filter.install(os.getpid())
+
     def _limit(self) -> None:
         limits = {
             "address-space": (resource.RLIMIT_AS, self.base_space + self.plan.memory_bytes),
@@ -111,13 +132,14 @@ class Jail:
             "core files": (resource.RLIMIT_CORE, 0),
             "locked memory": (resource.RLIMIT_MEMLOCK, 0),
             "message queues": (resource.RLIMIT_MSGQUEUE, 0),
+            "pending signals": (resource.RLIMIT_SIGPENDING, MOST_PENDING_SIGNALS),
         }
         if self.plan.rung == LIMITS_ONLY:
             # There it would count every process of the caller's.
             del limits["processes"]
         elif self.plan.uid(0) is None:
-            # All slots have the same id, and are counted together.
-            limits["processes"] = (resource.RLIMIT_NPROC, MOST_PROCESSES * (self.plan.slots + 1))
+            # All have the same id, and are counted together.
+            limits["processes"] = (resource.RLIMIT_NPROC, SHARED_PROCESSES + KEPT_PROCESSES)
         for name, (kind, value) in limits.items():
             if name not in self.plan.without:
                 extra = MEMORY_TO_REPORT if kind == resource.RLIMIT_AS else 0

@@ -15,6 +15,9 @@ SCRATCH = "/sandbox"
 SCRATCH_BYTES = 64 << 20
 SCRATCH_INODES = 4096
 MOST_PROCESSES = 64
+# Where all programs have one user id: together, and beyond them what the sandbox itself needs.
+SHARED_PROCESSES, KEPT_PROCESSES = 1024, 512
+MOST_PENDING_SIGNALS = 256
 MOST_DESCRIPTORS = 256
 # What is collected of a program's files, all together.
 COLLECTED_BYTES = 16 << 20
@@ -46,6 +49,11 @@ class Plan:
     memory_bytes: int
     output_bytes: int
     without: frozenset[str] = frozenset()
+
+    @property
+    def most_page_table_bytes(self) -> int:
+        """What the kernel may need for a program's memory: 1/512 of it if it lies together."""
+        return max(16 << 20, self.memory_bytes >> 6)
 
     @property
     def namespaces(self) -> bool:

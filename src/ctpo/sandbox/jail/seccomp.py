@@ -33,8 +33,13 @@ _CLONE_REFUSED = 0x7E020000 | 0x2000 | 0x8000 | 0x1000
 _PRCTL = (3, 15, 16, 39, 0x53564D41)
 # TCGETS (is it a terminal), TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX.
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
-# Duplication, flags and locks; not F_SETOWN, F_SETSIG, F_NOTIFY, leases, pipe sizes or seals.
-_FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032)
+# Duplication and flags; not F_SETOWN, F_SETSIG, F_NOTIFY, leases, setting pipe sizes or seals.
+_FCNTL = (0, 1, 2, 3, 4, 1030, 1032)
+# F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW. Locks reach outside, where somebody may wait for a
+# file of the interpreter's, and each takes memory of the kernel's that no limit counts. A program
+# is alone with its own files: it is told that it has the lock.
+_LOCKS = (6, 7, 37, 38)
+_O_TMPFILE = 0x400000
 # Where programs have no file tree of their own, landlock does not cover these.
 _METADATA = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat")
 
@@ -87,9 +92,12 @@ def build(machine: Machine, pid: int, *, metadata: bool) -> bytes:
             _instruction(_AND, _CLONE_THREAD | _CLONE_REFUSED),
             *_one_of([_CLONE_THREAD]),
         ],
+        # Files without a name leave no trace in the directory that shows whether it was used.
+        "open": _without_flag(1, _O_TMPFILE),
+        "openat": _without_flag(2, _O_TMPFILE),
         "prctl": [_argument(0), *_one_of(_PRCTL)],
         "ioctl": [_argument(1), *_one_of(_IOCTL)],
-        "fcntl": [_argument(1), *_one_of(_FCNTL)],
+        "fcntl": [_argument(1), *_idle_for(_LOCKS), *_one_of(_FCNTL)],
         # Of a datagram pair each end could be sent to any address.
         "socketpair": [
             _argument(0),
@@ -109,6 +117,7 @@ def build(machine: Machine, pid: int, *, metadata: bool) -> bytes:
         if metadata or name not in _METADATA
     }
     by_number |= {number: [_refusal(errno.ENOSYS)] for number in machine.absent}
+    by_number |= {number: [_refusal(0)] for number in machine.idle}
     by_number |= {number: [_refusal(errno.EOPNOTSUPP)] for number in machine.unsupported}
     return b"".join(
         [
@@ -157,11 +166,29 @@ def _one_of(values: Sequence[int]) -> Code:
     return [*code, _refusal(errno.EPERM), _instruction(_RETURN, _ALLOW)]
 
 
+def _without_flag(argument: int, flag: int) -> Code:
+    """Allow unless a flag is among those of an argument; libraries then do without it."""
+    refused = _refusal(errno.EOPNOTSUPP)
+    allowed = _instruction(_RETURN, _ALLOW)
+    test = [_instruction(_AND, flag), _instruction(_EQUAL, 0, on_false=1)]
+    return [_argument(argument), *test, allowed, refused]
+
+
+def _idle_for(values: Sequence[int]) -> Code:
+    """Do nothing and succeed when what was loaded is among the values, else go on."""
+    code = [_instruction(_EQUAL, v, on_true=len(values) - i) for i, v in enumerate(values)]
+    return [*code, _instruction(_JUMP, 1), _refusal(0)]
+
+
 def _signal_to_itself(pid: int, argument: int) -> Code:
-    """Allow any signal but SIGKILL, so that this one always comes from outside."""
+    """Allow any signal but SIGKILL and SIGCONT, so that these always come from outside.
+
+    With the second a session could undo that it is stopped between its calls.
+    """
     return [
         _argument(argument),
-        _instruction(_EQUAL, signal.SIGKILL, on_false=1),
+        _instruction(_EQUAL, signal.SIGKILL, on_true=1),
+        _instruction(_EQUAL, signal.SIGCONT, on_false=1),
         _refusal(errno.EPERM),
         _argument(0),
         *_one_of([pid]),

@@ -88,6 +88,12 @@ class Clock:
         return cpu_seconds(self._pid) - self._cpu_before
 
 
+def out_of_memory_kills(proc: int) -> int:
+    """How many processes the kernel has killed for want of memory, on this machine."""
+    _, _, rest = read(proc, "vmstat").partition(b"\noom_kill ")
+    return int(rest.partition(b"\n")[0] or 0)
+
+
 def cpu_seconds(pid: int) -> float:
     """CPU seconds of all threads of a process that is not yet reaped; 0 after that."""
     with contextlib.suppress(OSError):

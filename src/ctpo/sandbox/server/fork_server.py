@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import collections
 import gc
-import os
 import socket
+import time
+from collections.abc import Sequence
 
-from ctpo.sandbox import archive, wire
+from ctpo.sandbox import wire
 from ctpo.sandbox.jail.jail import Jail
 from ctpo.sandbox.jail.scratch import Scratch
 from ctpo.sandbox.server.cleanup import end_everyone
 from ctpo.sandbox.server.poller import Poller
 from ctpo.sandbox.server.slot import Slot, Task
 from ctpo.sandbox.server.workers import Event, Workers
+
+# How often the memory is looked at that the kernel needs for a program.
+_LOOK_SECONDS = 0.1
 
 
 class ForkServer:
@@ -61,9 +65,7 @@ class ForkServer:
             while self._turn():
                 pass
         finally:
-            end_everyone(self._proc)
-            for slot in self._slots:
-                slot.scratch.remove()
+            end_everyone(self._proc)  # their mounts go with them, and the zygote deletes the rest
 
     def _turn(self) -> bool:
         """Wait for something to happen and deal with it; whether to go on."""
@@ -84,14 +86,24 @@ class ForkServer:
             if slot.clock is None or slot.job is None:
                 continue
             left = slot.clock.left_seconds()
-            if not left and slot.job.ended is None:
+            if slot.job.ended is None and self._too_many_page_tables(slot):
+                self._workers.end(slot, "memory")
+            elif not left and slot.job.ended is None:
                 self._workers.end(slot, "timeout")
-            elif left and (nearest is None or left < nearest):
+            if left:
+                left = min(left, _LOOK_SECONDS)
+            if left and (nearest is None or left < nearest):
                 nearest = left
         return nearest
 
+    def _too_many_page_tables(self, slot: Slot) -> bool:
+        """Whether a program that has run for a while scatters its memory, which no limit counts."""
+        assert slot.clock is not None and slot.program is not None
+        if time.monotonic() - slot.clock.started < _LOOK_SECONDS:
+            return False
+        return slot.program.page_tables(self._proc) > self._plan.most_page_table_bytes
+
     def _take(self, header: wire.Header, descriptors: list[int]) -> None:
-        job = Task(header, descriptors)
         if "cancel" in header:
             self._cancel(header["cancel"])
         elif "end" in header:
@@ -99,7 +111,7 @@ class ForkServer:
                 if slot.session == header["end"]:
                     self._workers.end_worker(slot)
         else:
-            self._waiting.append(job)
+            self._waiting.append(Task.of(header, descriptors))
 
     def _cancel(self, number: int) -> None:
         for job in list(self._waiting):
@@ -137,21 +149,10 @@ class ForkServer:
                 return slot
         if not self._plan.ahead:
             starting = any(s.worker and not s.ready and s.session is None for s in self._slots)
-            empty = next((s for s in self._slots if s.worker is None), None)
+            empty = next((s for s in self._slots if s.empty), None)
             if empty is not None and not starting:
                 self._workers.fill(empty)
         return None
 
-    def _answer(
-        self, job: Task, answer: wire.Header, files: dict[str, bytes] | None = None
-    ) -> None:
-        descriptors = []
-        if files:
-            descriptors.append(os.memfd_create("ctpo-files", os.MFD_CLOEXEC))
-            with open(descriptors[0], "wb", closefd=False) as file:
-                file.write(archive.pack(files))
-        try:
-            wire.send(self._connection, {"id": job.header["id"], **answer}, descriptors)
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+    def _answer(self, job: Task, answer: wire.Header, files: Sequence[int] = ()) -> None:
+        wire.send(self._connection, {"id": job.header["id"], **answer}, files)

@@ -22,6 +22,8 @@ from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import NoReturn, TextIO
 
+from ctpo.sandbox.server import threads_only
+
 FILENAME = "<program>"
 # Ends a process whose program ran out of memory: no exit code, which a program may choose freely.
 OUT_OF_MEMORY = signal.SIGRTMAX
@@ -46,6 +48,7 @@ class Interpreter:
     def enter(self) -> None:
         """Finish what can be done in the program's own process only."""
         sys.path.insert(0, os.getcwd())
+        threads_only.prepare()
         # Not the one of `signal`, which looks for enumerations on both ends.
         _signal.signal(2, self._on_interrupt)
 

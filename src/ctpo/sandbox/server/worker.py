@@ -159,7 +159,6 @@ class Worker:
         return text, bool(echo)
 
     def _filter(self) -> None:
-        """Take the filter of system calls, which comes last and allows no fork."""
-        if not self._filtered and self._jail.filter is not None:
-            self._jail.filter.install(os.getpid())
+        if not self._filtered:
+            self._jail.filter_calls()
         self._filtered = True

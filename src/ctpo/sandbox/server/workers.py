@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import array
 import contextlib
+import math
 import os
 import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ctpo.sandbox import archive, wire
+from ctpo.sandbox import wire
 from ctpo.sandbox.execution import Status
 from ctpo.sandbox.jail import kernel
 from ctpo.sandbox.jail.jail import Jail
-from ctpo.sandbox.jail.plan import COLLECTED_BYTES
 from ctpo.sandbox.server.cleanup import end_everyone
-from ctpo.sandbox.server.clock import Clock, read
+from ctpo.sandbox.server.clock import Clock, out_of_memory_kills, read
+from ctpo.sandbox.server.helpers import start_collecting, start_deleting
 from ctpo.sandbox.server.poller import Poller
-from ctpo.sandbox.server.slot import Process, Slot, Task
-from ctpo.sandbox.server.verdict import verdict
+from ctpo.sandbox.server.slot import Collecting, Process, Slot, Task
+from ctpo.sandbox.server.verdict import report, verdict
 from ctpo.sandbox.server.worker import CALL, CALLED, JOB, PROGRAM, READY, REUSED, STARTED, Worker
 
 _MOST_FAILURES = 5
 _ANSWER_BYTES = 256
 _START_SECONDS = 30.0
 
-Report = Callable[[Task, wire.Header, dict[str, bytes]], None]
+Report = Callable[[Task, wire.Header, Sequence[int]], None]
 
 
 class Event(NamedTuple):
@@ -44,17 +45,18 @@ class Workers:
         jail: How workers are confined.
         proc: Descriptor of /proc, opened before the file tree was entered.
         poller: Where to have their descriptors waited for.
-        report: Takes a job, its answer and the files collected.
+        tell: Takes a job, its answer and descriptors of an archive of files, if any.
     """
 
-    def __init__(self, jail: Jail, proc: int, poller: Poller[Event | None], report: Report) -> None:
+    def __init__(self, jail: Jail, proc: int, poller: Poller[Event | None], tell: Report) -> None:
         self._jail = jail
         self._plan = jail.plan
         self._proc = proc
         self._poller = poller
-        self._report = report
+        self._tell = tell
         self._worker = Worker(jail, proc)
         self._failures = 0
+        self._kills = out_of_memory_kills(proc)
 
     def try_out(self, slot: Slot) -> None:
         """Fork the first worker, and see that it can be jailed and that a program runs.
@@ -128,7 +130,10 @@ class Workers:
         except OSError:
             pass  # it has just died, which its descriptor will tell
         self._expect_message(slot)
-        job.close()
+        if kind == PROGRAM:
+            job.close_given()
+        else:
+            slot.worker.signal(signal.SIGCONT)
 
     def end(self, slot: Slot, why: Status) -> None:
         """End a slot's program, which then is reported to have ended so."""
@@ -147,7 +152,7 @@ class Workers:
         """Deal with what happened to slots.
 
         Raises:
-            OSError: Cells do not get ready any more.
+            OSError: Workers do not get ready any more.
         """
         # Ended processes first: what they leave is free for what comes, and what they said is void.
         events.sort(key=lambda e: (e.source is not e.slot.program, e.source is not e.slot.worker))
@@ -156,7 +161,11 @@ class Workers:
                 self._worker_ended(slot)
             elif source is slot.program:
                 self._program_ended(slot)
-                self._make_ready(slot)
+                self._free(slot)
+            elif slot.collecting is not None and source is slot.collecting.process:
+                self._collected(slot)
+            elif source is slot.cleaning:
+                self._cleaned(slot)
             elif source is slot.link:
                 self._read_message(slot)
         if self._failures > _MOST_FAILURES:
@@ -216,18 +225,21 @@ class Workers:
         )
 
     def _called(self, slot: Slot, code: int, out_of_memory: int) -> None:
-        """A session's call has ended, and its process goes on."""
-        assert slot.program is not None and slot.clock is not None
+        """A session's call has ended; its process is stopped until the next one."""
+        assert slot.program is not None and slot.clock is not None and slot.job is not None
+        slot.program.signal(signal.SIGSTOP)
         peak, measured = slot.program.peak_memory(self._proc), slot.clock.measured()
         status: Status = "memory" if out_of_memory else "success" if code == 0 else "error"
-        self._tell(slot, status, code, peak=peak, measured=measured, over=False)
-        slot.ready = True
+        self._finish(slot, report(slot.job, status, code, peak, measured, over=False))
+        self._free(slot)
 
     def _program_ended(self, slot: Slot) -> None:
         """Reap a program's process and report."""
         program, clock, job = slot.program, slot.clock, slot.job
         assert program is not None and clock is not None and job is not None
-        measured = clock.measured()
+        measured, cpu_limit = clock.measured(), math.inf
+        if program.was_killed():
+            cpu_limit = program.cpu_limit(self._proc)
         _, status, usage = os.wait4(program.pid, 0)
         if program is not slot.worker:
             self._close(program)
@@ -240,19 +252,79 @@ class Workers:
             peak=peak,
             most_memory=self._most_memory(job.header),
             cpu=measured[2],
+            cpu_limit=cpu_limit,
             timeout=job.header["timeout"],
             confined=self._jail.filter is not None,
         )
-        self._tell(slot, ended, code, peak=peak, measured=measured, over=True)
+        if ended == "sandbox-failure" and job.ended is None and self._kernel_ran_out_of_memory():
+            ended = "memory"
+        self._finish(slot, report(job, ended, code, peak, measured, over=True))
 
-    def _make_ready(self, slot: Slot) -> None:
-        """Let the worker wait for the next program, or make room for another one."""
-        if self._jail.filter is None:
-            return  # it was ended with everyone else
-        if slot.scratch.untouched:
+    def _finish(self, slot: Slot, answer: wire.Header) -> None:
+        """Report how a program ended; where files are wanted, once they have been copied."""
+        job = slot.job
+        assert job is not None
+        slot.clock = slot.program = None
+        job.empty_inputs()
+        if job.names < 0:
+            self._settle(slot, answer)
+            return
+        archive = os.memfd_create("ctpo-files", os.MFD_CLOEXEC)
+        process = start_collecting(slot.scratch.path, job.names, archive)
+        slot.collecting = Collecting(process, archive, answer)
+        self._poller.add(process.end, Event(slot, process))
+
+    def _settle(self, slot: Slot, answer: wire.Header, files: Sequence[int] = ()) -> None:
+        job, slot.job = slot.job, None
+        assert job is not None
+        self._tell(job, answer, files)
+        job.close()
+
+    def _collected(self, slot: Slot) -> None:
+        """Files have been copied; report the program that left them."""
+        assert slot.collecting is not None
+        (process, archive, answer), slot.collecting = slot.collecting, None
+        well = os.wait4(process.pid, 0)[1] == 0
+        self._close(process)
+        if not well:
+            answer |= {"status": "sandbox-failure", "return_code": None}
+            answer["failure"] = "the files it left could not be copied"
+        self._settle(slot, answer, (archive,) if well else ())
+        os.close(archive)
+        self._free(slot)
+
+    def _cleaned(self, slot: Slot) -> None:
+        """A scratch directory has been deleted, as far as it could be; the next is a new one."""
+        process, slot.cleaning = slot.cleaning, None
+        assert process is not None
+        os.wait4(process.pid, 0)
+        self._close(process)
+        slot.scratch.forget()
+        self._refill(slot)
+
+    def _free(self, slot: Slot) -> None:
+        """Have the worker wait for the next program, or make room for another one."""
+        if slot.collecting is not None:
+            return
+        if slot.worker is None:
+            self._refill(slot)
+        elif slot.session is not None or "fresh-process" in self._plan.without:
             slot.ready = True
+        elif self._jail.filter is not None:  # else it was ended with everyone
+            slot.ready = slot.scratch.untouched
+            if not slot.ready:
+                self.end_worker(slot)
+
+    def _refill(self, slot: Slot) -> None:
+        """Put a new worker into a slot, where one is due, and a scratch directory under it."""
+        left = slot.scratch.left
+        if left is not None:
+            slot.cleaning = start_deleting(left)
+            self._poller.add(slot.cleaning.end, Event(slot, slot.cleaning))
+        elif self._plan.ahead:
+            self.fill(slot)
         else:
-            self.end_worker(slot)
+            slot.scratch.remove()
 
     def _worker_ended(self, slot: Slot) -> None:
         """Reap a worker, end and report what ran in it, and put the next in its place."""
@@ -273,55 +345,26 @@ class Workers:
             with contextlib.suppress(ChildProcessError):
                 while True:
                     os.wait4(-worker.pid, 0)
-        if slot.job is not None:
-            job, slot.job = slot.job, None
-            why = slot.failure or ("cancelled" if job.ended else "its worker was killed")
-            self._report(job, {"status": "sandbox-failure", "failure": why}, {})
-        elif not worker.proc_pid:
-            self._failures += 1  # it was never ready
+        if slot.job is None:
+            self._failures += not worker.proc_pid  # it was never ready
+        elif slot.collecting is None:
+            why = slot.failure or ("cancelled" if slot.job.ended else "its worker was killed")
+            self._settle(slot, {"status": "sandbox-failure", "failure": why})
         self._poller.drop(slot.link.fileno())
         slot.link.close()
         self._close(worker)
         slot.worker = slot.link = slot.session = None
         slot.ready = False
-        if self._plan.ahead:
-            self.fill(slot)
-        else:
-            slot.scratch.remove()
+        self._free(slot)
 
     def _close(self, process: Process) -> None:
         self._poller.drop(process.end)
         os.close(process.end)
 
-    def _tell(
-        self,
-        slot: Slot,
-        status: Status,
-        code: int,
-        *,
-        peak: int,
-        measured: tuple[float, float, float],
-        over: bool,
-    ) -> None:
-        """Report the end of a slot's program."""
-        job = slot.job
-        assert job is not None
-        slot.job = slot.clock = slot.program = None
-        wall, own, cpu = measured
-        answer = {
-            "status": status,
-            "return_code": code if status in ("success", "error") else None,
-            "wall_seconds": wall,
-            "own_seconds": own,
-            "cpu_seconds": cpu,
-            "peak_memory_bytes": peak,
-            "failure": (job.ended and "cancelled") or "its process was killed from outside"
-            if status == "sandbox-failure"
-            else None,
-            "over": over,
-        }
-        files = archive.collect(slot.scratch.path, job.header["collect"], COLLECTED_BYTES)
-        self._report(job, answer, files)
+    def _kernel_ran_out_of_memory(self) -> bool:
+        """Whether it has killed a process since the last look, as a program can bring about."""
+        before, self._kills = self._kills, out_of_memory_kills(self._proc)
+        return self._kills > before
 
     def _most_memory(self, header: wire.Header) -> int:
         """What a program can use at most; with a low limit, what it started with counts."""

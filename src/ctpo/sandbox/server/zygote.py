@@ -171,7 +171,9 @@ class Zygote:
             self._host_scratch = tempfile.mkdtemp(prefix=f"ctpo-sandbox-{os.getppid()}-")
             os.chmod(self._host_scratch, 0o711)
         path = os.path.join(self._host_scratch, str(number))
-        os.makedirs(path, 0o711, exist_ok=True)
+        delete_tree(path)  # what the one before left
+        os.mkdir(path)
+        os.chmod(path, 0o711)
         return path
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,10 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ctpo.evaluation.answers import Question
+from ctpo.evaluation.answers import questions
 from ctpo.evaluation.asking import BatchModel, Model, ServerModel, answer_all
 from ctpo.evaluation.directory import EvaluationDirectory
-from ctpo.evaluation.summary import check_ks, default_ks, markdown, summarize
+from ctpo.evaluation.summary import check_ks, default_ks, keep_summary, markdown
 from ctpo.sandbox import Sandbox
 from ctpo.tir import EpisodeSettings
 from ctpo.tir.endpoint import Endpoint
@@ -35,13 +33,11 @@ from ctpo.training.evaluating.request import (
 from ctpo.training.listening import Listener
 from ctpo.training.models import load_model, quiet_libraries
 from ctpo.training.policy import (
-    EpisodePolicy,
-    batch_seed,
+    episode_policy,
     episode_settings,
     instruct,
     start_sandbox,
 )
-from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -56,7 +52,7 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
     Args:
         request: What to evaluate.
         output: The evaluation's directory.
-        listener: Hears how it goes.
+        listener: Is told how far it is.
 
     Raises:
         ModelNotFound: There is no such model.
@@ -73,30 +69,28 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
     check_ks(ks, chosen["samples"])
     by_name, sources = load_problems(request, chosen)
     told = instructions(request, recipe)
-    questions = [
-        Question.of(name, instruct(problem, told), sample, request.seed)
-        for name, problems in by_name.items()
-        for problem in problems
-        for sample in range(chosen["samples"])
-    ]
+    asked = [(name, instruct(one, told)) for name, group in by_name.items() for one in group]
+    every = questions(asked, chosen["samples"], request.seed)
     episode = {
         name: chosen[name] for name in ("max_response_tokens", "max_calls", "chat_template_kwargs")
     }
     settings = EpisodeSettings(**episode)
     if recipe is not None:
         settings = replace(episode_settings(recipe), **episode)
-    settings = replace(settings, protocol=chosen_protocol(request, recipe))
+    settings = replace(
+        settings, protocol=chosen_protocol(request, recipe.rollout if recipe else None)
+    )
     endpoint = None if request.server is None else _endpoint(request.model, request.server)
     begun = (output / "settings.json").is_file()
     if endpoint is not None and not begun:
         _find(endpoint)  # before a directory is made
     tokenizer = None if request.server is None else _tokenizer(request.server, settings)
     with EvaluationDirectory(output, _settings(request, chosen, settings, sources, told)) as kept:
-        listener.phase("evaluation", len(questions))
-        if any(question.key not in kept.answers for question in questions):
+        listener.phase("evaluation", len(every))
+        if any(question.key not in kept.answers for question in every):
             if endpoint is not None and begun:
                 _find(endpoint)
-            with _sandbox(recipe) as sandbox:
+            with Sandbox() if recipe is None else start_sandbox(recipe.sandbox) as sandbox:
                 model: Model
                 if endpoint is None or request.server is None:
                     model = _batch_model(request, run, sandbox, settings, chosen["temperature"])
@@ -110,16 +104,10 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
                         template=tokenizer and _template(tokenizer, settings),
                         count=tokenizer and _count(tokenizer),
                     )
-                answer_all(questions, model, kept, lambda done, _all: listener.progress(done))
-        summary = {"model": request.model} | summarize(
-            list(kept.answers.values()), sources, ks, seed=request.seed
-        )
+                answer_all(every, model, kept, lambda done, _all: listener.progress(done))
+        summary = keep_summary(kept, request.model, sources, ks, request.seed)
         _warn(summary, chosen)
-        text = markdown(summary)
-        kept.write_parquet()
-        kept.write("summary.json", json.dumps(summary, indent=2) + "\n")
-        kept.write("summary.md", text)
-    return text
+    return markdown(summary)
 
 
 def _settings(
@@ -152,10 +140,6 @@ def _settings(
     }
 
 
-def _sandbox(recipe: Recipe | None) -> AbstractContextManager[Sandbox]:
-    return Sandbox() if recipe is None else start_sandbox(recipe)
-
-
 def _batch_model(
     request: EvaluationRequest,
     run: RunDirectory | None,
@@ -167,15 +151,9 @@ def _batch_model(
     if run is not None and run.recipe.threads is not None:
         torch.set_num_threads(run.recipe.threads)
     model, tokenizer = load_model(request.model if run is None else run.model)
-    policy = EpisodePolicy(
-        TransformersGenerator(model, tokenizer),
-        tokenizer,
-        sandbox,
-        settings,
-        temperature=temperature,
-        seed=request.seed,
-    )
-    return BatchModel(policy, lambda index: batch_seed(request.seed, index), request.batch_size)
+    generator = TransformersGenerator(model, tokenizer)
+    policy = episode_policy(generator, tokenizer, sandbox, settings, temperature)
+    return BatchModel(policy, request.seed, request.batch_size)
 
 
 def _endpoint(model: str, server: Server) -> Endpoint:

@@ -12,7 +12,7 @@ from ctpo.tasks import Problem, generate, load_benchmark, read_problems
 from ctpo.tir.endpoint import Api
 from ctpo.tir.protocols import FENCE, ToolProtocol, protocol
 from ctpo.training.problems import benchmark_names
-from ctpo.training.recipe.recipe import Recipe
+from ctpo.training.recipe.recipe import Recipe, Rollout
 from ctpo.training.run_directory import RunDirectory
 
 # Of a model without a run.
@@ -110,7 +110,19 @@ def choose(request: EvaluationRequest, recipe: Recipe | None) -> dict[str, Any]:
         ValueError: A choice has no effect, or contradicts another.
     """
     asked = {name: value for name, value in asdict(request).items() if value is not None}
-    chosen = _USUAL | _of_run(recipe) | {name: asked[name] for name in _USUAL if name in asked}
+    of_run: dict[str, Any] = {}
+    if recipe is not None:
+        of_run = {
+            "data": recipe.data.held_out,
+            "problems": recipe.data.held_out_problems,
+            "samples": recipe.evaluation.samples_per_problem,
+            "temperature": recipe.evaluation.temperature,
+            "hard_fraction": recipe.data.hard_fraction,
+            "max_response_tokens": recipe.rollout.max_response_tokens,
+            "max_calls": recipe.rollout.max_calls,
+            "chat_template_kwargs": recipe.model.chat_template_kwargs,
+        }
+    chosen = _USUAL | of_run | {name: asked[name] for name in _USUAL if name in asked}
     if request.benchmarks and request.data is not None:
         raise ValueError("give either benchmarks or data, not both")
     if request.benchmarks or request.data not in (None, "builtin"):
@@ -145,22 +157,6 @@ def find_run(model: str) -> RunDirectory | None:
     if not run.model.is_dir():
         raise ValueError(f"{model} holds no trained model yet; evaluate one of its checkpoints")
     return run
-
-
-def _of_run(recipe: Recipe | None) -> dict[str, Any]:
-    """Return what the run's own recipe says of evaluation."""
-    if recipe is None:
-        return {}
-    return {
-        "data": recipe.data.held_out,
-        "problems": recipe.data.held_out_problems,
-        "samples": recipe.evaluation.samples_per_problem,
-        "temperature": recipe.evaluation.temperature,
-        "hard_fraction": recipe.data.hard_fraction,
-        "max_response_tokens": recipe.rollout.max_response_tokens,
-        "max_calls": recipe.rollout.max_calls,
-        "chat_template_kwargs": recipe.model.chat_template_kwargs,
-    }
 
 
 def load_problems(
@@ -222,14 +218,14 @@ def instructions(request: EvaluationRequest, recipe: Recipe | None) -> str | Non
             return recipe.system_message
         if request.server is None and not request.benchmarks and request.data in (None, "builtin"):
             return None
-    return chosen_protocol(request, recipe).instructions
+    return chosen_protocol(request, recipe.rollout if recipe else None).instructions
 
 
-def chosen_protocol(request: EvaluationRequest, recipe: Recipe | None) -> ToolProtocol:
+def chosen_protocol(request: EvaluationRequest, rollout: Rollout | None) -> ToolProtocol:
     """Return the protocol asked for, the run's own, or `fence`.
 
     Raises:
         ValueError: There is no such protocol.
     """
-    run = FENCE.name if recipe is None else recipe.rollout.protocol
+    run = FENCE.name if rollout is None else rollout.protocol
     return protocol(request.protocol or run)

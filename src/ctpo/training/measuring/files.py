@@ -52,7 +52,7 @@ def measure_files(request: FileRequest, listener: Listener) -> Measurement:
 
     Args:
         request: What to measure.
-        listener: Hears how it goes.
+        listener: Is told how far it is.
 
     Raises:
         FileNotFoundError: A file is not there.

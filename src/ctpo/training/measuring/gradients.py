@@ -68,7 +68,7 @@ class Bench:
         prompts: Number of problems.
         temperature: Of the policy: its logits are divided by it.
         seed: Of projection and bootstrap.
-        listener: Hears how it goes.
+        listener: Is told how far it is.
     """
 
     def __init__(self, prompts: int, temperature: float, seed: int, listener: Listener) -> None:

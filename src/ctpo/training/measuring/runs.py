@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ctpo.grading import SCORES, grade
+from ctpo.evaluation.answers import Question, Reply, graded, questions
+from ctpo.evaluation.asking import BatchModel
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem
+from ctpo.tir import Trajectory
 from ctpo.tir.transformers_generator import TransformersGenerator
 from ctpo.training.listening import Listener
 from ctpo.training.measuring.gradients import (
@@ -25,7 +27,7 @@ from ctpo.training.measuring.gradients import (
     trainable,
 )
 from ctpo.training.models import quiet_libraries
-from ctpo.training.policy import EpisodePolicy, episode_settings, start_sandbox
+from ctpo.training.policy import episode_policy, episode_settings, start_sandbox
 from ctpo.training.problems import problems as problems_of
 from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
@@ -124,7 +126,7 @@ def measure_run(request: MeasureRequest, listener: Listener) -> Measurement:
 
     Args:
         request: What to measure.
-        listener: Hears how it goes.
+        listener: Is told how far it is.
 
     Raises:
         FileNotFoundError: There is no such run.
@@ -145,7 +147,7 @@ def measure_run(request: MeasureRequest, listener: Listener) -> Measurement:
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     problems = problems_of(recipe)[1][: request.prompts]
-    with start_sandbox(recipe) as sandbox:
+    with start_sandbox(recipe.sandbox) as sandbox:
         lab = _Lab(request, recipe, problems, sandbox, listener)
         bench = Bench(len(problems), recipe.rollout.temperature, request.seed, listener)
         model, tokenizer = load_for_gradients(found[old])
@@ -201,29 +203,31 @@ class _Lab:
         stream: int,
     ) -> Sampled:
         """Return graded answers to every problem, each stream with random numbers of its own."""
-        asked = [i for i in range(len(self._problems)) for _ in range(answers)]
-        policy = EpisodePolicy(
+        seed = self._request.seed * 1009 + stream
+        asked = questions([("held-out", one) for one in self._problems], answers, seed)
+        prompt = {problem.id: number for number, problem in enumerate(self._problems)}
+        self._listener.phase(f"{name}, answers", len(asked))
+        kept: list[Trajectory] = []
+        prompts: list[int] = []
+        done = 0
+
+        def keep(replies: Sequence[tuple[Question, Reply]]) -> None:
+            nonlocal done
+            for question, reply in replies:
+                reward, episode = graded(question, reply).score, reply.response
+                assert isinstance(episode, Trajectory), "a policy's episodes are in tokens"
+                if reward is not None and any(episode.mask):
+                    kept.append(dataclasses.replace(episode, reward=reward))
+                    prompts.append(prompt[question.problem.id])
+            done += len(replies)
+            self._listener.progress(done)
+
+        policy = episode_policy(
             TransformersGenerator(model, tokenizer),
             tokenizer,
             self._sandbox,
             episode_settings(self._recipe),
-            temperature=self._recipe.rollout.temperature,
-            seed=self._request.seed * 1009 + stream,
+            self._recipe.rollout.temperature,
         )
-        self._listener.phase(f"{name}, answers", len(asked))
-        size = self._request.batch_size
-        kept, prompts = [], []
-        for start in range(0, len(asked), size):
-            part = asked[start : start + size]
-            chats = [list(self._problems[i].messages) for i in part]
-            for i, trajectory in zip(part, policy(chats, start // size), strict=True):
-                reward = (
-                    None
-                    if trajectory.sandbox_failed
-                    else SCORES[grade(trajectory.assistant_text, self._problems[i].answer).outcome]
-                )
-                if reward is not None and any(trajectory.mask):
-                    kept.append(dataclasses.replace(trajectory, reward=reward))
-                    prompts.append(i)
-            self._listener.progress(start + len(part))
+        BatchModel(policy, seed, self._request.batch_size).ask(asked, lambda _: True, keep)
         return Sampled(kept, prompts, len(asked) - len(kept))

@@ -59,7 +59,7 @@ class Data(Section):
 
 
 # Read by `ObjectiveSpec`, as in the engines' own configurations.
-Parameter = SkipValidation[bool | float | str | None]
+Parameter = SkipValidation[bool | int | float | str | None]
 
 
 class ObjectiveSection(Section):
@@ -88,7 +88,7 @@ class ObjectiveSection(Section):
     """Upper edge of a ratio-space window: 1 + clip_high."""
     dual_clip: Parameter = None
     """Upper bound for negative advantages, in the window's own terms; `off` removes it."""
-    parameters: SkipValidation[dict[str, bool | float | str]] = Field(default_factory=dict)
+    parameters: SkipValidation[dict[str, Any]] = Field(default_factory=dict)
     """Further parameters of the method by name, such as `tau_pos` of `sapo`, or
     `gradient = "literal"`; `off` stands for none."""
 

@@ -23,8 +23,10 @@ import ctpo
 from ctpo.evaluation import evaluate
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem, generate
+from ctpo.tir import EpisodeSettings
 from ctpo.tir.transformers_generator import TransformersGenerator
-from ctpo.training.policy import EpisodePolicy, episode_settings
+from ctpo.training.policy import episode_policy, episode_settings
+from ctpo.training.recipe.model import TinyModel, WarmStart
 from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.tiny import supervised, teacher
 from ctpo.training.tiny.model import build_model, build_tokenizer
@@ -77,7 +79,17 @@ def warm_start(
         # Written aside and moved in one step, so that a killed run leaves no half model behind.
         unfinished = directory.with_name(f"{directory.name}.{os.getpid()}")
         try:
-            _train(recipe, sandbox, unfinished, on_progress or (lambda _: None))
+            settings, dimensions = recipe.warm_start, recipe.model.tiny
+            assert settings is not None and dimensions is not None, "the recipe has been checked"
+            _train(
+                settings,
+                dimensions,
+                recipe.data.hard_fraction,
+                episode_settings(recipe),
+                sandbox,
+                unfinished,
+                on_progress or (lambda _: None),
+            )
             try:
                 unfinished.rename(directory)
             except OSError:
@@ -120,14 +132,18 @@ def _sources() -> list[Path]:
 
 
 def _train(
-    recipe: Recipe, sandbox: Sandbox, directory: Path, on_progress: Callable[[Progress], None]
+    settings: WarmStart,
+    dimensions: TinyModel,
+    hard_fraction: float,
+    episodes: EpisodeSettings,
+    sandbox: Sandbox,
+    directory: Path,
+    on_progress: Callable[[Progress], None],
 ) -> None:
-    settings, dimensions = recipe.warm_start, recipe.model.tiny
-    assert settings is not None and dimensions is not None, "the recipe has been checked"
     problems = generate(
         settings.problems + _VALIDATION,
         seed=settings.seed,
-        hard_fraction=recipe.data.hard_fraction,
+        hard_fraction=hard_fraction,
     )
     problems, validation = problems[:-_VALIDATION], problems[-_VALIDATION:]
     # The teacher goes through the problems again and again, and makes other mistakes each time.
@@ -140,7 +156,7 @@ def _train(
     measured = [0.0]
 
     def measure() -> float:
-        measured.append(_accuracy(recipe, model, tokenizer, sandbox, validation))
+        measured.append(_accuracy(episodes, model, tokenizer, sandbox, validation))
         return measured[-1]
 
     accuracy = supervised.learn(
@@ -163,19 +179,13 @@ def _train(
 
 
 def _accuracy(
-    recipe: Recipe,
+    episodes: EpisodeSettings,
     model: PreTrainedModel,
     tokenizer: Tokenizer,
     sandbox: Sandbox,
     problems: Sequence[Problem],
 ) -> float:
-    policy = EpisodePolicy(
-        TransformersGenerator(model, tokenizer),
-        tokenizer,
-        sandbox,
-        episode_settings(recipe),
-        temperature=1.0,
-        seed=0,
-    )
+    generator = TransformersGenerator(model, tokenizer)
+    policy = episode_policy(generator, tokenizer, sandbox, episodes, 1.0)
     result = evaluate(problems, policy, samples_per_problem=1, batch_size=len(problems))
     return result.overall.mean

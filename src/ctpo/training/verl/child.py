@@ -93,7 +93,7 @@ def _forwarded_to(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
             child.send_signal(number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread hears signals
+        yield received  # only the main thread gets signals
         return
     before = {number: signal.signal(number, forward) for number in _FORWARDED}
     try:

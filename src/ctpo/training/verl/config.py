@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ctpo.engines.verl.paths import SEARCH_PATH
-from ctpo.training.recipe.recipe import Recipe
+from ctpo.training.recipe.engines import Verl
 from ctpo.training.verl.fields import FIELDS, Mapped
-from ctpo.training.verl.settings import VerlFiles
+from ctpo.training.verl.files import VerlFiles
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -46,11 +46,11 @@ _LOADED = (
 )
 
 
-def compose(recipe: Recipe, decided: Mapping[str, Any]) -> DictConfig:
+def compose(verl: Verl, decided: Mapping[str, Any]) -> DictConfig:
     """Return verl's own `ppo_trainer` configuration with the recipe's settings in it.
 
     Args:
-        recipe: Its `verl.overrides` go in as well.
+        verl: Its overrides go in as well.
         decided: What `settings` returned.
 
     Raises:
@@ -59,9 +59,8 @@ def compose(recipe: Recipe, decided: Mapping[str, Any]) -> DictConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    assert recipe.verl is not None, "the recipe has been checked"
-    _refuse_decided(recipe.verl.overrides, decided)
-    config = copy.deepcopy(_ppo_trainer(tuple(recipe.verl.overrides)))
+    _refuse_decided(verl.overrides, decided)
+    config = copy.deepcopy(_ppo_trainer(tuple(verl.overrides)))
     try:
         for key, value in decided.items():
             OmegaConf.update(config, key, value, force_add=key.startswith(_ADDED))

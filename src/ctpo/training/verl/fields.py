@@ -9,8 +9,9 @@ from typing import get_args
 
 from pydantic import BaseModel
 
+from ctpo.training.recipe.engines import Verl
 from ctpo.training.recipe.model import Section
-from ctpo.training.recipe.recipe import Recipe
+from ctpo.training.recipe.recipe import Optimization, Recipe, Rollout
 
 _ACTOR = "actor_rollout_ref.actor"
 _ROLLOUT = "actor_rollout_ref.rollout"
@@ -229,9 +230,9 @@ def field_names(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator
             yield prefix + (field.alias or name)
 
 
-def value_of(recipe: Recipe, name: str) -> object:
+def value_of(section: Section, name: str) -> object:
     """Return a field's value by its dotted name; None where its section is left out."""
-    value: object = recipe
+    value: object = section
     for part in name.split("."):
         value = getattr(value, part, None)
     return value
@@ -248,18 +249,16 @@ def refuse(recipe: Recipe) -> None:
         if isinstance(fate, Refused) and value != fate.only:
             right = "left out" if fate.only is None else repr(fate.only)
             raise ValueError(f"{name} is {value!r}; on verl it must be {right}: {fate.why}")
-    _refuse_uneven_batches(recipe)
     verl = recipe.verl
     assert verl is not None, "the engine's section is there"
+    _refuse_uneven_batches(recipe.rollout, recipe.optimization, verl)
     if verl.sequence_parallel > 1 and not verl.packed:
         raise ValueError(
             f"verl.sequence_parallel is {verl.sequence_parallel}; it needs verl.packed = true"
         )
 
 
-def _refuse_uneven_batches(recipe: Recipe) -> None:
-    rollout, optimization, verl = recipe.rollout, recipe.optimization, recipe.verl
-    assert verl is not None, "the engine's section is there"
+def _refuse_uneven_batches(rollout: Rollout, optimization: Optimization, verl: Verl) -> None:
     prompts, updates = rollout.prompts_per_batch, optimization.updates_per_batch
     if prompts % updates:
         raise ValueError(

@@ -15,11 +15,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ctpo.evaluation import Evaluation, avg_at_k
+from ctpo.evaluation import Evaluation
 from ctpo.grading import SCORES
 from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
-from ctpo.training.verl.settings import Start, VerlFiles
+from ctpo.training.verl.files import Start, VerlFiles
 
 # Names of verl and ours: of the step's last update the gradient norm and the learning rate, of the
 # rest means over the step.
@@ -74,17 +74,17 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(text)
 
 
-def metrics_of(step: int, data: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+def metrics_of(step: int, data: Mapping[str, Any], updates_per_batch: int) -> dict[str, Any]:
     """Return one batch's metrics under our names.
 
     Args:
         step: Which batch.
         data: What verl logged of it.
-        recipe: The run's.
+        updates_per_batch: The recipe's.
     """
     metrics: dict[str, Any] = {
         "batch": step,
-        "step": step * recipe.optimization.updates_per_batch,
+        "step": step * updates_per_batch,
     }
     metrics |= {
         ours: _number(data[theirs]) for theirs, ours in _FROM_VERL.items() if theirs in data
@@ -118,7 +118,7 @@ def collect(recipe: Recipe, directory: RunDirectory, files: VerlFiles, *, ended:
     known = {line["batch"] for line in directory.metrics()}
     for step, data in sorted(logged(files).items()):
         if step not in known:
-            directory.add_metrics(metrics_of(step, data, recipe))
+            directory.add_metrics(metrics_of(step, data, recipe.optimization.updates_per_batch))
             known.add(step)
     keep = recipe.rollout.keep_every
     for dump in files.rollouts.glob("*.jsonl"):
@@ -127,7 +127,7 @@ def collect(recipe: Recipe, directory: RunDirectory, files: VerlFiles, *, ended:
             dump.unlink()
     expected = recipe.evaluation.samples_per_problem * _rows(files.held_out)
     for file in files.validations.glob("*.jsonl"):
-        name = _evaluation_name(int(file.stem), recipe)
+        name = _evaluation_name(int(file.stem), recipe.optimization.batches)
         made = directory.path / "evaluations" / f"{name}.json"
         if made.is_file() and made.stat().st_mtime >= file.stat().st_mtime:
             continue
@@ -141,8 +141,8 @@ def _rows(file: Path) -> int:
     return pq.read_metadata(file).num_rows if file.is_file() else 0
 
 
-def _evaluation_name(batch: int, recipe: Recipe) -> str:
-    special = {0: "start", recipe.optimization.batches: "final"}
+def _evaluation_name(batch: int, batches: int) -> str:
+    special = {0: "start", batches: "final"}
     return special.get(batch, f"batch-{batch:04d}")
 
 
@@ -155,23 +155,12 @@ def evaluation_of(rows: Sequence[Mapping[str, Any]]) -> Evaluation:
     Raises:
         ValueError: A row has no problem's name: the problems were not written by `ctpo data`.
     """
-    scores: dict[tuple[str, str], list[float | None]] = {}
-    for row in rows:
-        if not row.get("problem"):
-            raise ValueError(
-                "verl's validation names no problem: each row of the data needs extra_info.id, "
-                "which `ctpo data` writes"
-            )
-        problem = row["source"], row["problem"]
-        scores.setdefault(problem, []).append(SCORES[row["outcome"]])
-    by_source: dict[str, list[list[float | None]]] = {}
-    for (source, _), answers in sorted(scores.items()):
-        by_source.setdefault(source, []).append(answers)
-    return Evaluation(
-        samples_per_problem=max(map(len, scores.values())),
-        overall=avg_at_k([answers for _, answers in sorted(scores.items())]),
-        by_source={source: avg_at_k(answers) for source, answers in by_source.items()},
-    )
+    if not all(row.get("problem") for row in rows):
+        raise ValueError(
+            "verl's validation names no problem: each row of the data needs extra_info.id, which "
+            "`ctpo data` writes"
+        )
+    return Evaluation.of((row["source"], row["problem"], SCORES[row["outcome"]]) for row in rows)
 
 
 def seconds_by_phase(files: VerlFiles, start: Start) -> dict[str, float]:

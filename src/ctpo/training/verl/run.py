@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from ctpo.engines.verl import check
 from ctpo.tasks import Problem, write_verl_parquet
-from ctpo.training.listening import Listener, Stopwatch
+from ctpo.training.job import Job
 from ctpo.training.models import load_tokenizer
-from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
 from ctpo.training.verl import config as verl_config
 from ctpo.training.verl import results
 from ctpo.training.verl.child import reason, run_child
-from ctpo.training.verl.fields import refuse
-from ctpo.training.verl.settings import Start, VerlFiles, settings
+from ctpo.training.verl.files import Start, VerlFiles
+from ctpo.training.verl.settings import settings
 
 _TAIL = 1_000_000  # bytes at the end of a log, in which the reason of its end stands
-
-# It takes seconds, and the answer stays the same.
-_plugin_loaded = functools.cache(check.plugin_loaded)
 
 
 class VerlFailed(RuntimeError):
@@ -41,84 +34,32 @@ class VerlFailed(RuntimeError):
         self.code = code
 
 
-def preflight(recipe: Recipe) -> None:
-    """Find out what would fail, as far as that can be known before anything starts.
-
-    Raises:
-        ValueError: verl is not installed or does not load the plug-in, the recipe asks for
-            something that verl cannot do, or verl refuses its configuration.
-        ModelNotFound: There is no such model.
-    """
-    dry_run(recipe, Path(recipe.name))
-    assert recipe.verl is not None, "the recipe has been checked"
-    engine = recipe.verl.rollout_engine
-    here = "RAY_ADDRESS" not in os.environ  # another machine of the cluster may have it
-    if engine in ("sglang", "vllm") and here and importlib.util.find_spec(engine) is None:
-        raise ValueError(f"verl.rollout_engine is {engine!r}, and {engine} is not installed")
-    found = _plugin_loaded()
-    if not found.loaded:
-        raise ValueError(f"verl would not find ctpo's losses: {found.words}")
-    if recipe.model.path is not None:
-        load_tokenizer(recipe.model.path)
-
-
-def dry_run(recipe: Recipe, run: Path) -> str:
-    """Return verl's settings, its whole configuration and the command, all checked.
-
-    Args:
-        recipe: What would be done.
-        run: Where.
-
-    Raises:
-        ValueError: verl is not installed, the recipe asks for something that verl cannot do, or
-            verl refuses its configuration.
-    """
-    refuse(recipe)
-    if importlib.util.find_spec("verl") is None:
-        raise ValueError(
-            "verl is not installed; install ctpo[verl], with Python 3.11 or 3.12 (verl has no "
-            "release for 3.13)"
-        )
-    files = VerlFiles(run.resolve())
-    model = recipe.model.path or "the warm start's model"
-    decided = settings(recipe, files, model)
-    config = verl_config.compose(recipe, decided)
-    verl_config.validate(config)
-    return verl_config.describe(config, decided, files)
-
-
-def train_with_verl(
-    recipe: Recipe,
-    directory: RunDirectory,
-    train: Sequence[Problem],
-    held_out: Sequence[Problem],
-    model: str,
-    listener: Listener,
-    watch: Stopwatch,
-) -> None:
-    """Train, from the last checkpoint if there is one, and write the trained model.
-
-    Args:
-        recipe: What to do.
-        directory: Receives what `docs/verl.md` lists.
-        train: The problems to train on.
-        held_out: The problems to evaluate on.
-        model: The policy's directory or Hub name.
-        listener: Hears how it goes.
-        watch: Counts the time.
+def train(job: Job) -> None:
+    """Train a recipe on verl; see `Engine.train`.
 
     Raises:
         VerlFailed: verl's process ended with an error; says its reason and where its log is.
         ValueError: A prompt is too long, or verl refuses its configuration.
     """
+    # The sandbox is gone before verl starts its own.
+    with job.start_sandbox() as sandbox:
+        model = job.policy_path(sandbox)
+    recipe, directory, listener, watch = job.recipe, job.directory, job.listener, job.watch
+    verl = recipe.verl
+    assert verl is not None, "the recipe has been checked"
     files = VerlFiles(directory.path.resolve())
     if Path(model).is_dir():
         model = str(Path(model).resolve())  # Ray's workers are elsewhere
     files.folder.mkdir(exist_ok=True)
     if not files.held_out.is_file():
-        _refuse_long_prompts(recipe, [*train, *held_out], model)
-        write_verl_parquet(files.train, train)
-        write_verl_parquet(files.held_out, held_out)
+        _refuse_long_prompts(
+            [*job.train, *job.held_out],
+            model,
+            verl.max_prompt_tokens,
+            recipe.model.chat_template_kwargs,
+        )
+        write_verl_parquet(files.train, job.train)
+        write_verl_parquet(files.held_out, job.held_out)
     checkpoint = files.last_checkpoint()
     done = 0 if checkpoint is None else int(checkpoint.name.removeprefix("global_step_"))
     results.collect(recipe, directory, files, ended=False)
@@ -133,7 +74,7 @@ def train_with_verl(
             start=start,
             evaluate_first=not directory.has_evaluation("start"),
         )
-        config = verl_config.compose(recipe, decided)
+        config = verl_config.compose(verl, decided)
         verl_config.validate(config)
         files.config.write_text(verl_config.as_yaml(config, files))
         listener.phase("training", recipe.optimization.batches)
@@ -144,7 +85,7 @@ def train_with_verl(
             code = run_child(
                 verl_config.command(files),
                 files.log,
-                lambda: _follow(recipe, directory, files, start, listener),
+                lambda: _follow(job, files, start),
                 verl_config.environment(decided),
             )
         finally:
@@ -160,16 +101,16 @@ def train_with_verl(
         _write_model(files, directory)
 
 
-def _refuse_long_prompts(recipe: Recipe, problems: Sequence[Problem], model: str) -> None:
-    assert recipe.verl is not None, "the recipe has been checked"
+def _refuse_long_prompts(
+    problems: Sequence[Problem], model: str, limit: int, template: Mapping[str, Any]
+) -> None:
     tokenizer = load_tokenizer(model)
-    limit = recipe.verl.max_prompt_tokens
     texts = [
         tokenizer.apply_chat_template(
             [dict(message) for message in problem.messages],
             tokenize=False,
             add_generation_prompt=True,
-            **recipe.model.chat_template_kwargs,
+            **template,
         )
         for problem in problems
     ]
@@ -183,20 +124,18 @@ def _refuse_long_prompts(recipe: Recipe, problems: Sequence[Problem], model: str
         )
 
 
-def _follow(
-    recipe: Recipe, directory: RunDirectory, files: VerlFiles, start: Start, listener: Listener
-) -> None:
+def _follow(job: Job, files: VerlFiles, start: Start) -> None:
     """Take over what verl has written since the last time."""
     if not files.metrics(start).stat().st_size:
         return
-    results.collect(recipe, directory, files, ended=False)
-    batches = directory.metrics()
+    results.collect(job.recipe, job.directory, files, ended=False)
+    batches = job.directory.metrics()
     if batches:
         last = batches[-1]
         clipped = sum(last.get(f"clip/{side}") or 0.0 for side in ("high", "low", "dual"))
         reward = last.get("reward/mean")
         numbers = {} if reward is None else {"reward": reward}
-        listener.progress(last["batch"], **numbers, clipped=clipped)
+        job.listener.progress(last["batch"], **numbers, clipped=clipped)
 
 
 def _write_model(files: VerlFiles, directory: RunDirectory) -> None:

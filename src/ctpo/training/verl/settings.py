@@ -1,20 +1,19 @@
-"""A recipe in verl's terms: the settings it decides, and where a run keeps verl's files.
+"""A recipe in verl's terms: the settings it decides.
 
-`verl_fields.FIELDS` says of every field of a recipe which of these settings it decides.
+`fields.FIELDS` says of every field of a recipe which of these settings it decides.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ctpo.engines.verl.names import loss_name
 from ctpo.engines.verl.paths import PATHS
 from ctpo.objective.specification import SHORTCUTS
-from ctpo.training.recipe.recipe import Recipe
+from ctpo.training.recipe.recipe import ObjectiveSection, Recipe, Rollout, SandboxSection
 from ctpo.training.verl.fields import refuse
+from ctpo.training.verl.files import FIRST, Start, VerlFiles
 
 # Short for what stands before most of verl's keys.
 _ACTOR, _ROLLOUT, _MODEL = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
@@ -28,80 +27,6 @@ _REDUCTIONS = {
     "token-mean": "token-mean",
 }
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
-
-
-class Start(NamedTuple):
-    """One time that a run was started: the first, or a resumption."""
-
-    number: int
-    """Counted from 1."""
-    after: int
-    """The batch whose checkpoint it went on from; 0 if there was none."""
-
-
-FIRST = Start(1, 0)
-
-
-@dataclass(frozen=True)
-class VerlFiles:
-    """Where a run's files for and from verl are.
-
-    Attributes:
-        run: The run directory, as every machine of the cluster sees it.
-    """
-
-    run: Path
-
-    @property
-    def folder(self) -> Path:
-        """What only verl reads and writes."""
-        return self.run / "verl"
-
-    @property
-    def train(self) -> Path:
-        """The problems to train on, in verl's schema."""
-        return self.folder / "train.parquet"
-
-    @property
-    def held_out(self) -> Path:
-        """The problems to evaluate on, in verl's schema."""
-        return self.folder / "held_out.parquet"
-
-    @property
-    def config(self) -> Path:
-        """The whole configuration of verl."""
-        return self.folder / "config.yaml"
-
-    @property
-    def log(self) -> Path:
-        """All that verl and Ray print."""
-        return self.folder / "log.txt"
-
-    @property
-    def validations(self) -> Path:
-        """What verl evaluated, one file per step."""
-        return self.folder / "validations"
-
-    @property
-    def rollouts(self) -> Path:
-        """What verl rolled out, one file per step."""
-        return self.folder / "rollouts"
-
-    def metrics(self, start: Start) -> Path:
-        """What verl logs of one start of the run."""
-        return self.folder / f"metrics-{start.number:03d}-after-{start.after:04d}.jsonl"
-
-    def starts(self) -> list[Start]:
-        """Return the starts of the run so far."""
-        names = [file.stem.split("-") for file in sorted(self.folder.glob("metrics-*.jsonl"))]
-        return [Start(int(number), int(after)) for _, number, _, after in names]
-
-    def last_checkpoint(self) -> Path | None:
-        """Return the newest whole checkpoint, `global_step_N`, or None."""
-        newest = self.run / "checkpoints" / "latest_checkpointed_iteration.txt"
-        if not newest.is_file():
-            return None
-        return newest.with_name(f"global_step_{newest.read_text().strip()}")
 
 
 def settings(
@@ -213,7 +138,7 @@ def settings(
         "trainer.max_actor_ckpt_to_keep": optimization.keep_checkpoints,
         "trainer.default_local_dir": str(files.run / "checkpoints"),
         "trainer.resume_mode": "auto",
-        # verl writes every step; `verl_results` keeps every `rollout.keep_every`-th.
+        # verl writes every step; `results` keeps every `rollout.keep_every`-th.
         "trainer.rollout_data_dir": str(files.rollouts) if rollout.keep_every else None,
         "trainer.validation_data_dir": str(files.validations),
         "trainer.logger": ["console", "file", *verl.loggers],
@@ -239,8 +164,8 @@ def settings(
     if recipe.threads is not None:
         machines[f"{_ENVIRONMENT}.OMP_NUM_THREADS"] = str(recipe.threads)
     groups = (
-        _objective(recipe, files),
-        _episodes(recipe),
+        _objective(recipe.objective, rollout.max_response_tokens, files),
+        _episodes(rollout, recipe.sandbox),
         batch_shape,
         lengths,
         model_settings,
@@ -262,27 +187,29 @@ def external_modules() -> str:
     return ",".join(dict.fromkeys([*own, "ctpo.engines.verl.plugin"]))
 
 
-def _objective(recipe: Recipe, files: VerlFiles) -> dict[str, Any]:
-    objective = recipe.objective
+def _objective(
+    objective: ObjectiveSection, response_tokens: int, files: VerlFiles
+) -> dict[str, Any]:
     spec = objective.spec
     changes = spec.changes()
     named = {name: changes.pop(name) for name in SHORTCUTS if name in changes}
+    # Workers have imported nothing of the user's: what named the objective here is named there.
+    reference = objective.import_ or (objective.preset if ":" in objective.preset else None)
     by_constant = objective.reduction_name == "seq-mean-token-sum"
     return {
         f"{_LOSS}.loss_mode": loss_name(spec.name),
-        f"{_LOSS}.import_": objective.import_,
+        f"{_LOSS}.import_": reference,
         **{f"{_LOSS}.{name}": value for name, value in named.items()},
         f"{_LOSS}.parameters": changes,
         f"{_LOSS}.positions": str(files.run / "positions.parquet"),
         f"{_ACTOR}.loss_agg_mode": _REDUCTIONS[objective.reduction_name],
-        f"{_ACTOR}.loss_scale_factor": recipe.rollout.max_response_tokens if by_constant else None,
+        f"{_ACTOR}.loss_scale_factor": response_tokens if by_constant else None,
         "algorithm.adv_estimator": "ctpo_group",
         "algorithm.norm_adv_by_std_in_grpo": objective.normalized,
     }
 
 
-def _episodes(recipe: Recipe) -> dict[str, Any]:
-    rollout, sandbox = recipe.rollout, recipe.sandbox
+def _episodes(rollout: Rollout, sandbox: SandboxSection) -> dict[str, Any]:
     return {
         f"{_ROLLOUT}.agent.default_agent_loop": "ctpo",
         f"{_ROLLOUT}.agent.agent_loop_config_path": str(PATHS["agent_loop"]),

@@ -14,6 +14,7 @@ from typing import Any
 from verl.experimental.agent_loop.tool_parser import FunctionCall, ToolParser
 
 from ctpo.tir.calls import TOOL_CLOSE, TOOL_NAME, TOOL_OPEN, Call, find_fenced_call, find_json_call
+from ctpo.tir.turn_text import turn_text
 
 FENCE, HERMES = "ctpo-fence", "ctpo-hermes"
 
@@ -33,7 +34,7 @@ class _Parser(ToolParser):
             responses_ids: The turn, as sampled.
             tools: The schemas of the tools there are.
         """
-        text = self.tokenizer.decode(responses_ids, skip_special_tokens=True)
+        text = turn_text(self.tokenizer, responses_ids)
         call = self.find(text)
         if call is None:
             return text, []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ctpo.tir import Sampled, StopReason
 from ctpo.tir.open_episode import EpisodeRules
 from ctpo.tir.protocols import ToolProtocol
+from ctpo.tir.turn_text import turn_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,7 +59,9 @@ class TurnSampler:
         self._server = server
         self._rules = rules
         self._end_ids = end_ids
-        self._closing_ids = ids_with(rules.stop.trigger, rules.tokenizer)
+        self._closing_ids = frozenset().union(
+            *(ids_with(character, rules.tokenizer) for character in rules.stop.trigger)
+        )
         hint = stop_hint(rules.settings.protocol, rules.tokenizer, back_end)
         self._params = sampling_params | hint
         self._request_id = request_id
@@ -114,7 +117,7 @@ class TurnSampler:
             if token in self._end_ids:
                 return count, "eos"
             if token in self._closing_ids and rules.stop(
-                rules.tokenizer.decode(ids + new[:count], skip_special_tokens=True)
+                turn_text(rules.tokenizer, ids + new[:count])
             ):
                 return count, "stop"
             if len(ids) + count == budget:
@@ -124,7 +127,11 @@ class TurnSampler:
     def _at_a_closing(self, ids: list[int]) -> bool:
         """Whether the text so far may have made a server stop that was asked to do so."""
         # A fence and the line break behind it are a few tokens at most.
-        return self._rules.tokenizer.decode(ids[-8:]).rstrip().endswith(self._rules.stop.trigger)
+        return (
+            self._rules.tokenizer.decode(ids[-8:])
+            .rstrip()
+            .endswith(tuple(self._rules.stop.trigger))
+        )
 
     def _logprobs(self, output: Any) -> list[float]:  # noqa: ANN401
         given, count = output.log_probs, len(output.token_ids)

@@ -1,40 +1,19 @@
-"""Means, squared norms of means and their intervals, with prompts as the independent units."""
+"""Means and squared norms of means over resampled prompts, the independent units."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+from ctpo.intervals import Interval, draws
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
 RESAMPLES = 1000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, value: float, resampled: Sequence[float] | Tensor) -> Interval:
-        """Return a number with the percentiles of its resampled values.
-
-        Args:
-            value: The number.
-            resampled: The same of each resample.
-        """
-        # A quotient is not a number where a resample drew no prompt that has a gradient.
-        low, high = np.nanpercentile(np.asarray(resampled), (2.5, 97.5))
-        return cls(value, float(low), float(high))
 
 
 def resample_prompts(prompts: int, resamples: int, seed: int) -> Float[Tensor, "B prompts"]:
@@ -45,9 +24,7 @@ def resample_prompts(prompts: int, resamples: int, seed: int) -> Float[Tensor, "
         resamples: Number of resamples.
         seed: Of the draws.
     """
-    random = np.random.default_rng(seed)
-    drawn = random.multinomial(prompts, np.full(prompts, 1 / prompts), size=resamples)
-    return torch.from_numpy(np.vstack([np.ones(prompts), drawn]))
+    return torch.from_numpy(np.vstack([np.ones(prompts), *draws(prompts, resamples, seed)]))
 
 
 def mean_square(
