@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ctpo.studies.child import run_child
 
@@ -66,7 +66,7 @@ class RayPool:
         except ImportError:
             raise ValueError("--ray needs Ray, which comes with ctpo[verl]") from None
         # Only numbers pass through its object store.
-        own = {"include_dashboard": False, "object_store_memory": 80 << 20}
+        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 80 << 20}
         try:
             ray.init(address, log_to_driver=False, **(own if address == "local" else {}))
         except (ConnectionError, RuntimeError) as error:
