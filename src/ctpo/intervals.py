@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_PERCENTILES = (2.5, 97.5)
+PERCENTILES = (2.5, 97.5)
 _CHUNK = 1_000  # resamples held at a time: 10,000 of 5,000 problems would be 400 MB
 
 
@@ -36,7 +36,7 @@ class Interval:
             resampled: The same of each resample, [B]; NaN where it is not defined, such as a
                 quotient of a resample that drew only zeros.
         """
-        low, high = np.nanpercentile(np.asarray(resampled, dtype=np.float64), _PERCENTILES)
+        low, high = np.nanpercentile(np.asarray(resampled, dtype=np.float64), PERCENTILES)
         return cls(value, float(low), float(high))
 
 

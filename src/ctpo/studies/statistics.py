@@ -9,26 +9,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from ctpo.intervals import PERCENTILES, Interval
+
 RESAMPLES = 10_000
-_PERCENTILES = (2.5, 97.5)
 _EXACT = 16  # pairs up to which all 2^n signs are tried
 _DRAWS = 100_000  # signs drawn beyond
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """From runs [..., N, *] to a number for each leading index, [..., *]."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with the ends of its 95 % interval; NaN where fewer than two runs tell nothing."""
-
-    value: float
-    low: float
-    high: float
 
 
 def mean(runs: np.ndarray) -> np.ndarray:
@@ -104,7 +95,7 @@ def band(
         nothing = np.full_like(value, np.nan)
         return np.stack([nothing, value, nothing])
     resampled = statistic(runs[draws([len(s) for s in strata], seed, resamples)])
-    low, high = np.percentile(resampled, _PERCENTILES, axis=0)
+    low, high = np.percentile(resampled, PERCENTILES, axis=0)
     return np.stack([low, value, high])
 
 
@@ -131,8 +122,7 @@ def probability_of_improvement(
             draws([len(stratum)], [seed, number, side], resamples) for side in range(2)
         )
         resampled.append(stratum[first[:, :, None], second[:, None, :]].mean((1, 2)))
-    low, high = np.percentile(np.mean(resampled, axis=0), _PERCENTILES)
-    return Interval(value, float(low), float(high))
+    return Interval.of(value, np.mean(resampled, axis=0))
 
 
 def sign_flip(differences: Sequence[float] | np.ndarray, seed: int = 0) -> float:
