@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import threading
+from functools import partial
 
 import pytest
 
@@ -221,6 +222,10 @@ def test_a_fork_server_that_answers_nonsense_is_replaced_and_its_programs_fail()
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
+def replaced(sandbox, launcher):
+    return sandbox._servers.launchers["bare"] is not launcher
+
+
 @pytest.mark.parametrize("server", ["fork server", "zygote"])
 def test_a_server_that_is_told_nonsense_is_replaced(server):
     rng = random.Random(1)
@@ -245,12 +250,13 @@ def test_a_server_that_is_told_nonsense_is_replaced(server):
                 ]
             )
             if server == "zygote":
-                connection = sandbox._servers.launchers["bare"]._connection
+                told = sandbox._servers.launchers["bare"]
+                told._connection.send(message)
+                eventually(partial(replaced, sandbox, told))
             else:
                 place = sandbox._dispatcher._places[0].connection
                 assert place is not None
-                connection = place
-            connection.send(message)
+                place.send(message)
 
             def answer():
                 execution = sandbox.submit("print(7)").result(PATIENCE)
