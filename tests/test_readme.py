@@ -4,6 +4,7 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,8 +41,40 @@ def short_spoken(model, tokenizer, tmp_path):
     return str(tmp_path / "model")
 
 
+def tinkers_clients():
+    """A batch for tinker and its clients, as far as they go without its service."""
+    tinker = pytest.importorskip("tinker", reason="needs the package tinker")
+    from tinker.lib.public_interfaces.custom_loss import trace_loss
+    from tinker.lib.public_interfaces.training_client import TrainingClient
+
+    logprobs = tinker.TensorData.from_torch(-torch.ones(4))
+    names = ("logprobs", "old_logprobs", "advantages", "mask", "weights")
+    columns = dict.fromkeys(names, logprobs) | {
+        "mask": tinker.TensorData.from_torch(torch.ones(4)),
+        "target_tokens": tinker.TensorData.from_torch(torch.arange(4)),
+    }
+    datum = tinker.Datum(
+        model_input=tinker.ModelInput.from_ints([1, 2, 3, 4]), loss_fn_inputs=columns
+    )
+    forward = tinker.ForwardBackwardOutput(
+        loss_fn_output_type="", loss_fn_outputs=[{"logprobs": logprobs}], metrics={}
+    )
+
+    def forward_backward_custom(data, loss):
+        return TrainingClient._compute_custom_loss(data, loss, forward)
+
+    def create_custom_loss(loss, ranks):
+        return trace_loss(loss, ranks, "session")
+
+    return {
+        "data": [datum],
+        "training_client": SimpleNamespace(forward_backward_custom=forward_backward_custom),
+        "service_client": SimpleNamespace(create_custom_loss=create_custom_loss),
+    }
+
+
 @pytest.fixture
-def users_own(make_batch, sandbox):
+def users_own(make_batch, sandbox, registering):
     """What the pages take for granted."""
     import ctpo
 
@@ -71,6 +104,8 @@ def users_own(make_batch, sandbox):
 @pytest.mark.parametrize(("page", "text"), list(blocks("python")))
 def test_python_runs_as_it_stands(page, text, users_own, short_spoken, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if page.stem == "tinker":
+        users_own |= tinkers_clients()
     code = text.replace('"Qwen/Qwen3-0.6B"', repr(short_spoken))
     exec(compile(code, str(page), "exec"), users_own)
 

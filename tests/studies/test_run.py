@@ -37,6 +37,7 @@ def test_done_cells_are_left_as_they_are(whole, ctpo):
     assert before == {p: p.stat().st_mtime_ns for p in (whole / "cells").rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_a_study_killed_midway_comes_to_the_same_results(whole, home, command, ctpo):
     killed = home / "killed"
     shutil.copytree(whole, killed)
@@ -58,6 +59,7 @@ def test_a_study_killed_midway_comes_to_the_same_results(whole, home, command, c
     assert results(killed) == results(whole)
 
 
+@pytest.mark.slow
 def test_a_run_directory_that_was_half_made_is_made_again(whole, home, ctpo):
     half = home / "half"
     shutil.copytree(whole, half)
@@ -68,6 +70,7 @@ def test_a_run_directory_that_was_half_made_is_made_again(whole, home, ctpo):
     assert results(half) == results(whole)
 
 
+@pytest.mark.slow
 def test_another_content_is_refused_unless_it_is_said(whole, home, small, ctpo):
     (home / "changed.toml").write_text(small.replace("seeds = [0, 1]", "seeds = [1]"))
     shown = ctpo("run", "changed.toml", "--output", "whole", expect=1)
@@ -82,6 +85,7 @@ def test_another_content_is_refused_unless_it_is_said(whole, home, small, ctpo):
     assert "was run by another recipe" in shown
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_recorded_once_and_tried_again_if_asked(home, small, ctpo):
     broken = small.replace('"tiny"', '"base.toml"').replace("seeds = [0, 1]", "seeds = [0]")
     (home / "base.toml").write_text(
@@ -100,6 +104,7 @@ def test_a_failed_cell_is_recorded_once_and_tried_again_if_asked(home, small, ct
     assert "no run of the test" in ctpo("report", "broken", expect=1)
 
 
+@pytest.mark.slow
 def test_a_warm_start_that_fails_is_tried_once_and_not_by_every_cell(home, small, ctpo):
     hopeless = small.replace("target_accuracy=0.0", "target_accuracy=0.9")
     (home / "hopeless.toml").write_text(
@@ -113,6 +118,7 @@ def test_a_warm_start_that_fails_is_tried_once_and_not_by_every_cell(home, small
         assert "its warm start failed: WarmStartFailed" in failed["error"]
 
 
+@pytest.mark.slow
 def test_shards_share_the_cells_out(home, small, ctpo):
     (home / "parts.toml").write_text(small)
     listed = [ctpo("run", "parts.toml", "--dry-run", "--shard", f"{i}/3") for i in (1, 2, 3)]

@@ -181,6 +181,7 @@ def test_every_figure_is_drawn_with_a_line_for_each_method(study):
         assert all(np.isfinite(x.get_ydata()).all() for x in figure.axes[0].lines)
 
 
+@pytest.mark.slow
 def test_results_survive_parquet(whole, tmp_path, ctpo):
     ctpo("report", whole)
     runs = read_results(whole / "results.parquet")

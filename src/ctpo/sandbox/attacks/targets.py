@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import select
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any, Self
 
 _HOST = "127.0.0.1"
 _DAEMON_SECONDS = 2.0
+_LOOK_SECONDS = 0.05
 
 
 class Targets:
@@ -120,8 +122,9 @@ class Targets:
             seen.append("a file in the open directory")
         if self._secret_file.read_text() != self.secret:
             seen.append("the secret file was changed")
-        if self._victim.poll() is not None:
-            seen.append("the victim is dead")
+        if not self._victim_answers():
+            seen.append("the victim is dead or stopped")
+            self._end_victim()
             self._victim = self._new_victim()
             self.target["victim"] = self._victim.pid
         if patient and self._daemon():
@@ -137,12 +140,33 @@ class Targets:
         return _named(name)
 
     def _new_victim(self) -> subprocess.Popen[bytes]:
-        code = "import time; time.sleep(3600)"
-        return subprocess.Popen([sys.executable, "-I", "-S", "-c", code])
+        code = "import os\nwhile data := os.read(0, 1): os.write(1, data)"
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+
+    def _victim_answers(self) -> bool:
+        """Whether the victim still does what it is asked to, and was not stopped.
+
+        It is asked, and not looked at: one that was sent a signal may need a while to die of it,
+        but dies before it gives another answer.
+        """
+        assert self._victim.stdin is not None and self._victim.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._victim.stdin.write(b"?")
+            while not select.select([self._victim.stdout], [], [], _LOOK_SECONDS)[0]:
+                state = Path(f"/proc/{self._victim.pid}/stat").read_text().rpartition(")")[2]
+                if state.split()[0] in "Tt":
+                    return False
+            return bool(self._victim.stdout.read(1))
+        return False
 
     def _end_victim(self) -> None:
         self._victim.kill()
-        self._victim.wait()
+        self._victim.communicate()
 
 
 def _named(name: str) -> bool:
