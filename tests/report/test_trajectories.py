@@ -88,6 +88,22 @@ def test_programs_are_highlighted_also_those_inside_a_json_call(directory):
     assert page.count('<pre class="thought">') == 6
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        "```python\nprint(1)\n```",
+        "```py\nprint(1)\n```",
+        "~~~python\nprint(1)\n~~~",
+        "1. Run:\n   ```python\n   print(1)\n   ```",
+        "````python\nprint(1)\n````",
+    ],
+)
+def test_every_way_to_fence_a_program_is_shown_as_one(block):
+    pieces = module._said(f"So\n{block}\nand on")
+    (code,) = [piece for piece in pieces if piece.kind == "code"]
+    assert re.sub(r"<[^>]*>", "", code.html) == "print(1)"
+
+
 def test_the_page_asks_nothing_of_the_network(directory):
     page = (directory / "trajectories.html").read_text()
     assert not re.search(r"""(?:src|href)\s*=|@import|url\(|https?://""", page)

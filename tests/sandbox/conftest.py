@@ -50,7 +50,7 @@ class Processes:
         except (FileNotFoundError, ProcessLookupError):
             return set()
 
-    def wardens(self, server: int, count: int = 1) -> list[int]:
+    def fork_servers(self, server: int, count: int = 1) -> list[int]:
         """The fork servers of a started server process, as many as it is to have.
 
         Each is the first process of a pid namespace, the only child of the process that made it.

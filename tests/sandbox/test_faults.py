@@ -67,13 +67,13 @@ def test_what_is_killed_under_load_is_replaced(processes, target):
         def saboteur():
             server = processes.server_of(sandbox)
             makers = processes.alive(processes.children(server))
-            wardens = {pid for maker in makers for pid in processes.children(maker)}
+            fork_servers = {pid for maker in makers for pid in processes.children(maker)}
             if target == "server":
                 kill([server])
             elif target == "fork server":
-                kill(random.sample(sorted(makers | wardens), 1) if makers else [])
+                kill(random.sample(sorted(makers | fork_servers), 1) if makers else [])
             else:
-                others = processes.tree(server) - {server} - makers - wardens
+                others = processes.tree(server) - {server} - makers - fork_servers
                 kill(random.sample(sorted(others), 1) if others else [])
 
         random.seed(0)
@@ -90,8 +90,8 @@ def descriptors():
 def state_of(processes, root):
     """Processes, descriptors, mounts and resident kilobytes of a server and its fork server's."""
     tree = processes.tree(root)
-    (warden,) = processes.wardens(root)
-    fixed = [root, *processes.alive(processes.children(root)), warden]
+    (fork_server,) = processes.fork_servers(root)
+    fixed = [root, *processes.alive(processes.children(root)), fork_server]
     resident = 0
     for pid in fixed:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -99,7 +99,7 @@ def state_of(processes, root):
     return {
         "processes": len(tree),
         "descriptors": [len(os.listdir(f"/proc/{pid}/fd")) for pid in fixed],
-        "mounts": Path(f"/proc/{warden}/mounts").read_text().count("\n"),
+        "mounts": Path(f"/proc/{fork_server}/mounts").read_text().count("\n"),
         "resident": resident,
     }
 

@@ -233,14 +233,16 @@ def test_privileges_cannot_be_had(sandbox):
 
 def test_nobody_else_can_be_signalled(sandbox, processes):
     server = processes.server_of(sandbox)
-    (warden,) = processes.wardens(server)
-    idle = processes.settles(warden, lambda tree: len(tree) == 1 + 4 + 2)  # two held ready besides
+    (fork_server,) = processes.fork_servers(server)
+    idle = processes.settles(
+        fork_server, lambda tree: len(tree) == 1 + 4 + 2
+    )  # two held ready besides
     neighbour = sandbox.submit("import time; time.sleep(999)", timeout=1000.0)
-    (program,) = processes.settles(warden, lambda tree: len(tree - idle) == 1) - idle
+    (program,) = processes.settles(fork_server, lambda tree: len(tree - idle) == 1) - idle
     victims = sorted(processes.tree(server) | {os.getpid(), os.getppid(), 1, -1, 0})
     code = (
         "import os, signal\n"
-        "group = os.getpgrp()\n"  # with the cell that it is a fork of
+        "group = os.getpgrp()\n"  # with the worker that it is a fork of
         f"for pid in {victims} + list(range(2, 400)) + [os.getppid(), group, -group]:\n"
         "    if pid == os.getpid(): continue\n"
         "    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGSTOP):\n"
@@ -289,18 +291,18 @@ def test_nothing_outlives_its_run(one_worker, processes, code, status):
 
 def test_a_fork_server_is_as_it_was_after_any_run(one_worker, processes):
     one_worker.run("")
-    (warden,) = processes.wardens(processes.server_of(one_worker))
+    (fork_server,) = processes.fork_servers(processes.server_of(one_worker))
 
     def state(_):
-        mounts = Path(f"/proc/{warden}/mounts").read_text()
-        return len(os.listdir(f"/proc/{warden}/fd")), mounts.count("\n")
+        mounts = Path(f"/proc/{fork_server}/mounts").read_text()
+        return len(os.listdir(f"/proc/{fork_server}/fd")), mounts.count("\n")
 
-    processes.settles(warden, lambda tree: len(tree) == 4)
+    processes.settles(fork_server, lambda tree: len(tree) == 4)
     before = state(None)
     for code in ("print(1)", "1 / 0", "while True: pass", "open('x', 'w')", "bytearray(1 << 30)"):
         for _ in range(3):
             one_worker.run(code, stdin="x", timeout=0.3)
-        processes.settles(warden, lambda tree: len(tree) == 4 and state(tree) == before)
+        processes.settles(fork_server, lambda tree: len(tree) == 4 and state(tree) == before)
 
 
 def test_threads_are_bounded(sandbox):

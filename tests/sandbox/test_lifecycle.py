@@ -112,7 +112,7 @@ def test_a_server_killed_while_idle_is_replaced_unnoticed(processes):
 
 def test_a_killed_fork_server_fails_its_own_programs_only(processes):
     with Sandbox(workers=16) as sandbox:  # two fork servers
-        killed, other = processes.wardens(processes.server_of(sandbox), 2)
+        killed, other = processes.fork_servers(processes.server_of(sandbox), 2)
         futures = [sandbox.submit("import time; time.sleep(999)", timeout=1000) for _ in range(16)]
         # Eight programs, and the children of ten slots.
         running = processes.settles(other, lambda tree: len(tree) == 1 + 8 + 10)
@@ -129,21 +129,21 @@ def test_a_killed_fork_server_fails_its_own_programs_only(processes):
 def test_children_killed_while_they_wait_are_replaced_unnoticed(processes):
     with Sandbox(workers=2) as sandbox:
         sandbox.run("")
-        (warden,) = processes.wardens(processes.server_of(sandbox))
-        processes.settles(warden, lambda tree: len(tree) == 5)
-        for pid in (killed := processes.tree(warden) - {warden}):
+        (fork_server,) = processes.fork_servers(processes.server_of(sandbox))
+        processes.settles(fork_server, lambda tree: len(tree) == 5)
+        for pid in (killed := processes.tree(fork_server) - {fork_server}):
             os.kill(pid, signal.SIGKILL)
-        processes.settles(warden, lambda tree: len(tree) == 5 and not tree & killed)
+        processes.settles(fork_server, lambda tree: len(tree) == 5 and not tree & killed)
         assert [e.stdout for e in sandbox.run_many(["print(1)"] * 6)] == ["1\n"] * 6
 
 
 def test_a_program_killed_from_outside_is_no_failure_of_its_own(processes):
     with Sandbox(workers=1) as sandbox:
-        (warden,) = processes.wardens(processes.server_of(sandbox))
+        (fork_server,) = processes.fork_servers(processes.server_of(sandbox))
         future = sandbox.submit("import time; time.sleep(999)", timeout=1000)
 
         def ended():
-            for pid in processes.tree(warden) - {warden}:
+            for pid in processes.tree(fork_server) - {fork_server}:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             return future.done()
@@ -157,20 +157,20 @@ def test_a_program_killed_from_outside_is_no_failure_of_its_own(processes):
 def test_a_killed_cell_takes_its_program_along_and_leaves_nothing(processes):
     with Sandbox(workers=1) as sandbox:
         sandbox.run("")
-        (warden,) = processes.wardens(processes.server_of(sandbox))
-        processes.settles(warden, lambda tree: len(tree) == 4)
+        (fork_server,) = processes.fork_servers(processes.server_of(sandbox))
+        processes.settles(fork_server, lambda tree: len(tree) == 4)
         for _ in range(5):
-            cells = processes.tree(warden) - {warden}
+            cells = processes.tree(fork_server) - {fork_server}
             future = sandbox.submit("import time; time.sleep(999)", timeout=1000)
-            processes.settles(warden, lambda tree: len(tree) == 5)
-            (program,) = processes.tree(warden) - {warden} - cells
+            processes.settles(fork_server, lambda tree: len(tree) == 5)
+            (program,) = processes.tree(fork_server) - {fork_server} - cells
             for pid in cells:
                 os.kill(pid, signal.SIGKILL)
             execution = future.result(PATIENCE)
             assert (execution.status, execution.stdout) == ("sandbox-failure", "")
             assert "outside" in str(execution.failure)
             processes.settles(
-                warden, lambda tree, old={*cells, program}: len(tree) == 4 and not tree & old
+                fork_server, lambda tree, old={*cells, program}: len(tree) == 4 and not tree & old
             )
             assert sandbox.run("print(1)").stdout == "1\n"
         assert sandbox.restarts == 0

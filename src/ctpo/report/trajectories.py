@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ MAX_ANSWERS = 1500
 MAX_CHARACTERS = 30_000
 
 _FENCED = re.compile(
-    r"^(`{3,})(?:python|py|python3)[^\n]*\n(.*?)^\1`*[ \t]*$", re.DOTALL | re.MULTILINE
+    r"^[ \t]*(`{3,}|~{3,})(?:python|py|python3)[^\n]*\n(.*?)^[ \t]*\1[`~]*[ \t]*$",
+    re.DOTALL | re.MULTILINE,
 )
 _LEXER = PythonLexer(stripnl=False, ensurenl=False)
 _FORMATTER = HtmlFormatter(nowrap=True)
@@ -126,7 +128,7 @@ def _said(text: str) -> Iterator[Piece]:
     for found in _FENCED.finditer(text):
         if before := text[position : found.start()].strip("\n"):
             yield Piece("said", Markup.escape(before))
-        yield Piece("code", _highlighted(found[2]))
+        yield Piece("code", _highlighted(textwrap.dedent(found[2])))
         position = found.end()
     if rest := text[position:].strip("\n"):
         yield Piece("said", Markup.escape(rest))
