@@ -88,7 +88,7 @@ test-repeat: $(INSTALLED)
 	$(BIN)/python tests/repeat.py $(N) $(QUICK) $(ARGS)
 
 test-slow: $(INSTALLED)
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -n $(WORKERS) -m slow $(ARGS)
 
 test-long: $(INSTALLED)
 	$(PYTEST) -m long $(ARGS)
