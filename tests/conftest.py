@@ -39,7 +39,7 @@ PROCESSES = (
     "tests/cli/test_sandbox.py",
     "tests/evaluation/test_server.py",
     "tests/grading/test_pool.py",
-    "tests/training/test_child.py",
+    "tests/training/verl/test_child.py",
 )
 
 
