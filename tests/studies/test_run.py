@@ -22,6 +22,7 @@ def results(directory):
     }
 
 
+@pytest.mark.slow
 def test_every_cell_is_an_ordinary_finished_run(whole):
     assert sorted(results(whole)) == CELLS
     for cell in (whole / "cells").iterdir():
@@ -31,6 +32,7 @@ def test_every_cell_is_an_ordinary_finished_run(whole):
     assert len(list((whole / "warm-starts").iterdir())) == 1  # shared by all
 
 
+@pytest.mark.slow
 def test_done_cells_are_left_as_they_are(whole, ctpo):
     before = {p: p.stat().st_mtime_ns for p in (whole / "cells").rglob("*") if p.is_file()}
     ctpo("run", "small.toml", "--output", "whole")
@@ -85,7 +87,7 @@ def test_another_content_is_refused_unless_it_is_said(whole, home, small, ctpo):
     assert "was run by another recipe" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_failed_cell_is_recorded_once_and_tried_again_if_asked(home, small, ctpo):
     broken = small.replace('"tiny"', '"base.toml"').replace("seeds = [0, 1]", "seeds = [0]")
     (home / "base.toml").write_text(
@@ -118,7 +120,7 @@ def test_a_warm_start_that_fails_is_tried_once_and_not_by_every_cell(home, small
         assert "its warm start failed: WarmStartFailed" in failed["error"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shards_share_the_cells_out(home, small, ctpo):
     (home / "parts.toml").write_text(small)
     listed = [ctpo("run", "parts.toml", "--dry-run", "--shard", f"{i}/3") for i in (1, 2, 3)]
@@ -128,6 +130,7 @@ def test_shards_share_the_cells_out(home, small, ctpo):
     assert "not a part" in ctpo("run", "parts.toml", "--shard", "4/3", expect=2)
 
 
+@pytest.mark.slow
 def test_the_page_says_what_is_missing(whole, home, ctpo):
     shutil.copytree(whole, home / "partly")
     shutil.rmtree(home / "partly" / "cells" / CELLS[0])
