@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from ctpo.training.recipe.recipe import WarmStart
 from ctpo.training.tiny import teacher
+from ctpo.training.tiny.muon import Muon
 
 Example = tuple[list[int], list[int]]  # input ids, and labels of the same length
 
@@ -87,9 +88,7 @@ def _optimizers(model: PreTrainedModel, learning_rate: float) -> list[torch.opti
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     return [
-        torch.optim.Muon(
-            matrices, lr=learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
-        ),
+        Muon(matrices, lr=learning_rate),
         torch.optim.AdamW(rest, lr=learning_rate, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
 
