@@ -294,7 +294,9 @@ class Workers:
         if slot.job is None:
             self._failures += not worker.proc_pid  # it was never ready
         elif slot.collecting is None:
-            why = slot.failure or ("cancelled" if slot.job.ended else "its worker was killed")
+            why = slot.failure or (
+                "cancelled" if slot.job.ended else "its worker was killed from outside"
+            )
             self._reports.settle(slot, {"status": "sandbox-failure", "failure": why})
         self._poller.drop(slot.link.fileno())
         slot.link.close()
