@@ -89,10 +89,11 @@ def result_cells(study: Study, folder: Path, chosen: Chosen) -> list[Cell]:
         StudyError: A recipe cannot be made.
     """
     cells = []
-    for method in study.methods:
-        for levels in study.settings(study.axes):
-            tuned = chosen[method, free(study, levels)] if study.tuning is not None else {}
-            for seed in study.seeds:
+    # All methods of a seed before the next seed, so that a study in the making can be read.
+    for seed in study.seeds:
+        for method in study.methods:
+            for levels in study.settings(study.axes):
+                tuned = chosen[method, free(study, levels)] if study.tuning is not None else {}
                 recipe = study.recipe_of(folder, method, levels | tuned, seed)
                 cells.append(Cell("test", method, levels, dict(tuned), seed, recipe))
     return cells
