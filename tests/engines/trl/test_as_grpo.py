@@ -2,9 +2,11 @@
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import trl
 from peft import LoraConfig, get_peft_model
 from trl import GRPOConfig, GRPOTrainer
 
@@ -276,3 +278,75 @@ def test_the_model_card_cites_the_paper(make_trainer, tmp_path):
     assert "2605.07331" in card
     assert "Yuheng Zhang and Chenlu Ye" in card
     assert "DeepSeekMath" not in card
+
+
+class Counter:
+    """An environment that counts, and rewards how far it got."""
+
+    def reset(self, **_):
+        self.total = 0
+        return " Start at zero."
+
+    def add(self, number: int) -> int:
+        """Add a number to the total.
+
+        Args:
+            number: What to add.
+
+        Returns:
+            The total.
+        """
+        self.total += number
+        return self.total
+
+    def get_reward(self):
+        return float(self.total)
+
+
+def test_an_environments_tool_is_called_and_its_output_is_no_policy_token(
+    make_trainer, model, tokenizer
+):
+    # TRL knows templates by their text: its own copy of Qwen3's, and a tokenizer that goes with it.
+    template = Path(trl.__file__).with_name("chat_templates") / "qwen3.jinja"
+    fitting = copy.deepcopy(tokenizer)
+    fitting.chat_template = template.read_text()
+    model.resize_token_embeddings(len(fitting))
+    trainer = make_trainer(
+        model,
+        max_completion_length=200,
+        kwargs={
+            "reward_funcs": None,
+            "processing_class": fitting,
+            "rollout_func": None,
+            "environment_factory": Counter,
+        },
+    )
+    number = iter(range(1000))
+    call = '<tool_call>\n{"name": "add", "arguments": {"number": %d}}\n</tool_call><|im_end|>'
+
+    def scripted(prompt_ids, *_, **__):
+        texts = [
+            "done<|im_end|>" if "</tool_response>" in fitting.decode(ids) else call % next(number)
+            for ids in prompt_ids
+        ]
+        return [fitting.encode(text, add_special_tokens=False) for text in texts], None
+
+    trainer._generate_single_turn = scripted
+    masks = []
+    finish = trainer._finish
+
+    def watch(inputs):
+        for ids, mask in zip(inputs["completion_ids"], policy_mask(inputs), strict=True):
+            masks.append((fitting.decode(ids[~mask]), fitting.decode(ids[mask])))
+        return finish(inputs)
+
+    trainer._finish = watch
+    before = parameters(trainer)
+    logs = logged_by(trainer)
+    assert logs["tools/call_frequency"] == 1.0
+    assert logs["rewards/Counter/mean"] == pytest.approx(3.5)  # 0 to 7
+    assert moved(trainer, before)
+    assert logs["ctpo/on_policy/log_rho_max"] == 0.0
+    for outside, inside in masks:
+        assert "<tool_response>" in outside and "<tool_response>" not in inside
+        assert "<tool_call>" in inside and "done" in inside

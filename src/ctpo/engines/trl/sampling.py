@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _HARMLESS = HARMLESS | {
     "detokenize",
     "include_stop_str_in_output",
+    "length_penalty",  # of beams, of which there is one
     "logprobs",
     "max_new_tokens",
     "max_tokens",

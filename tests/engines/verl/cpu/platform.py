@@ -131,4 +131,6 @@ def install() -> None:
     initialize = verl_distributed.initialize_global_process_group_ray
     assert initialize.__defaults__ == (None, None), "verl's function has other arguments now"
     initialize.__defaults__ = (None, "cpu:gloo")
+    # FSDP keeps a reference model in pinned memory, which there is none of without a GPU.
+    torch.Tensor.pin_memory = lambda tensor, device=None: tensor  # type: ignore[method-assign]
     hide_trl_from_verl()
