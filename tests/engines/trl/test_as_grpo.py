@@ -268,8 +268,8 @@ def test_without_arguments_the_configuration_is_the_default_one(saved, prompts, 
             train_dataset=prompts,
             processing_class=tokenizer,
         )
+        assert trainer.objective == CTPOConfig("unused").build_objective()
     assert trainer.args.output_dir == "policy-CTPO"
-    assert trainer.objective == CTPOConfig("unused").build_objective()
 
 
 def test_the_model_card_cites_the_paper(make_trainer, tmp_path):
