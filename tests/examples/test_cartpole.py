@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctpo.objective import preset
+from ctpo.objective import RatioWindow, preset
 
 ROOT = Path(__file__).parents[2]
 gymnasium = pytest.importorskip("gymnasium")
@@ -45,6 +45,7 @@ def test_a_widened_window_is_so_much_wider_for_the_logarithm_of_the_weight(width
             assert getattr(window, name) == pytest.approx(width * getattr(published, name))
     for method in ("grpo", "gspo"):
         window, published = widened(method, width).window, preset(method).window
+        assert isinstance(published, RatioWindow)
         low, high = math.log1p(-published.clip_low), math.log1p(published.clip_high)
         assert math.log1p(-window.clip_low) == pytest.approx(width * low)
         assert math.log1p(window.clip_high) == pytest.approx(width * high)
