@@ -43,7 +43,7 @@ def test_no_seed_trains_on_a_chain_that_is_held_out():
 
 def test_a_slip_at_any_step_spoils_the_answer_and_without_one_it_is_right():
     chance = random.Random(0)
-    spoilt = {True: [], False: []}
+    spoilt: dict[bool, list[bool]] = {True: [], False: []}
     for problem in generate_chains(400, seed=1):
         transcript = demonstrate_chain(problem, chance)
         # Each step's program, run by hand on the number that it names, prints what the tool shows.
