@@ -28,8 +28,8 @@ from cartpole import train  # noqa: E402
 METHODS = "ctpo ctpo-fixed full-sequence grpo gspo cispo pnpo minpro no-clip".split()
 REFERENCE = "grpo"
 # The same trials for all methods. A method without a window has one width.
-WIDTHS, RATES = (1.0, 10.0, 100.0), (1e-3, 3e-3, 1e-2)
-TUNING_SEEDS, TEST_SEEDS = range(100, 102), range(16)
+WIDTHS, RATES = (1.0, 10.0, 100.0), (3e-4, 1e-3, 3e-3)
+TUNING_SEEDS, TEST_SEEDS = range(100, 102), range(10)
 LAST = 5  # batches whose mean length is the outcome
 
 Setting = tuple[str, float, float, int]
