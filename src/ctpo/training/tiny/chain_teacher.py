@@ -10,7 +10,7 @@ from ctpo.tasks.chain import KINDS, steps
 from ctpo.tir.calls import format_output
 from ctpo.training.tiny.transcript import Transcript, answer, miscopied
 
-SLIP_RATE = 0.12  # of each step
+SLIP_RATE = 0.2  # of each step
 MISCOPY_RATE = 0.01  # of each number that is carried on
 
 _RIGHT = {"times": "{x}*{a}%{m}", "power": "pow({x}, {a}, {m})", "lcm": "lcm({x}, {a})%{m}"}
