@@ -41,8 +41,8 @@ def command(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Instead of benchmarks: builtin, a Parquet, JSONL or CSV file, or a "
-            "Hub name. (default: the run's, or builtin)"
+            help="Instead of benchmarks: builtin, builtin-chain, a Parquet, JSONL or CSV file, or "
+            "a Hub name. (default: the run's, or builtin)"
         ),
     ] = None,
     revision: Annotated[

@@ -44,10 +44,11 @@ def dropped_fields(configuration: GenerationConfig, given: Mapping[str, Any]) ->
         configuration: The model's own.
         given: What the trainer sets itself, by name.
     """
+    # False and 0 switch something off.
     return {
         name: value
         for name, value in configuration.to_dict().items()
-        if value is not None and name not in HARMLESS and name not in given
+        if value not in (None, False) and name not in HARMLESS and name not in given
     }
 
 

@@ -17,6 +17,7 @@ from ctpo.evaluation.asking import BatchModel, Model, ServerModel, answer_all
 from ctpo.evaluation.directory import EvaluationDirectory
 from ctpo.evaluation.summary import check_ks, default_ks, keep_summary, markdown
 from ctpo.sandbox import Sandbox
+from ctpo.tasks import BUILTIN
 from ctpo.tir import EpisodeSettings
 from ctpo.tir.rendering import render
 from ctpo.tir.server.endpoint import Endpoint
@@ -129,7 +130,7 @@ def _settings(
         "problems": chosen["problems"],
         "samples": chosen["samples"],
         "temperature": chosen["temperature"],
-        "hard_fraction": chosen["hard_fraction"] if chosen["data"] == "builtin" else None,
+        "hard_fraction": chosen["hard_fraction"] if chosen["data"] in BUILTIN else None,
         "seed": request.seed,
         "batch_size": request.batch_size if server is None else None,
         "protocol": settings.protocol.label,

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SkipValidation, model_validator
 
 from ctpo.objective import METHODS, REDUCTIONS, Objective, ObjectiveSpec
+from ctpo.tasks import BUILTIN
 from ctpo.tir.protocols import protocol
 from ctpo.training.recipe.engines import Verl, Vllm
 from ctpo.training.recipe.model import Lora, Model, Section, TinyModel, WarmStart
@@ -37,7 +38,8 @@ class Data(Section):
     """The problems."""
 
     train: str = "builtin"
-    """`builtin`, a Parquet or JSONL file in verl's schema, or a Hub name."""
+    """`builtin`, `builtin-chain` (answers of a few hundred tokens), a Parquet or JSONL file in
+    verl's schema, or a Hub name."""
     held_out: str = "builtin"
     """The same for evaluation, or benchmarks: `aime25,brumo25`, each perhaps with a file to read it
     from, `aime25=FILE`. The built-in held-out problems are never trained on."""
@@ -325,10 +327,7 @@ class Recipe(Section):
                 f"rollout.protocol is {self.rollout.protocol!r}; the warm start of a tiny model "
                 "teaches fence"
             )
-        if (
-            self.data.train == "builtin"
-            and self.data.train_problems < self.rollout.prompts_per_batch
-        ):
+        if self.data.train in BUILTIN and self.data.train_problems < self.rollout.prompts_per_batch:
             raise ValueError(
                 f"data.train_problems is {self.data.train_problems}; one batch takes "
                 f"{self.rollout.prompts_per_batch}"
