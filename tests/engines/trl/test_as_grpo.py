@@ -330,6 +330,8 @@ def test_an_environments_tool_is_called_and_its_output_is_no_policy_token(
     trainer = make_trainer(
         model,
         max_completion_length=200,
+        max_steps=2,
+        logging_steps=2,
         kwargs={
             "reward_funcs": None,
             "processing_class": fitting,
