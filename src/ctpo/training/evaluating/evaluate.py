@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ctpo.evaluation.summary import check_ks, default_ks, keep_summary, markdown
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import BUILTIN
 from ctpo.tir import EpisodeSettings
+from ctpo.tir.rendering import render
 from ctpo.tir.server.endpoint import Endpoint
 from ctpo.tir.server.episodes import Template
 from ctpo.tir.transformers_generator import TransformersGenerator
@@ -201,17 +202,7 @@ def _tokenizer(server: Server, settings: EpisodeSettings) -> PreTrainedTokenizer
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, settings: EpisodeSettings) -> Template:
-    def template(messages: Sequence[Mapping[str, str]]) -> str:
-        text = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            tokenize=False,
-            add_generation_prompt=True,
-            **settings.chat_template_kwargs,
-        )
-        assert isinstance(text, str)
-        return text
-
-    return template
+    return lambda messages: render(tokenizer, messages, settings.chat_template_kwargs)
 
 
 def _count(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:

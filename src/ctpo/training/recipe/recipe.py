@@ -213,6 +213,11 @@ class Optimization(Section):
     """AdamW's decoupled weight decay."""
     adam_epsilon: float = Field(1e-8, gt=0)
     """Added to AdamW's denominator: gradients far below it take small steps, not full ones."""
+    kl_coef: float = Field(0.0, ge=0)
+    """Times KL(π_θ‖π_ref) per token, estimated as r - 1 - log r of r = π_ref/π_θ, this is added to
+    the loss; π_ref is the policy that training began with. 0 needs no reference."""
+    entropy_coef: float = 0.0
+    """Times the mean entropy per token in nats, this is taken off the loss: more explores more."""
     keep_checkpoints: int | None = Field(None, ge=1)
     """How many checkpoints stay on disk, the newest; left out, all."""
     checkpoint_every: int = Field(20, ge=1)
