@@ -71,6 +71,10 @@ AROUND = {
     "model.tiny": "`tiny.build_model`",
     "warm_start": "`warm_start` and `supervised`",
     "data": "`problems.problems`",
+    "rollout.generator": "`trl.run._train`",
+    "rollout.tools": "`Rollout.tool_protocol`",
+    "rewards": "`trl.run._train`",
+    "report_to": "`commands.tracked`",
     "rollout.keep_every": "`trl.run._Recorder`",
     "evaluation": "`trl.run._evaluate` and `trl.run._Recorder`",
 }
