@@ -147,6 +147,7 @@ def command(
     from ctpo.tir.server.endpoint import EndpointError
     from ctpo.training.evaluating.evaluate import evaluate_request
     from ctpo.training.evaluating.request import EvaluationRequest, Server
+    from ctpo.training.termination import Terminated, terminable
 
     if regrade is not None:
         _regrade(context, regrade)
@@ -158,7 +159,7 @@ def command(
     server = None
     with usable(
         EndpointError,
-        FileNotFoundError,
+        OSError,
         ReportError,
         SandboxFailure,
         SandboxUnavailable,
@@ -196,8 +197,11 @@ def command(
             server=server,
         )
         try:
-            with Bars() as bars:
+            with terminable(), Bars() as bars:
                 text = evaluate_request(request, place, bars)
+        except Terminated as end:
+            console.print(f"{end.name}; the same command goes on", highlight=False)
+            raise typer.Exit(int(end.code or 0)) from None
         except KeyboardInterrupt:
             console.print("interrupted; the same command goes on", highlight=False)
             raise typer.Exit(130) from None
@@ -215,7 +219,7 @@ def _regrade(context: typer.Context, place: Path) -> None:
     from ctpo.report import ReportError
     from ctpo.report.trajectories import write_trajectory_page
 
-    with usable(FileNotFoundError, ReportError, ValueError):
+    with usable(OSError, ReportError, ValueError):
         for name in context.params:
             source = context.get_parameter_source(name)
             if name != "regrade" and source is not None and source.name == "COMMANDLINE":

@@ -83,12 +83,12 @@ def command(
     from ctpo.tir import SandboxFailure
     from ctpo.training.run import preflight, run
     from ctpo.training.run_directory import RunDirectory
+    from ctpo.training.termination import Terminated
     from ctpo.training.tiny.warm_start import WarmStartFailed
     from ctpo.training.verl.run import VerlFailed
 
     with usable(
-        FileExistsError,
-        FileNotFoundError,
+        OSError,
         ReportError,
         SandboxFailure,
         SandboxUnavailable,
@@ -106,10 +106,13 @@ def command(
         except KeyboardInterrupt:
             console.print(f"interrupted; go on with: ctpo train --resume {directory.path}")
             raise typer.Exit(130) from None
-        except VerlFailed as error:
+        except Terminated as end:
+            console.print(f"{end.name}; go on with: ctpo train --resume {directory.path}")
+            raise typer.Exit(int(end.code or 0)) from None
+        except (OSError, VerlFailed) as error:
             fail(error)
             console.print(f"when that is mended, go on with: ctpo train --resume {directory.path}")
-            raise typer.Exit(error.code) from None
+            raise typer.Exit(getattr(error, "code", 1)) from None
         page = write_report(directory.path)
         _show_result(directory.path, page, time.perf_counter() - started)
 

@@ -50,7 +50,6 @@ CHANGES = {
     "optimization.max_grad_norm": ("tiny", "optimization.max_grad_norm=0.5"),
     "optimization.weight_decay": ("tiny", "optimization.weight_decay=0.5"),
     "optimization.adam_epsilon": ("tiny", "optimization.adam_epsilon=0.5"),
-    "optimization.keep_checkpoints": ("tiny", "optimization.keep_checkpoints=3"),
     "optimization.checkpoint_every": ("tiny", "optimization.checkpoint_every=3"),
     "sandbox.timeout": ("tiny", "sandbox.timeout=9"),
     "sandbox.memory_mb": ("tiny", "sandbox.memory_mb=99"),
@@ -69,6 +68,7 @@ AROUND = {
     "model.tiny": "`tiny.build_model`",
     "warm_start": "`warm_start` and `supervised`",
     "data": "`problems.problems`",
+    "optimization.keep_checkpoints": "`checkpoints.seal`",
     "rollout.keep_every": "`trl.run._Recorder`",
     "evaluation": "`trl.run._evaluate` and `trl.run._Recorder`",
 }
