@@ -31,6 +31,7 @@ from ctpo.engines.trl.paper import PAPER
 from ctpo.engines.trl.patched import refuse_patched_trainer
 from ctpo.engines.trl.sampler import EpochSampler
 from ctpo.engines.trl.scores import RolloutScores, scores_of
+from ctpo.grading.rewards import check_reward
 from ctpo.objective import Objective, PositionStatistics
 from ctpo.objective.inputs import check_finite
 from ctpo.objective.layout import Padded
@@ -136,11 +137,8 @@ class CTPOTrainer(GRPOTrainer):
         rewards: Tensor = super()._calculate_rewards(*args, **kwargs)
         # NaN is an answer that nobody could grade; infinity would become every weight's.
         for row, function in rewards.isinf().nonzero()[:1].tolist():
-            raise ValueError(
-                f"the reward function {self.reward_func_names[function]!r} returned "
-                f"{rewards[row, function].item()} for row {row} of the batch; rewards must be "
-                "finite, or None where an answer cannot be graded"
-            )
+            name, value = self.reward_func_names[function], rewards[row, function].item()
+            check_reward(value, name, f"row {row} of the batch")
         return rewards
 
     def _get_per_token_logps_and_entropies(

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from ctpo.evaluation.answers import questions
 from ctpo.evaluation.asking import BatchModel, Model, ServerModel, answer_all
 from ctpo.evaluation.directory import EvaluationDirectory
+from ctpo.evaluation.rewards import Rewards
 from ctpo.evaluation.summary import check_ks, default_ks, keep_summary, markdown
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import BUILTIN
@@ -69,6 +70,9 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
     chosen = choose(request, recipe)
     ks = list(request.ks) or default_ks(chosen["samples"])
     check_ks(ks, chosen["samples"])
+    by_run = "grade" if recipe is None else next(iter(recipe.rewards))
+    reward = request.reward or by_run
+    judge = Rewards({reward: 1.0}, "reward").first
     by_name, sources = load_problems(request, chosen)
     told = instructions(request, recipe)
     asked = [(name, instruct(one, told)) for name, group in by_name.items() for one in group]
@@ -87,7 +91,9 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
     if endpoint is not None and not begun:
         _find(endpoint)  # before a directory is made
     tokenizer = None if request.server is None else _tokenizer(request.server, settings)
-    with EvaluationDirectory(output, _settings(request, chosen, settings, sources, told)) as kept:
+    with EvaluationDirectory(
+        output, _settings(request, chosen, settings, sources, told, reward)
+    ) as kept:
         listener.phase("evaluation", len(every))
         if any(question.key not in kept.answers for question in every):
             if endpoint is not None and begun:
@@ -106,7 +112,7 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
                         template=tokenizer and _template(tokenizer, settings),
                         count=tokenizer and _count(tokenizer),
                     )
-                answer_all(every, model, kept, lambda done, _all: listener.progress(done))
+                answer_all(every, model, kept, lambda done, _: listener.progress(done), judge)
         summary = keep_summary(kept, request.model, sources, ks, request.seed)
         _warn(summary, chosen)
     return markdown(summary)
@@ -118,11 +124,13 @@ def _settings(
     settings: EpisodeSettings,
     sources: Mapping[str, Any],
     told: str | None,
+    reward: str,
 ) -> dict[str, Any]:
     """Return everything that decides the answers: what a resumed evaluation must agree on."""
     server = request.server
     return {
         "model": request.model,
+        **({} if reward == "grade" else {"reward": reward}),
         # Not the address: the same model may go on answering elsewhere.
         "api": None if server is None else server.api,
         "request_fields": {} if server is None else dict(server.extra),

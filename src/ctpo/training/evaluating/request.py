@@ -76,6 +76,8 @@ class EvaluationRequest:
         max_response_tokens: Most tokens of a response; 2048.
         max_calls: Most programs in a response; 4.
         chat_template_kwargs: Given to the chat template; nothing.
+        reward: What says how good an answer is: `grade`, or the `module:name` of a function of
+            (trajectory, problem), for which 1 or more is right; the run's first, or `grade`.
         seed: Of the sampling.
         batch_size: Episodes side by side, of a model loaded here.
         server: Where the model is, unless it is loaded here.
@@ -95,6 +97,7 @@ class EvaluationRequest:
     max_response_tokens: int | None = None
     max_calls: int | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    reward: str | None = None
     seed: int = 0
     batch_size: int = 64
     server: Server | None = None
@@ -200,7 +203,7 @@ def load_problems(
             chosen["problems"], seed=0, hard_fraction=chosen["hard_fraction"], split="held-out"
         )
     else:
-        problems = read_problems(data, limit=chosen["problems"])
+        problems = read_problems(data, limit=chosen["problems"], field="data")
     groups: dict[str, Sequence[Problem]] = {data if data in BUILTIN else Path(data).stem: problems}
     revision = None
     if Path(data).is_file():
@@ -226,5 +229,6 @@ def chosen_protocol(request: EvaluationRequest, rollout: Rollout | None) -> Tool
     Raises:
         ValueError: There is no such protocol.
     """
-    run = FENCE.name if rollout is None else rollout.protocol
-    return protocol(request.protocol or run)
+    if request.protocol is None and rollout is not None:
+        return rollout.tool_protocol
+    return protocol(request.protocol or FENCE.name)

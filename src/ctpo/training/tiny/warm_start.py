@@ -6,9 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 import ctpo
+from ctpo.disk import locked, whole_directory
 from ctpo.evaluation import evaluate
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import BUILTIN, Problem
@@ -63,7 +62,8 @@ def warm_start(
 ) -> Path:
     """Return the directory of a warm-started model and its tokenizer, training it if need be.
 
-    What went into it, the code included, is hashed; the same ingredients are trained once.
+    What went into it, the code included, is hashed; the same ingredients are trained once, also by
+    two processes at a time.
 
     Args:
         recipe: Its `model.tiny`, `warm_start`, `data` and `rollout` sections decide.
@@ -75,29 +75,23 @@ def warm_start(
         WarmStartFailed: The target accuracy was not reached.
     """
     directory = cache / fingerprint(recipe)
-    if not directory.exists():
-        # Written aside and moved in one step, so that a killed run leaves no half model behind.
-        unfinished = directory.with_name(f"{directory.name}.{os.getpid()}")
-        try:
-            settings, dimensions = recipe.warm_start, recipe.model.tiny
-            assert settings is not None and dimensions is not None, "the recipe has been checked"
-            _train(
-                settings,
-                dimensions,
-                _drawn(recipe),
-                episode_settings(recipe),
-                sandbox,
-                unfinished,
-                on_progress or (lambda _: None),
-            )
-            try:
-                unfinished.rename(directory)
-            except OSError:
-                # Another run may have been faster; what it made is the same.
-                if not directory.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    if directory.is_dir():
+        return directory
+    settings, dimensions = recipe.warm_start, recipe.model.tiny
+    assert settings is not None and dimensions is not None, "the recipe has been checked"
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache, f".{directory.name}.lock", wait=True):
+        if not directory.is_dir():  # nor by the process that was waited for
+            with whole_directory(directory) as unfinished:
+                _train(
+                    settings,
+                    dimensions,
+                    _drawn(recipe),
+                    episode_settings(recipe),
+                    sandbox,
+                    unfinished,
+                    on_progress or (lambda _: None),
+                )
     return directory
 
 

@@ -57,7 +57,6 @@ def trl_config(recipe: Recipe, output_dir: str) -> CTPOConfig:
         logging_steps=optimization.updates_per_batch,
         save_strategy="steps",
         save_steps=optimization.checkpoint_every * optimization.updates_per_batch,
-        save_total_limit=optimization.keep_checkpoints,
         bf16=bfloat16,
         use_cpu=not torch.cuda.is_available(),
         cast_lm_head_to_fp32=bfloat16,

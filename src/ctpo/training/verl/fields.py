@@ -88,6 +88,12 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         ),
         "threads": _mapped(f"{_ENVIRONMENT}.OMP_NUM_THREADS"),
         "engine": Ours("the choice of verl"),
+        "rewards": Refused(
+            {"grade": 1.0},
+            "verl calls rewards in processes of its own, with a text and no trajectory; there, "
+            "reward.custom_reward_function in a configuration of verl's own names a function",
+        ),
+        "report_to": Ours("the run directory's metrics and figures, as they are written"),
         "model.path": _mapped(f"{_MODEL}.path"),
         **{
             f"model.tiny.{name}": _WARM_START
@@ -160,6 +166,10 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
             "data.max_response_length", f"{_ROLLOUT}.max_model_len"
         ),
         "rollout.protocol": _mapped(f"{_EPISODES}.protocol"),
+        "rollout.tools": Refused(
+            [], "our agent loop runs Python only; verl's own `tool_agent` loop takes other tools"
+        ),
+        "rollout.generator": Refused(None, "verl generates on servers of its own"),
         "rollout.max_calls": _mapped(f"{_EPISODES}.max_calls"),
         "rollout.max_output_chars": _mapped(f"{_EPISODES}.max_output_chars"),
         "rollout.max_output_tokens": _mapped(
