@@ -169,13 +169,29 @@ def test_the_reference_is_the_policy_that_training_began_with(make_trainer, save
     )
 
 
-def test_a_synchronised_reference_follows_the_policy(make_trainer, saved):
-    trainer = make_trainer(
-        saved, beta=0.1, sync_ref_model=True, ref_model_sync_steps=2, ref_model_mixup_alpha=1.0
-    )
-    trainer.train()  # 4 steps: the last synchronisation is after the last
-    for a, b in zip(trainer.ref_model.parameters(), trainer.model.parameters(), strict=True):
-        assert torch.equal(a, b)
+def test_a_synchronised_reference_follows_the_policy_and_is_resumed(make_trainer, saved, tmp_path):
+    options = {
+        "beta": 0.5,
+        "sync_ref_model": True,
+        "ref_model_sync_steps": 2,
+        "ref_model_mixup_alpha": 1.0,
+        "save_steps": 6,
+        "max_steps": 9,
+        "lr_scheduler_type": "constant",
+    }
+    whole = make_trainer(copy.deepcopy(saved), save_strategy="steps", **options)
+    whole.train()  # the last synchronisation is after step 8
+    again = make_trainer(copy.deepcopy(saved), **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-6"))
+    for trained in ("model", "ref_model"):
+        pairs = (getattr(whole, trained), getattr(again, trained))
+        for a, b in zip(*(model.parameters() for model in pairs), strict=True):
+            assert torch.equal(a, b)
+    assert any(moved(whole, dict(whole.ref_model.named_parameters())))
+    assert whole.ref_model.lm_head.weight.ne(saved.lm_head.weight).any()
+    (tmp_path / "out" / "checkpoint-6" / "reference.pt").unlink()
+    with pytest.raises(ValueError, match="sync_ref_model is True and .* holds no reference"):
+        again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-6"))
 
 
 @pytest.mark.parametrize("adapters", ["new", "pretrained"])
@@ -314,6 +330,8 @@ def test_an_environments_tool_is_called_and_its_output_is_no_policy_token(
     trainer = make_trainer(
         model,
         max_completion_length=200,
+        max_steps=2,
+        logging_steps=2,
         kwargs={
             "reward_funcs": None,
             "processing_class": fitting,

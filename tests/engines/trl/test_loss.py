@@ -166,6 +166,8 @@ def test_the_routers_loss_is_added_as_trl_does(make_trainer, tokenizer):
     trainer.current_gradient_accumulation_steps = 3
     trainer.epsilon_low, trainer.epsilon_high = 0.2, 0.28
     assert_parity(trainer, inputs)
+    ours, theirs = trainer._metrics["train"]["aux_loss"]
+    assert ours == theirs > 0
 
 
 def test_with_ctpo_the_gradient_is_the_cumulative_weight(make_trainer):

@@ -17,7 +17,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.grpo_trainer import RewardFunc
 from trl.trainer.utils import get_config_model_id
 
-from ctpo.engines.trl import rollouts
+from ctpo.engines.trl import reference, rollouts
 from ctpo.engines.trl.beside import in_trls_terms, leave_clipping_to_the_objective
 from ctpo.engines.trl.config import CTPOConfig, objective_of
 from ctpo.engines.trl.micro_batches import IMAGE_KEYS, Batch, cut, policy_mask
@@ -176,6 +176,7 @@ class CTPOTrainer(GRPOTrainer):
         batches = self._buffered_inputs if self._step % self._plan.period else None
         in_hand = rollouts.Rollouts(self._step, self._collected_at, batches)
         rollouts.save(output_dir, self.accelerator.process_index, self._plan, in_hand)
+        reference.save(output_dir, self)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Train as TRL does; what an earlier call had in hand is not used again."""
@@ -190,6 +191,7 @@ class CTPOTrainer(GRPOTrainer):
             in_hand = rollouts.load(checkpoint, process, self._plan, device, steps)
             self._step, self._collected_at = in_hand.step, in_hand.collected_at
             self._buffered_inputs = in_hand.batches
+            reference.load(checkpoint, self)
 
     def _prepare_inputs(self, generation_batch: Any) -> Batch:  # noqa: ANN401
         before = self._buffered_inputs
