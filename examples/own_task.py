@@ -2,8 +2,8 @@
 
 python examples/own_task.py      # a tiny untrained model; half a minute on a CPU
 
-The recipe beside this file names each part as `own_task:NAME`. From the command line, once the model
-is there: PYTHONPATH=examples ctpo train examples/own_task.toml
+The recipe beside this file names each part as `own_task:NAME`. From the command line, once the
+model is there: PYTHONPATH=examples ctpo train examples/own_task.toml
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rewards of the user's: added with weights, three outcomes kept apart, nonsense stopped by name."""
+"""Rewards of the user's: added with weights, three outcomes apart, nonsense stopped by name."""
 
 import math
 from types import SimpleNamespace

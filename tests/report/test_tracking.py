@@ -64,7 +64,7 @@ def test_without_trackers_nothing_is_read(tmp_path):
     ("names", "words"),
     [
         (["tensorbord"], "must be one of tensorboard"),
-        (["json", "no_such"], "report_to is 'no_such'"),
+        (["json", "no"], "report_to is 'no'"),
     ],
 )
 def test_what_is_not_there_is_told(names, words):

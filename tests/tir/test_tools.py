@@ -1,4 +1,4 @@
-"""Tools of the user's: called by name, with a state for each episode, and their failures told apart."""
+"""Tools of the user's: called by name, with a state for each episode, failures told apart."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ from ctpo.tir import (
 from ctpo.tir.calls import find_fenced_call
 from ctpo.tir.protocols import FENCE, HERMES, protocol
 
-closed = []
+closed: list[list[str]] = []
 
 
 def stock(item: str, days: int = 0) -> dict:
