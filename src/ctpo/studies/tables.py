@@ -34,7 +34,7 @@ def tables(study: Study, runs: Sequence[Result]) -> list[Table]:
 
 
 def groups(study: Study, runs: Sequence[Result]) -> Iterator[Group]:
-    """Yield the test's runs at each combination of levels, and then all of them, if it has several."""
+    """Yield the test's runs at each combination of levels, then all of them, if it has several."""
     test = [run for run in runs if run.phase == "test"]
     strata = []
     for levels in study.settings(study.axes):
