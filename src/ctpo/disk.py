@@ -120,6 +120,7 @@ def disk_errors(directory: Path) -> Iterator[None]:
     """Say that a disk is full or read-only where a library says something else.
 
     torch and safetensors raise errors of their own; so after any, a few bytes are written on trial.
+    An error of the disk that names no file gets the directory's name.
 
     Args:
         directory: Where the block writes.
@@ -129,8 +130,11 @@ def disk_errors(directory: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError:
-        raise
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        # A write to an open file does not say to which.
+        raise OSError(error.errno, error.strerror, str(directory)) from error
     except Exception as error:
         try:
             with tempfile.TemporaryFile(dir=directory) as probe:

@@ -14,7 +14,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctpo.disk import LOCK, locked, write_text, write_whole
+from ctpo.disk import LOCK, disk_errors, locked, write_text, write_whole
 from ctpo.evaluation.answers import GRADE, Answer, Key, Question
 
 _ROW_GROUP = 512  # answers in memory at a time
@@ -148,9 +148,10 @@ class EvaluationDirectory:
             if answer.key in self.answers:
                 raise ValueError(f"{answer.key} has an answer already")
         data = "".join(map(_line, answers)).encode()
-        while data:
-            data = data[os.write(self._file, data) :]
-        os.fsync(self._file)
+        with disk_errors(self.path):
+            while data:
+                data = data[os.write(self._file, data) :]
+            os.fsync(self._file)
         self.answers |= {answer.key: answer.slim() for answer in answers}
 
     def change(self, each: Callable[[Answer], Answer]) -> list[tuple[Answer, Answer]]:

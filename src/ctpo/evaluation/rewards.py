@@ -22,7 +22,9 @@ def by_grader(trajectory: Any, problem: Problem) -> float | None:  # noqa: ANN40
     return grade(trajectory.assistant_text, problem.answer).score
 
 
-REWARDS: Mapping[str, Reward | str] = MappingProxyType({"grade": by_grader})
+REWARDS: Mapping[str, Reward | str] = MappingProxyType(
+    {"grade": by_grader, "reasoning-gym": "ctpo.evaluation.environments:reasoning_gym"}
+)
 """Rewards of ours by name: functions, or references to those that need a library."""
 
 

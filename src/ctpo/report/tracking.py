@@ -96,6 +96,7 @@ class _Trackio:
         self._trackio.finish()
 
 
+_STEP = ("batch", "step")
 _TRACKERS: dict[str, Callable[[Path, str, dict[str, Any]], Tracker]] = {
     "tensorboard": _TensorBoard,
     "trackio": _Trackio,
@@ -165,13 +166,14 @@ class Tracking:
         for row in self._metrics():
             if row["batch"] > self._batch:
                 self._batch = row["batch"]
-                numbers = {k: float(v) for k, v in row.items() if v is not None and k != "batch"}
+                # The tracker's step is the batch; some keep the word to themselves.
+                numbers = {k: float(v) for k, v in row.items() if v is not None and k not in _STEP}
                 rows.setdefault(row["batch"], {}).update(numbers)
         for step in sorted(rows):  # some trackers never go back
             for tracker in self._trackers:
                 tracker.log(rows[step], step)
         if any(batch > 0 for batch in evaluated):
-            self._send_figures(self._batch)
+            self._send_figures(max(self._batch, *evaluated))
 
     def _send_figures(self, step: int) -> None:
         run = read_run(self._path)

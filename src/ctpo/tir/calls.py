@@ -30,8 +30,7 @@ class Call:
     """A call in a policy's text.
 
     Attributes:
-        code: The program; empty if it cannot be known. Of another tool, its name and arguments as
-            JSON.
+        code: The program; empty if it cannot be known, or another tool is called.
         problem: Why there is nothing to run, in words for the policy; None if there is.
         end: Index behind the call. What the policy wrote after it, it wrote without the result.
         start: Index of the call's first character.
@@ -45,6 +44,14 @@ class Call:
     start: int
     tool: str = TOOL_NAME
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def written(self) -> str:
+        """The program, or another tool's name and arguments as JSON: what is kept of the call."""
+        if self.tool == TOOL_NAME:
+            return self.code
+        said = {"name": self.tool, "arguments": dict(self.arguments)}
+        return json.dumps(said, ensure_ascii=False)
 
 
 def find_fenced_call(text: str) -> Call | None:
@@ -180,8 +187,7 @@ def _json_call(text: str, opening: int, tools: Collection[str]) -> Call | None:
         return Call("", nameless, end, opening)
     name, arguments = value["name"], value.get("arguments")
     if not isinstance(name, str) or name not in tools:
-        known = " or ".join(map(repr, tools))
-        return Call("", f"there is no tool {name!r}; the tool is {known}", end, opening)
+        return Call("", no_such_tool(name, tools), end, opening)
     if name == TOOL_NAME:
         code, problem = _python_of(arguments)
         return Call(code, problem, end, opening)
@@ -192,8 +198,12 @@ def _json_call(text: str, opening: int, tools: Collection[str]) -> Call | None:
             pass
     if not isinstance(arguments, dict):
         return Call("", "the arguments must be an object", end, opening, name)
-    code = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
-    return Call(code, None, end, opening, name, arguments)
+    return Call("", None, end, opening, name, arguments)
+
+
+def no_such_tool(name: object, tools: Collection[str]) -> str:
+    """Return what a policy is told that calls a tool there is not."""
+    return f"there is no tool {name!r}; the tool is {' or '.join(map(repr, tools))}"
 
 
 def _python_of(arguments: object) -> tuple[str, str | None]:

@@ -142,7 +142,7 @@ class OpenEpisode:
         answer = self.rules.answer(outcome.shown, self.turns[-1].text)
         text = self.rules.tool_text(answer)
         ids = self.rules.tokenizer.encode(text, add_special_tokens=False)
-        self.results.append(ToolResult(call.code, outcome.status, answer, outcome.failure))
+        self.results.append(ToolResult(call.written, outcome.status, answer, outcome.failure))
         if self._ledger.output(len(ids)):
             self.append = ids
             self._add("tool", ids, [0.0] * len(ids), text)

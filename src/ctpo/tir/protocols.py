@@ -18,6 +18,7 @@ from ctpo.tir.calls import (
     find_json_call,
     format_output,
     format_response,
+    no_such_tool,
 )
 from ctpo.tir.tools import Tool
 
@@ -77,7 +78,11 @@ class ToolProtocol:
 
     def find_call(self, text: str) -> Call | None:
         """Return the first call in a turn's text, or None."""
-        return self.find(text, (TOOL_NAME, *(tool.name for tool in self.tools)))
+        names = (TOOL_NAME, *(tool.name for tool in self.tools))
+        call = self.find(text, names)
+        if call is not None and call.problem is None and call.tool not in names:
+            return replace(call, problem=no_such_tool(call.tool, names))
+        return call
 
     def answer(self, output: str, *, after: str, limit: int) -> str:
         """Return what the policy is shown of an output.

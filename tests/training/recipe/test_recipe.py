@@ -111,7 +111,6 @@ def test_the_large_recipe_translates_to_the_engine_as_shipped():
     assert config.gradient_accumulation_steps * config.per_device_train_batch_size * 16 == 64 * 8
     assert config.steps_per_rollout == 16
     assert config.save_steps == 20 * 16
-    assert config.save_total_limit == 2
     assert config.chat_template_kwargs == {"enable_thinking": False}
     assert config.lr_scheduler_type == "constant_with_warmup"
     assert (config.bf16, config.cast_lm_head_to_fp32, config.gradient_checkpointing) == (True,) * 3

@@ -61,7 +61,7 @@ class EpisodeRollout:
         self._sandbox = sandbox
         self._settings = settings
         self._seed = seed
-        self._make_generator = generator or _own_model
+        self._make_generator = generator or own_model
         self._generator: Generator | None = None
         self._score = score
         self.trajectories: list[Trajectory] = []
@@ -157,7 +157,8 @@ class EpisodeRollout:
         ]
 
 
-def _own_model(trainer: GRPOTrainer) -> Generator:
+def own_model(trainer: GRPOTrainer) -> Generator:
+    """Return what samples from a trainer's own model, as it is now."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     return TransformersGenerator(
         model,

@@ -132,7 +132,7 @@ def converse(
                 break
             (ran,) = run_programs([call], sandbox, [tools])
             output = protocol.answer(ran.shown, after=turn.text, limit=settings.max_output_chars)
-            answer.tool_results.append(ToolResult(call.code, ran.status, output, ran.failure))
+            answer.tool_results.append(ToolResult(call.written, ran.status, output, ran.failure))
             if template is not None and protocol.inline:
                 said += turn.text + output
             else:

@@ -16,6 +16,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import align_special_tokens
 
 from ctpo.engines.trl import CTPOTrainer
 from ctpo.engines.trl.episodes import EpisodeRollout
@@ -99,6 +100,7 @@ def _train(
             if checkpoint is not None and done >= config.max_steps:
                 # Killed between the last step and the end: nothing is left to train.
                 trainer._load_from_checkpoint(str(checkpoint))
+                align_special_tokens(trainer.model, tokenizer)  # as training begins with
             else:
                 trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     finally:
