@@ -40,8 +40,8 @@ def command(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Instead of benchmarks: builtin, a Parquet, JSONL or CSV file, or a "
-            "Hub name. (default: the run's, or builtin)"
+            help="Instead of benchmarks: builtin, builtin-chain, a Parquet, JSONL or CSV file, or "
+            "a Hub name. (default: the run's, or builtin)"
         ),
     ] = None,
     revision: Annotated[
@@ -155,6 +155,7 @@ def command(
     from ctpo.tir import SandboxFailure
     from ctpo.tir.server.endpoint import EndpointError
     from ctpo.training.evaluating.request import EvaluationRequest, Server
+    from ctpo.training.termination import Terminated, terminable
 
     if regrade is not None:
         _regrade(context, regrade)
@@ -165,7 +166,7 @@ def command(
     server = None
     with usable(
         EndpointError,
-        FileNotFoundError,
+        OSError,
         ReportError,
         SandboxFailure,
         SandboxUnavailable,
@@ -204,8 +205,11 @@ def command(
             server=server,
         )
         try:
-            with Bars() as bars:
+            with terminable(), Bars() as bars:
                 result = evaluate(request, output=output, listener=bars)
+        except Terminated as end:
+            console.print(f"{end.name}; the same command goes on", highlight=False)
+            raise typer.Exit(int(end.code or 0)) from None
         except KeyboardInterrupt:
             console.print("interrupted; the same command goes on", highlight=False)
             raise typer.Exit(130) from None
@@ -221,7 +225,7 @@ def _regrade(context: typer.Context, place: Path) -> None:
     from ctpo.report import ReportError
     from ctpo.report.trajectories import write_trajectory_page
 
-    with usable(FileNotFoundError, ReportError, ValueError):
+    with usable(OSError, ReportError, ValueError):
         for name in context.params:
             source = context.get_parameter_source(name)
             if name != "regrade" and source is not None and source.name == "COMMANDLINE":

@@ -59,7 +59,7 @@ def run(
     part = _shard(shard)
     if ray is not None and jobs is not None:
         raise typer.BadParameter("a Ray cluster says how many run at a time", param_hint="--jobs")
-    with usable(StudyError, ReportError, ValueError):
+    with usable(OSError, StudyError, ReportError, ValueError):
         study = load_study(file)
         check_recipes(study, file.parent)
         path = output or Path("runs") / study.name

@@ -79,12 +79,12 @@ def command(
     from ctpo.report import ReportError
     from ctpo.sandbox import SandboxUnavailable
     from ctpo.tir import SandboxFailure
+    from ctpo.training.termination import Terminated
     from ctpo.training.tiny.warm_start import WarmStartFailed
     from ctpo.training.verl.run import VerlFailed
 
     with usable(
-        FileExistsError,
-        FileNotFoundError,
+        OSError,
         ReportError,
         SandboxFailure,
         SandboxUnavailable,
@@ -100,10 +100,13 @@ def command(
         except KeyboardInterrupt:
             console.print(f"interrupted; go on with: ctpo train --resume {path}")
             raise typer.Exit(130) from None
-        except VerlFailed as error:
+        except Terminated as end:
+            console.print(f"{end.name}; go on with: ctpo train --resume {path}")
+            raise typer.Exit(int(end.code or 0)) from None
+        except (OSError, VerlFailed) as error:
             fail(error)
             console.print(f"when that is mended, go on with: ctpo train --resume {path}")
-            raise typer.Exit(error.code) from None
+            raise typer.Exit(getattr(error, "code", 1)) from None
         _show_result(result, time.perf_counter() - started)
 
 

@@ -8,8 +8,8 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from ctpo.engines.trl import CTPOConfig, CTPOTrainer
+from ctpo.engines.trl.micro_batches import cut, policy_mask
 from ctpo.engines.trl.mismatch import mismatch_of
-from ctpo.engines.trl.trainer import cut, policy_mask
 
 
 def batch(trainer, *, drift=0.3):

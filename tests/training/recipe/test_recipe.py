@@ -13,7 +13,13 @@ from ctpo.training.trl.config import trl_config
 def test_the_promised_recipes_are_shipped():
     methods = ["", "-grpo", "-gspo"]
     large = {f"qwen3-{size}{method}" for size in ("4b", "14b") for method in methods}
-    assert set(shipped_recipes()) == large | {"tiny", "tiny-hard", "tiny-verl", "qwen3-4b-1gpu"}
+    assert set(shipped_recipes()) == large | {
+        "tiny",
+        "tiny-hard",
+        "tiny-long",
+        "tiny-verl",
+        "qwen3-4b-1gpu",
+    }
 
 
 def test_a_methods_own_reduction_and_advantages_are_taken_unless_others_are_named():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trl import GRPOTrainer
 
-from ctpo.engines.trl.trainer import RolloutScores
+from ctpo.engines.trl.scores import RolloutScores
 from ctpo.grading import grade
 from ctpo.tir import (
     EpisodeSettings,

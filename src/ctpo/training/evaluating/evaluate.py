@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from ctpo.evaluation.directory import EvaluationDirectory
 from ctpo.evaluation.rewards import Rewards
 from ctpo.evaluation.summary import check_ks, default_ks, keep_summary, markdown
 from ctpo.sandbox import Sandbox
+from ctpo.tasks import BUILTIN
 from ctpo.tir import EpisodeSettings
+from ctpo.tir.rendering import render
 from ctpo.tir.server.endpoint import Endpoint
 from ctpo.tir.server.episodes import Template
 from ctpo.tir.transformers_generator import TransformersGenerator
@@ -136,7 +138,7 @@ def _settings(
         "problems": chosen["problems"],
         "samples": chosen["samples"],
         "temperature": chosen["temperature"],
-        "hard_fraction": chosen["hard_fraction"] if chosen["data"] == "builtin" else None,
+        "hard_fraction": chosen["hard_fraction"] if chosen["data"] in BUILTIN else None,
         "seed": request.seed,
         "batch_size": request.batch_size if server is None else None,
         "protocol": settings.protocol.label,
@@ -208,17 +210,7 @@ def _tokenizer(server: Server, settings: EpisodeSettings) -> PreTrainedTokenizer
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, settings: EpisodeSettings) -> Template:
-    def template(messages: Sequence[Mapping[str, str]]) -> str:
-        text = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            tokenize=False,
-            add_generation_prompt=True,
-            **settings.chat_template_kwargs,
-        )
-        assert isinstance(text, str)
-        return text
-
-    return template
+    return lambda messages: render(tokenizer, messages, settings.chat_template_kwargs)
 
 
 def _count(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ctpo.tasks import Problem, generate, load_benchmark, read_problems
+from ctpo.tasks import BUILTIN, Problem, load_benchmark, read_problems
 from ctpo.tir.protocols import FENCE, ToolProtocol, protocol
 from ctpo.tir.server.endpoint import Api
 from ctpo.training.problems import benchmark_names
@@ -61,7 +61,8 @@ class EvaluationRequest:
     Attributes:
         model: A run directory, a model directory, a Hub name, or the model's name on a server.
         benchmarks: Names of registered benchmarks, each perhaps `name=path`.
-        data: Instead of benchmarks, `builtin`, a file in verl's schema, or a Hub name; `builtin`.
+        data: Instead of benchmarks, a built-in family, a file in verl's schema, or a Hub name;
+            `builtin`.
         revision: Of the benchmarks on the Hub, instead of the pinned ones.
         problems: Most problems to ask of each; of the built-in ones 128, else all.
         samples: Answers per problem; 4.
@@ -128,7 +129,7 @@ def choose(request: EvaluationRequest, recipe: Recipe | None) -> dict[str, Any]:
     chosen = _USUAL | of_run | {name: asked[name] for name in _USUAL if name in asked}
     if request.benchmarks and request.data is not None:
         raise ValueError("give either benchmarks or data, not both")
-    if request.benchmarks or request.data not in (None, "builtin"):
+    if request.benchmarks or request.data not in (None, *BUILTIN):
         chosen["problems"] = request.problems  # all, unless a number was named
     if chosen["temperature"] < 0:
         raise ValueError(f"temperature is {chosen['temperature']}; it must be 0 (greedy) or more")
@@ -139,7 +140,7 @@ def choose(request: EvaluationRequest, recipe: Recipe | None) -> dict[str, Any]:
             f"samples is {chosen['samples']} at temperature 0; greedy answers to a problem are all "
             "the same, so it must be 1"
         )
-    if request.hard_fraction is not None and (request.benchmarks or chosen["data"] != "builtin"):
+    if request.hard_fraction is not None and (request.benchmarks or chosen["data"] not in BUILTIN):
         raise ValueError("hard_fraction has an effect on built-in problems only")
     if request.revision is not None and not request.benchmarks:
         raise ValueError("revision has an effect on benchmarks only")
@@ -197,15 +198,13 @@ def load_problems(
             },
         )
     data = chosen["data"]
-    if data == "builtin":
-        problems = generate(
+    if data in BUILTIN:
+        problems = BUILTIN[data](
             chosen["problems"], seed=0, hard_fraction=chosen["hard_fraction"], split="held-out"
         )
     else:
         problems = read_problems(data, limit=chosen["problems"], field="data")
-    groups: dict[str, Sequence[Problem]] = {
-        "builtin" if data == "builtin" else Path(data).stem: problems
-    }
+    groups: dict[str, Sequence[Problem]] = {data if data in BUILTIN else Path(data).stem: problems}
     revision = None
     if Path(data).is_file():
         revision = "sha256:" + hashlib.sha256(Path(data).read_bytes()).hexdigest()
@@ -219,7 +218,7 @@ def instructions(request: EvaluationRequest, recipe: Recipe | None) -> str | Non
     if request.instructions is None and request.protocol is None:
         if recipe is not None:
             return recipe.system_message
-        if request.server is None and not request.benchmarks and request.data in (None, "builtin"):
+        if request.server is None and not request.benchmarks and request.data in (None, *BUILTIN):
             return None
     return chosen_protocol(request, recipe.rollout if recipe else None).instructions
 

@@ -12,6 +12,7 @@ from pydantic import Field, SkipValidation, model_validator
 
 from ctpo.objective import METHODS, REDUCTIONS, Objective, ObjectiveSpec
 from ctpo.references import is_reference
+from ctpo.tasks import BUILTIN
 from ctpo.tir.protocols import PROTOCOLS, ToolProtocol, protocol
 from ctpo.tir.tools import Tool
 from ctpo.training.recipe.engines import Verl, Vllm
@@ -39,8 +40,9 @@ class Data(Section):
     """The problems."""
 
     train: str = "builtin"
-    """`builtin`, a Parquet or JSONL file in verl's schema, a Hub name, the `module:name` of a
-    function (or a list) of yours that gives such rows or `Problem`s, or `reasoning-gym:FAMILY`."""
+    """`builtin`, `builtin-chain` (answers of a few hundred tokens), a Parquet or JSONL file in
+    verl's schema, a Hub name, the `module:name` of a function (or a list) of yours that gives such
+    rows or `Problem`s, or `reasoning-gym:FAMILY`."""
     held_out: str = "builtin"
     """The same for evaluation, or benchmarks: `aime25,brumo25`, each perhaps with a file to read it
     from, `aime25=FILE`. The built-in held-out problems are never trained on."""
@@ -236,6 +238,11 @@ class Optimization(Section):
     """AdamW's decoupled weight decay."""
     adam_epsilon: float = Field(1e-8, gt=0)
     """Added to AdamW's denominator: gradients far below it take small steps, not full ones."""
+    kl_coef: float = Field(0.0, ge=0)
+    """Times KL(π_θ‖π_ref) per token, estimated as r - 1 - log r of r = π_ref/π_θ, this is added to
+    the loss; π_ref is the policy that training began with. 0 needs no reference."""
+    entropy_coef: float = 0.0
+    """Times the mean entropy per token in nats, this is taken off the loss: more explores more."""
     keep_checkpoints: int | None = Field(None, ge=1)
     """How many checkpoints stay on disk, the newest; left out, all."""
     checkpoint_every: int = Field(20, ge=1)
@@ -356,10 +363,7 @@ class Recipe(Section):
                 f"rollout.protocol is {self.rollout.protocol!r}; the warm start of a tiny model "
                 "teaches fence"
             )
-        if (
-            self.data.train == "builtin"
-            and self.data.train_problems < self.rollout.prompts_per_batch
-        ):
+        if self.data.train in BUILTIN and self.data.train_problems < self.rollout.prompts_per_batch:
             raise ValueError(
                 f"data.train_problems is {self.data.train_problems}; one batch takes "
                 f"{self.rollout.prompts_per_batch}"

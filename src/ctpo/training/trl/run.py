@@ -24,6 +24,8 @@ from ctpo.evaluation.rewards import Rewards
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem
 from ctpo.tir import Generator
+from ctpo.tir.weights import check_weights
+from ctpo.training import checkpoints
 from ctpo.training.job import Job
 from ctpo.training.models import (
     frozen_in_bfloat16,
@@ -60,7 +62,7 @@ def _train(
     if frozen:
         give_float32_head(model)
     checkpoint = directory.last_checkpoint()
-    done = 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
+    done = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
     config = trl_config(recipe, str(directory.checkpoints))
     directory.forget_after(done // config.steps_per_rollout)
     rewards = Rewards(recipe.rewards)
@@ -93,7 +95,7 @@ def _train(
     job.listener.progress(done // config.steps_per_rollout)
     evaluated = watch.phases.get("evaluation", 0.0)
     try:
-        with watch.time("updates"):
+        with watch.time("updates"), job.termination.deferred():
             if checkpoint is not None and done >= config.max_steps:
                 # Killed between the last step and the end: nothing is left to train.
                 trainer._load_from_checkpoint(str(checkpoint))
@@ -155,9 +157,32 @@ class _Recorder(TrainerCallback):
         evaluate: Callable[[str, int], None],
     ) -> None:
         self._recipe, self._directory, self._listener = job.recipe, job.directory, job.listener
+        self._termination = job.termination
         self._trainer = trainer
         self._rollout, self._rewards = rollout, rewards
         self._evaluate = evaluate
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        at_boundary = state.global_step % self._recipe.optimization.updates_per_batch == 0
+        if self._termination.asked is not None and at_boundary:
+            control.should_save = control.should_training_stop = True
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        check_weights(self._trainer.model)  # what cannot be gone on from is no checkpoint
+        newest = self._directory.checkpoints / f"checkpoint-{state.global_step}"
+        checkpoints.seal(newest, self._recipe.optimization.keep_checkpoints)
 
     def on_log(
         self,
