@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from ctpo.grading import last_box
 from ctpo.grading.box import LongBoxError, UnclosedBoxError
 from ctpo.tasks import Problem
+
+logger = logging.getLogger(__name__)
 
 
 def reasoning_gym(trajectory: Any, problem: Problem) -> float | None:  # noqa: ANN401
@@ -56,3 +60,52 @@ def _family(name: str) -> Callable[..., float]:
     from reasoning_gym.factory import create_dataset
 
     return create_dataset(name, size=1, seed=0).score_answer
+
+
+def verifiers(trajectory: Any, problem: Problem) -> float | None:  # noqa: ANN401
+    """Return the sum of a verifiers task's weighted rewards for a conversation.
+
+    None where the task fails while it scores, as where a judge cannot be reached.
+
+    Args:
+        trajectory: The answer; the task sees its turns as messages.
+        problem: One that `tasks.verifiers` made.
+
+    Raises:
+        ValueError: The problem is from elsewhere.
+    """
+    if "task" not in problem.row:
+        raise ValueError(
+            f"the problem {problem.id!r} is of no taskset of verifiers, which alone grades its own"
+        )
+    import verifiers.v1 as vf
+    from verifiers.v1.graph import MessageNode
+    from verifiers.v1.trace import AgentInfo, Trace, TraceTask
+
+    task = problem.row["task"]
+    said: list[Any] = [
+        vf.SystemMessage(content=m["content"])
+        if m["role"] == "system"
+        else vf.UserMessage(content=m["content"])
+        for m in problem.messages
+    ]
+    asked = len(said)
+    for turn in trajectory.turns:
+        message = vf.AssistantMessage if turn.role == "assistant" else vf.UserMessage
+        said.append(message(content=turn.text))
+    nodes = [
+        MessageNode(
+            message=message,
+            parent=None if index == 0 else index - 1,
+            sampled=index >= asked and isinstance(message, vf.AssistantMessage),
+        )
+        for index, message in enumerate(said)
+    ]
+    about = TraceTask(type=type(task).__name__, data=task.data, key=task.key, hash=task.hash)
+    trace = Trace(task=about, agent=AgentInfo(config=vf.AgentConfig()), nodes=nodes)
+    try:
+        asyncio.run(task.score(trace))
+    except vf.TaskError as error:
+        logger.warning("the problem %r could not be scored: %s", problem.id, error)
+        return None
+    return float(trace.reward)

@@ -23,7 +23,11 @@ def by_grader(trajectory: Any, problem: Problem) -> float | None:  # noqa: ANN40
 
 
 REWARDS: Mapping[str, Reward | str] = MappingProxyType(
-    {"grade": by_grader, "reasoning-gym": "ctpo.evaluation.environments:reasoning_gym"}
+    {
+        "grade": by_grader,
+        "reasoning-gym": "ctpo.evaluation.environments:reasoning_gym",
+        "verifiers": "ctpo.evaluation.environments:verifiers",
+    }
 )
 """Rewards of ours by name: functions, or references to those that need a library."""
 

@@ -9,11 +9,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ctpo.references import find, is_reference
+from ctpo.tasks import reasoning_gym, verifiers
 from ctpo.tasks.problem import Problem, Split
-from ctpo.tasks.reasoning_gym import PREFIX, reasoning_gym_problems
 from ctpo.tasks.rows import SPLITS, Row, problem_from_row, stated_split
 
 logger = logging.getLogger(__name__)
+
+# Libraries whose problems are made, not read; one cannot be a module of the user's.
+_ENVIRONMENTS = {
+    reasoning_gym.PREFIX: reasoning_gym.reasoning_gym_problems,
+    verifiers.PREFIX: verifiers.verifiers_problems,
+}
 
 SUFFIXES = (".parquet", ".jsonl", ".csv")
 
@@ -32,7 +38,8 @@ def read_problems(
         source: A `.parquet`, `.jsonl` or `.csv` file, a directory that `datasets.load_dataset`
             understands, the name of a data set on the Hub, such as `math-ai/aime24`, or the
             `module:name` of a function without arguments, or of a list, that gives rows in the same
-            schemas, or `Problem`s; or `reasoning-gym:FAMILY`.
+            schemas, or `Problem`s; or `reasoning-gym:FAMILY`
+            or `verifiers:TASKSET`.
         split: Which part to read. Of a directory or a Hub data set, the split of that name, needed
             where there are several. Of a file, the rows whose `extra_info.split` is this one, and
             those that state none; of a function's rows likewise.
@@ -52,8 +59,11 @@ def read_problems(
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; it must be 1 or more, or None for all")
     path = Path(source)
-    if str(source).startswith(PREFIX):
-        return reasoning_gym_problems(str(source), _named_split(split, source), limit)
+    for prefix, problems in _ENVIRONMENTS.items():
+        if str(source).startswith(prefix):
+            if unique:
+                raise ValueError(f"unique has no effect on {prefix.rstrip(':')}")
+            return problems(str(source), _named_split(split, source), limit)
     if is_reference(str(source)):
         wanted = _named_split(split, source)
         given = find(str(source), field)

@@ -42,7 +42,7 @@ class Data(Section):
     train: str = "builtin"
     """`builtin`, `builtin-chain` (answers of a few hundred tokens), a Parquet or JSONL file in
     verl's schema, a Hub name, the `module:name` of a function (or a list) of yours that gives such
-    rows or `Problem`s, or `reasoning-gym:FAMILY`."""
+    rows or `Problem`s, `reasoning-gym:FAMILY` or `verifiers:TASKSET`."""
     held_out: str = "builtin"
     """The same for evaluation, or benchmarks: `aime25,brumo25`, each perhaps with a file to read it
     from, `aime25=FILE`. The built-in held-out problems are never trained on."""
@@ -290,9 +290,9 @@ class Recipe(Section):
     engine: Literal["trl", "verl"] = "trl"
     """What trains: TRL on one machine, or verl on one or many."""
     rewards: dict[str, float] = Field(default_factory=lambda: {"grade": 1.0})
-    """Weights of rewards by name: `grade`, `reasoning-gym`, or the `module:name` of a function of
-    yours of (trajectory, problem). The first says how good an answer is, which is what evaluations
-    measure; the others shape the training."""
+    """Weights of rewards by name: `grade`, `reasoning-gym`, `verifiers`, or the `module:name` of a
+    function of yours of (trajectory, problem). The first says how good an answer is, which is what
+    evaluations measure; the others shape the training."""
     report_to: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
     """Where metrics, evaluations and figures by position go, besides the run directory."""
     model: Model
