@@ -6,13 +6,13 @@ A killed run leaves whole files, and resuming drops those beyond its checkpoint.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ctpo.disk import write_whole
 from ctpo.objective import PositionStatistics
 
 _NAME = re.compile(r"batch-(\d+)(?:-rank-\d+)?\.parquet")
@@ -48,15 +48,3 @@ def write_positions(
     columns: dict[str, list[Any]] = dict(positions.to_columns())
     rows = pa.table({"batch": [batch] * len(columns["tokens"])} | columns)
     write_whole(table / batch_file(batch, rank), lambda path: pq.write_table(rows, path))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file aside and move it in at once, so that a killed run leaves no half of it.
-
-    Args:
-        path: The file.
-        write: Writes it to the path that it is given.
-    """
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    write(unfinished)
-    unfinished.replace(path)

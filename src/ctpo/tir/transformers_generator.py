@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from ctpo.tir.generation import Sampled, StopReason, StopRule
 from ctpo.tir.turn_text import turn_text
+from ctpo.tir.weights import check_weights
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -86,6 +87,7 @@ class TransformersGenerator:
         precision: A context in which the model is run, such as a trainer's autocast.
 
     Raises:
+        BrokenWeights: The model's weights are NaN or infinite.
         UnsupportedModel: The model says otherwise with a cache than without.
     """
 
@@ -101,6 +103,7 @@ class TransformersGenerator:
         self.eos_token_ids = list(eos_token_ids or _eos_token_ids(model, tokenizer))
         self.precision = precision
         self._triggers: dict[str, Container[int]] = {ANY: range(sys.maxsize)}
+        check_weights(model)
         refuse_what_needs_another_cache(self)
 
     def open(
@@ -110,11 +113,13 @@ class TransformersGenerator:
 
         Raises:
             ValueError: No prompts, an empty prompt or a negative temperature.
+            BrokenWeights: The model's weights have become NaN or infinite.
         """
         if not prompts or not all(prompts):
             raise ValueError("prompts must hold at least one prompt, each of at least one token")
         if temperature < 0:
             raise ValueError(f"temperature is {temperature}; 0 (greedy) or more is right")
+        check_weights(self.model)
         return TransformersSession(self, prompts, temperature, seed)
 
     def triggers(self, characters: str) -> Container[int]:
