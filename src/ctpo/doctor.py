@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from packaging.requirements import Requirement
 
+from ctpo.engines.adapters import ADAPTERS, Adapter
 from ctpo.sandbox import Sandbox, SandboxUnavailable, probe
 
 Verdict = Literal["good", "limited", "bad"]
@@ -42,7 +43,7 @@ def examine(engine: Engine | None = None) -> list[Finding]:
         return [*machine, _trl(), _vllm()]
     if engine == "verl":
         return [*machine, *_verl_in_use()]
-    return [*machine, _trl(), _vllm(), _verl()]
+    return [*machine, _trl(), _vllm(), _verl(), *map(_adapter, ADAPTERS)]
 
 
 def _sandbox() -> Finding:
@@ -142,6 +143,19 @@ def _verl_in_use() -> list[Finding]:
         for topic, several in places
         for found in several
     ]
+
+
+def _adapter(adapter: Adapter) -> Finding:
+    """Look at an engine that takes the loss; without it, training on TRL and verl goes on."""
+    installed = adapter.installed()
+    if installed is None:
+        return Finding(
+            adapter.engine, "limited", f"not installed; the loss was tested on {adapter.tested}"
+        )
+    words = f"{installed}; the loss was tested on {adapter.tested}"
+    if (failure := adapter.failure()) is not None:
+        return Finding(adapter.engine, "limited", f"{words}; it does not load: {failure}")
+    return Finding(adapter.engine, "good", f"{words}; it loads")
 
 
 def _our_requirement(name: str) -> Requirement:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from ctpo.cli.app import app
 from ctpo.cli.console import console
+from ctpo.engines.adapters import ADAPTERS
 from ctpo.tir.storage import read_trajectories, write_trajectories
 from tests.training.test_run import SMALL
 
@@ -216,6 +217,9 @@ def test_the_doctor_says_what_protects_and_what_is_missing(tmp_path):
     assert shown.returncode == 0, shown.stderr
     for topic in ("sandbox", "gpu", "trl", "vllm", "verl"):
         assert topic in shown.stdout
+    for adapter in ADAPTERS:
+        assert adapter.engine in shown.stdout
+        assert adapter.tested.split()[0] in shown.stdout
     assert "programs run isolated" in shown.stdout
     assert "plug-in loaded: CTPOTrainer" in shown.stdout
 

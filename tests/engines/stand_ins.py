@@ -120,10 +120,13 @@ def columns(batch):
     )
 
 
-def run_skyrl(preset, batch, config=None, loss=None, **settings):
+def run_skyrl(preset, batch, config=None, loss=None, advantages=None, **settings):
     """Micro-batches of two, with advantages as `loss_reduction="sequence_mean"` divides them."""
-    rows, (old, advantages, masks) = leaves(batch), columns(batch)
-    advantages = [a / (len(batch) * m.sum()) for a, m in zip(advantages, masks, strict=True)]
+    rows, (old, plain, masks) = leaves(batch), columns(batch)
+    if advantages is None:
+        advantages = [a / (len(batch) * m.sum()) for a, m in zip(plain, masks, strict=True)]
+    else:
+        advantages = [row[: len(old)] for row, old in zip(advantages, old, strict=True)]
     loss = loss or SkyRLLoss(preset, **settings)
     total = torch.zeros(())
     for start in range(0, len(batch), 2):
@@ -209,10 +212,10 @@ def nemo_rl_data(batch):
     }
 
 
-def run_nemo_rl(preset, batch, own=None, config=None, data=None, **settings):
+def run_nemo_rl(preset, batch, loss=None, config=None, data=None, **settings):
     check_nemo_rl(config or ClippedPGLossConfig())
     rows = leaves(batch)
-    loss = NeMoRLLoss(own or ClippedPGLossFn(), objective=preset, **settings)
+    loss = loss or NeMoRLLoss(ClippedPGLossFn(), objective=preset, **settings)
     total, found = loss(
         next_token_logprobs=conformance.padded(rows, GARBAGE),
         data=data or nemo_rl_data(batch),

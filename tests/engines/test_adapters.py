@@ -4,14 +4,18 @@ import logging
 import pickle
 from types import SimpleNamespace
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import ctpo
 from ctpo.engines import update_files
+from ctpo.engines.batch_files import files_after, write_positions
 from ctpo.engines.custom_loss import CustomLoss
 from ctpo.engines.skyrl import check as check_skyrl
 from ctpo.objective import Mismatch
+from ctpo.report.positions import Positions
 from tests.engines import conformance, stand_ins
 from tests.engines.stand_ins import ENGINES
 
@@ -56,6 +60,26 @@ def test_positions_are_written_after_the_last_update_on_a_batch(engine, steps, t
         steps.step()
         steps.step()  # of the same update
     conformance.check_positions(table, "ctpo", batch)
+
+
+def read(columns):
+    """Statistics by position as the report reads them."""
+    return Positions({name: np.array(values) for name, values in columns.items()}).pool()
+
+
+def test_readers_add_up_the_files_of_ranks(tmp_path):
+    batch = conformance.responses() * 40
+    for rank, part in enumerate((batch[:60], batch[60:])):
+        _, _, statistics = conformance.on_plain_tensors("ctpo", part, "token-mean")
+        write_positions(tmp_path, statistics, 1, rank)
+    _, _, statistics = conformance.on_plain_tensors("ctpo", batch, "token-mean")
+    columns = dict(statistics.to_columns())
+    whole = read(columns | {"batch": [1] * len(columns["tokens"])})
+    pooled = read(pq.read_table(tmp_path).to_pydict())
+    assert len(pooled.std)
+    np.testing.assert_array_equal(pooled.tokens, whole.tokens)
+    np.testing.assert_allclose(pooled.std, whole.std, rtol=1e-4)
+    assert files_after(tmp_path, 0) and not files_after(tmp_path, 1)
 
 
 def test_a_run_that_goes_on_overwrites_no_file(steps, tmp_path):

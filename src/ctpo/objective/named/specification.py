@@ -121,7 +121,8 @@ class ObjectiveSpec:
             raise ValueError(
                 f"{label} is {value!r}; a weight against the generating engine is for the engine "
                 "to say: rollout.mismatch_cap in a recipe, vllm_importance_sampling_* on TRL, "
-                "algorithm.rollout_correction.rollout_is=prefix and rollout_is_threshold on verl"
+                "algorithm.rollout_correction.rollout_is=prefix and rollout_is_threshold on verl, "
+                "mismatch_cap on other engines"
             )
         if key not in known:
             names = [*known, "gradient"]
