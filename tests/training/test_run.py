@@ -35,6 +35,8 @@ SMALL = [
     "optimization.updates_per_batch=4",
     "optimization.micro_batch=2",
     "optimization.checkpoint_every=2",
+    "optimization.kl_coef=0.05",
+    "optimization.entropy_coef=0.01",
     "evaluation.samples_per_problem=2",
     "evaluation.every=2",
 ]
@@ -66,6 +68,8 @@ def test_everything_promised_is_written(whole):
     assert [m["step"] for m in metrics] == [4, 8, 12, 16]
     assert all(m["on_policy/log_rho_max"] == 0.0 for m in metrics)
     assert all(m["sampler/logprob_gap_max"] < 1e-3 for m in metrics)
+    # The reference is the policy at the start.
+    assert 0 <= metrics[0]["kl/reference"] < metrics[-1]["kl/reference"]
     environment = json.loads((whole.path / "environment.json").read_text())
     assert environment["packages"]["torch"]
     phases = json.loads((whole.path / "timing.json").read_text())["phases"]

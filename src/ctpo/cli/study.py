@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ctpo.cli.console import console, usable
-from ctpo.cli.train import cache_directory
+from ctpo.commands import cache_directory
 
 if TYPE_CHECKING:
     from ctpo.studies.running import Progress, StudyRun

@@ -69,6 +69,13 @@ class Comparison:
             return self._matrices(answer, gold)
         if "ratio" in ops:
             return self._ratios(answer, gold)
+        if "class" in ops:
+            if answer.op == gold.op:
+                return self._in_order(answer, gold)
+            class_, value = (answer, gold) if answer.op == "class" else (gold, answer)
+            if self._same(class_.args[0], value):
+                raise Undecided("a number, or all that are congruent to it")
+            return False
         if answer.has("either", "unit", "rel", "list", "tuple", "set", "text", "blank"):
             raise Undecided(f"{answer} is no single value")
         for one, other in ((answer, gold), (gold, answer)):
@@ -78,6 +85,8 @@ class Comparison:
                 raise Undecided(f"no way to compare {other} with the set {one.value}")
         if answer.op == gold.op == "sym" and answer.value.casefold() == gold.value.casefold():
             raise Undecided("the same letter but for its case")
+        if _letters(answer) == _letters(gold) is not None:
+            raise Undecided("the same letters, in one with a mark over or around them")
         return self.leaves.same(counted(answer, gold), counted(gold, answer))
 
     def _words(self, answer: Node, gold: Node) -> bool:
@@ -149,6 +158,12 @@ class Comparison:
                 consistent(side, self.same)
             ends = [Node("rel", (r.args[0], r.args[-1]), ("=",)) for r in (one, other)]
             return self._relation(*ends)
+        heads = one.args[0], other.args[0]
+        if all(h.op == "call" and [a.op for a in h.args] == ["sym"] for h in heads):  # f(x), f(t)
+            names = {heads[1].args[0]: heads[0].args[0]}
+            renamed = other.change(lambda node: names.get(node, node))
+            if one.args[0] == renamed.args[0] and self.same(one.args[-1], renamed.args[-1]):
+                return True
         if self.leaves.same_relation(one, other):
             return True
         named = [side.args[0].op in ("sym", "call") for side in (one, other)]
@@ -209,6 +224,9 @@ class Comparison:
             if one.op == "call" and len(one.value) == 1 and other.op == "tuple":  # a point P(1,2)
                 point = Node("tuple", one.args, "()")
                 return self._same(point, other) if one is answer else self._same(other, point)
+        for one, other in ((answer, gold), (gold, answer)):
+            if one.op == "set" and len(one.args) == 1 and one.args[0].op == other.op == "tuple":
+                return self._in_order(one.args[0], other) and one.args[0].value == other.value
         if any(plain):
             return self._one_of_several(answer, gold)
         if kinds == ("tuple", "tuple"):
@@ -241,6 +259,8 @@ class Comparison:
             raise Undecided(f"no way to compare {one} with {several}")
         if not several.args:
             raise Undecided(f"the empty set against {one}")
+        if several.op == "list" and _joined(several, one):
+            raise Undecided("several numbers, or one with commas in it")
         found = [self._same(part, one) for part in several.args]
         if all(found) or (several is gold and several.value == "or" and any(found)):
             raise Undecided(f"one of several: {several}")
@@ -303,6 +323,28 @@ class Comparison:
         if doubt:
             raise doubt
         return False
+
+
+def _letters(node: Node) -> str | None:
+    r"""The letters of a product such as AB, of \overline{AB} or of |AB|; None of anything else."""
+    if node.op == "call" and node.value == "abs":
+        node = node.args[0]
+    if node.op == "mul" and all(arg.op == "sym" and arg.value.isupper() for arg in node.args):
+        return "".join(arg.value for arg in node.args)
+    if node.op == "sym" and len(node.value) > 2:
+        return node.value.split()[-1]
+    return None
+
+
+def _joined(listed: Node, one: Node) -> bool:
+    """Whether a number is what the digits of several are without the commas."""
+    if one.op != "num" or not all(arg.op == "num" and arg.value >= 0 for arg in listed.args):
+        return False
+    first, *rest = (str(arg.value) for arg in listed.args)
+    grouped = [first + "".join(part.zfill(3) for part in rest)]  # 000 is read as 0
+    if len(rest[-1]) == 3:  # 1,23,456, as in India
+        grouped.append(first + "".join(rest))
+    return str(one.value) in grouped
 
 
 def _of_one(node: Node) -> bool:

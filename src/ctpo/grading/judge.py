@@ -46,15 +46,38 @@ def judge(answer: str, gold: str, leaves: Leaves) -> Finding:
     """
     given, wanted = take_apart(answer), take_apart(gold)
     if not given.text or not wanted.text:
-        return Finding("could-not-tell", "nothing left to compare")
+        return _other_number(given, wanted) or Finding("could-not-tell", "nothing left to compare")
     if compact(given.text) == compact(wanted.text) and given.currency == wanted.currency:
         return Finding("right", "same text")
     try:
         return _choices(given, wanted, leaves) or _values(given, wanted, leaves)
     except Undecided as undecided:
-        return Finding("could-not-tell", str(undecided))
+        return _other_number(given, wanted) or Finding("could-not-tell", str(undecided))
     except RecursionError:  # 1/2/3/4/... a thousand times
         return Finding("could-not-tell", "nested too deeply")
+
+
+_SCRAPS = re.compile(r"[\s()\[\]{}+*/=,;:_-]*(?:(\d+(?:\.\d+)?)[\s()\[\]{}+*/=,;:_-]*)?")
+
+
+def _other_number(given: Answer, wanted: Answer) -> Finding | None:
+    """Judges what cannot be read, as `23 -` and `(12`, where a whole number is asked for.
+
+    With one number alone among signs, or none, nobody reads another number in it. With two the
+    signs may stand for what is to be done with them.
+    """
+    found = _SCRAPS.fullmatch(given.text) if len(given.text) < 99 else None
+    if not found or given.currency or not re.fullmatch(r"[+-]?\d{1,4000}", wanted.text):
+        return None
+    if found[1] and Fraction(found[1]) == abs(int(wanted.text)):
+        return None
+    return Finding(
+        "wrong",
+        "it cannot be read, and the number is not in it",
+        "",
+        wanted.text,
+        number(int(wanted.text)),
+    )
 
 
 def _choices(given: Answer, wanted: Answer, leaves: Leaves) -> Finding | None:

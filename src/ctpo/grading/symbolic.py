@@ -157,6 +157,8 @@ def _call(name: str, args: list[Any], natural: bool) -> Any:  # noqa: ANN401
         return _FUNCTIONS[name](args[0], evaluate=False)
     if name == "binomial" and _large(args[0], MAX_FACTORIAL):
         return sympy.binomial(*args, evaluate=False)
+    if name == "binomial" and args[0].is_Symbol and args[1].is_Integer and args[1] < 50:
+        return sympy.expand_func(sympy.binomial(*args))
     if name == "perm" and _large(args[0], MAX_FACTORIAL):
         raise Undecided("too many permutations")
     if name in _FUNCTIONS:

@@ -85,10 +85,12 @@ def main() -> int:
     with locked(directory, "lock", wait=True):
         try:
             if kind == "run":
+                from ctpo.commands import tracked
                 from ctpo.training.run import run
 
                 opened = open_run(directory)
-                run(opened.recipe, opened, cache=Path(cache))
+                with tracked(opened) as listener:
+                    run(opened.recipe, opened, cache=Path(cache), listener=listener)
             else:
                 from ctpo.training.policy import start_sandbox
                 from ctpo.training.tiny.warm_start import warm_start

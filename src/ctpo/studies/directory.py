@@ -24,11 +24,7 @@ class State(enum.Enum):
 
 
 class StudyDirectory:
-    """One study on disk.
-
-    Args:
-        path: The directory.
-    """
+    """One study on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -87,18 +83,11 @@ class StudyDirectory:
         return digest
 
     def place(self, cell: Cell) -> Path:
-        """Return the directory of a cell; its run is in `run/`.
-
-        Args:
-            cell: The cell.
-        """
+        """Return the directory of a cell; its run is in `run/`."""
         return self.path / "cells" / cell.name
 
     def state(self, cell: Cell) -> State:
         """Return how far a cell is.
-
-        Args:
-            cell: The cell.
 
         Raises:
             StudyError: What is there was run by another recipe.
@@ -117,10 +106,6 @@ class StudyDirectory:
 
     def write_cell(self, cell: Cell, warm_start: str | None) -> Path:
         """Write what a child needs to run a cell, and what a report needs to know of it.
-
-        Args:
-            cell: The cell.
-            warm_start: Digest of its warm start.
 
         Returns:
             The cell's directory.
@@ -168,21 +153,12 @@ def write_job(place: Path, recipe: str, content: dict[str, Any]) -> None:
 
 
 def write_failure(place: Path, error: str) -> None:
-    """Record that a child failed.
-
-    Args:
-        place: Its directory.
-        error: Why.
-    """
+    """Record that a child failed."""
     _write(place / "failed.json", {"error": error})
 
 
 def open_run(place: Path) -> RunDirectory:
-    """Return the run directory of a cell, made if need be.
-
-    Args:
-        place: The cell's directory.
-    """
+    """Return the run directory of a cell, made if need be."""
     if not (place / "run").exists():
         RunDirectory.create(place / "run", load_recipe(str(place / "recipe.toml")))
     return RunDirectory.open(place / "run")

@@ -12,6 +12,7 @@ from ctpo.training.engine import engine_of
 from ctpo.training.job import Job
 from ctpo.training.listening import Listener, Quiet
 from ctpo.training.models import quiet_libraries
+from ctpo.training.policy import check_own_parts
 from ctpo.training.problems import problems
 from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
@@ -70,8 +71,9 @@ def preflight(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
 
     Raises:
         FileNotFoundError: A file of problems is not there.
-        ValueError: It cannot be read or has too few problems, vLLM or verl is not installed, or
-            the engine cannot do what the recipe asks for.
+        ValueError: It cannot be read or has too few problems, a part of the user's cannot be found
+            or used, vLLM or verl is not installed, or the engine cannot do what is asked for.
     """
+    check_own_parts(recipe)
     engine_of(recipe).preflight()
     return problems(recipe)

@@ -178,6 +178,7 @@ def test_what_a_tool_prints_never_is_the_policys_own_text(play):
         (["I do not know.§"], 1),
         ([fence("print(1)"), "well§"], 1),
         (["\\boxed{1§"], 1),
+        (["\\boxed{3} and \\boxed{}§"], 0),
         (["```python\nprint(1)§"], 1),
         (["12 " * 800], 1),
     ],

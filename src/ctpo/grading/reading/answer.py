@@ -120,7 +120,7 @@ def _undressed(node: Node) -> tuple[Node, set[str]]:
         if mark is None and changes_value(node.value):
             raise Undecided(f"words that are no unit: {node.value!r}")
         return inner, marks | {mark or canonical_unit(node.value)}
-    if node.op in ("list", "tuple", "set", "angle", "neg", "rel", "union", "either"):
+    if node.op in ("list", "tuple", "set", "angle", "neg", "rel", "union", "either", "ratio"):
         parts = [_undressed(arg) for arg in node.args]
         marks = set().union(*(marks for _, marks in parts)) if parts else set()
         if len(marks) > 1:

@@ -45,7 +45,7 @@ def read(text: str, tight: bool = False) -> tuple[Node, bool]:
 _RELATIONS = {
     "=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "lt": "<", "gt": ">",
     "le": "<=", "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=",
-    "ne": "!=", "neq": "!=", "in": "in", "leqq": "<=", "geqq": ">=",
+    "equiv": "=", "ne": "!=", "neq": "!=", "in": "in", "leqq": "<=", "geqq": ">=",
 }  # fmt: skip
 _APPROXIMATE = {"approx", "simeq", "ldots", "dots", "cdots", "dotsc", "sim"}
 _SETS = {"cup": "union", "cap": "inter", "setminus": "minus", "backslash": "minus"}
@@ -100,6 +100,9 @@ class Parser(Primary):
             parts.append(self.ratio())
         if self.kind == "cmd" and self.text in _APPROXIMATE:
             raise Undecided("an approximation")
+        if self.kind == "cmd" and self.text == "pmod" and len(parts) < 3:
+            self.at += 1
+            parts[-1] = Node("class", (parts[-1], self.argument()))
         return Node("rel", tuple(parts), tuple(signs)) if signs else parts[0]
 
     def ratio(self) -> Node:

@@ -29,8 +29,30 @@ def _tidy(node: Node) -> Node:
         low = "(" if node.args[0] == MINUS_INFINITY else node.value[0]
         high = ")" if node.args[1] in (INFINITY, MINUS_INFINITY) else node.value[1]
         return Node("tuple", node.args, low + high)
+    if node.op == "class":
+        rest, modulus = node.args
+        if not all(arg.op == "num" and arg.value.denominator == 1 for arg in node.args):
+            raise Undecided("a congruence of other things than whole numbers")
+        return Node("class", (number(rest.value % modulus.value), modulus))
+    if node.op == "rel" and node.args[0].op == "call" and node.args[0].value == "abs":
+        return _between(node)
     if node.op == "matrix" and node.value == (1, 1):
         return node.args[0]
+    return node
+
+
+def _between(node: Node) -> Node:
+    """Writes |x| < 3 as -3 < x < 3, and |x| > 3 as x < -3 or x > 3."""
+    (inside,), end, sign = node.args[0].args, node.args[1], node.value[0]
+    named = inside.op == "sym" and not is_constant(inside)
+    if not named or len(node.args) != 2 or end.op != "num" or end.value <= 0:
+        return node
+    low = number(-end.value)
+    if sign in ("<", "<="):
+        return Node("rel", (low, inside, end), (sign, sign))
+    if sign in (">", ">="):
+        below = Node("rel", (inside, low), (sign.replace(">", "<"),))
+        return Node("list", (below, Node("rel", (inside, end), (sign,))), "or")
     return node
 
 
@@ -62,28 +84,35 @@ def _signed(node: Node, sign: int) -> Node:
     return node.change(choose)
 
 
-_COUNTED = re.compile(r"([CPA])_(\d+)")
+_COUNTED = re.compile(r"([CPA])_(\d+|[nmk])")
 
 
 def counted(node: Node, other: Node) -> Node:
-    """Reads C_5^2, A_5^2, C(5,2) and P(5,2) as numbers of choices where the other is a number."""
-    if not is_constant(other):
+    """Reads C_5^2, A_5^2, C(5,2), P(5,2) as numbers of choices where the other has no such name."""
+    if any(part.op in ("sym", "call") and part.value[0] in "CPA" for part in _count(other).walk()):
         return node
-
-    def count(part: Node) -> Node:
-        if part.op == "pow" and part.args[0].op == "sym" and part.args[1].op == "num":
-            found = _COUNTED.fullmatch(part.args[0].value)
-            if found and part.args[1].value.denominator == 1:
-                sizes = sorted((int(found[2]), int(part.args[1].value)))
-                return _choices(found[1], *sizes[::-1])
-        if part.op == "call" and part.value in ("C", "P", "A") and len(part.args) == 2:
-            if all(arg.op == "num" for arg in part.args):
-                return _choices(part.value, *(arg.value for arg in part.args))
-        return part
-
-    return node.change(count)
+    return _count(node)
 
 
-def _choices(letter: str, many: int, few: int) -> Node:
-    name = "binomial" if letter == "C" else "perm"
-    return Node("call", (number(many), number(few)), name)
+def _count(node: Node) -> Node:
+    return node.change(_count_one)
+
+
+def _count_one(part: Node) -> Node:
+    args = part.args
+    if part.op == "pow" and args[0].op == "sym" and (found := _COUNTED.fullmatch(args[0].value)):
+        letter, few = found[1], args[1]
+        if not found[2].isdigit():
+            many = Node("sym", (), found[2])
+            return _choices(letter, many, few) if few.op in ("num", "sym") else part
+        if few.op == "num" and few.value.denominator == 1:
+            sizes = sorted((int(found[2]), int(few.value)))
+            return _choices(letter, *map(number, sizes[::-1]))
+    if part.op == "call" and part.value in ("C", "P", "A") and len(args) == 2:
+        if all(arg.op == "num" for arg in args):
+            return _choices(part.value, *args)
+    return part
+
+
+def _choices(letter: str, many: Node, few: Node) -> Node:
+    return Node("call", (many, few), "binomial" if letter == "C" else "perm")

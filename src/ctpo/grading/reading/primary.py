@@ -84,6 +84,10 @@ class Primary(Commands):
                 node = Node("sym", (), node.value + "'")
             self.expect("}")
             return node
+        around = [token.text for token in self.tokens[self.at : self.at + 5]]
+        numbered = node.op in ("sym", "call") and node.value not in CONSTANTS.values()
+        if numbered and around[:2] == ["{", "("] and around[3:] == [")", "}"]:
+            raise Undecided("the number of a derivative, or an exponent")
         exponent = self.exponent()
         if node.op == "matrix" and exponent in (Node("sym", (), "T"), Node("sym", (), "t")):
             return Node("transpose", (node,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _GREEK = (
@@ -20,7 +21,8 @@ _TABLE = (
         **dict.fromkeys("µ", r"\mu "),
         "×": r"\times ", "÷": r"\div ", "⁄": "/", "∕": "/", "±": r"\pm ", "∓": r"\mp ",
         "∞": r"\infty ", "√": r"\surd ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ",
-        "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
+        "≠": r"\ne ", "≡": r"\equiv ", "∛": r"\surd[3]", "≈": r"\approx ",
+        "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
         "∅": r"\emptyset ", "∖": r"\setminus ", "∠": r"\angle ", "∣": "|", "⟨": r"\langle ",
         "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
         "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}",
@@ -54,7 +56,7 @@ _SPACE = re.compile(
     r"(?<!\\)\\(?:[,;:> ]|q?quad\b|hspace\*?\{[^{}]*\}|hfill\b|thinspace\b|enspace\b)|~|\s+"
 )
 _STYLE = re.compile(
-    r"(?<!\\)\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|left|right|middle"
+    r"(?<!\\)\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|left\s*\.|right\s*\.|left|right|middle"
     r"|[bB]igg?[lrm]?|rm|bf|it|tt|sf|large|Large|LARGE|huge|Huge|normalsize|small|boldmath"
     r"|centering|mathstrut|strut|color\s*\{[^{}]*\}|textcolor\s*\{[^{}]*\}"
     r"|h?phantom\s*\{[^{}]*\}|label\s*\{[^{}]*\}|tag\s*\{[^{}]*\})(?![A-Za-z])"
@@ -72,6 +74,22 @@ _BASE_WORDS = re.compile(
     r"(?<=[0-9A-F])\s*(?:\\text\s*\{)?\s*[(\[]?\s*(?:in\s+)?base[\s-]*"
     r"(?:\}\s*)?(?:\\text\s*\{\s*)?(\w+)\s*[)\]]?\s*\}?\s*$"
 )
+_TEXT = r"\\(?:text|mathrm)\s*\{\s*"
+_TIME = rf"(?:{_TEXT})?\b([ap])\.?\s?m\b\.?\s*\}}?"
+# One spelling for what has many, in this order.
+_REWRITTEN: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
+    (_DEGREE, r"\\degree "),
+    (_BASE_WORDS, r"_{\1}"),
+    (re.compile(r"^\(([0-9A-F]+)\)\s*(?=_)"), r"\1"),
+    (re.compile(r"^\(?(\d+)\s*([CP])\s*(\d+)\)?$"), r"{}^{\1}\2_{\3}"),
+    (re.compile(r"\\not\s*="), r"\\ne "),
+    (re.compile(r"(?<=\d)\.\.\.+"), r"\\ldots "),
+    (re.compile(r"(?<![\d.'])\d{1,3}(?:'\d{3})+(?![\d'])"), lambda m: m[0].replace("'", "")),
+    (re.compile(rf"(?<=\d)\s*\^\s*\{{?\s*{_TEXT}(st|nd|rd|th)\s*\}}\s*\}}?"), r"\1"),
+    (re.compile(r"(?<![A-Za-z0-9])([A-Za-z])(\d)(?=\s*=)"), r"\1_\2"),  # x1 = 3
+    (re.compile(rf"^(\d\d?(?::\d\d)?)\s*{_TIME}$", re.IGNORECASE), r"\1\\text{\2m}"),
+    (re.compile(rf"(?i)^(?:{_TEXT})?the (?:final )?answer is:?\s*(?:\}}|(?=[^{{}}]*$))"), ""),
+]
 _STARS = re.compile(r"\*\*(.+)\*\*|`(.+)`|__(.+)__", re.DOTALL)
 _CHOOSE = re.compile(
     r"(?<![A-Za-z0-9})\]])(?:\{\s*\}\s*)?(\^|_)\{?(\d+)\}?\s*\\?([CPA])_\{?(\d+)\}?"
@@ -101,7 +119,7 @@ def strip(raw: str) -> Surface:
     Returns:
         What is left; numbers with their thousands as written, fonts of text still in place.
     """
-    text = raw.strip()
+    text = re.sub(r"(?<=[\d}])\s*\^?\{?∘\}?", "°", raw.strip())
     if not text.isascii():
         text = _plain(text)
     # Long runs of white space, which a broken model does write, would cost the patterns below dear.
@@ -115,9 +133,8 @@ def strip(raw: str) -> Surface:
     text, currency = _money(text)
     text = _STYLE.sub(" ", _DELIMITER.sub(" ", text))
     text = _SPACE.sub(" ", text)
-    text = _DEGREE.sub(r"\\degree ", text)
-    text = _BASE_WORDS.sub(r"_{\1}", text)
-    text = re.sub(r"^\(([0-9A-F]+)\)\s*(?=_)", r"\1", text)
+    for pattern, written in _REWRITTEN:
+        text = pattern.sub(written, text)
     text = _CHOOSE.sub(_chosen, text)
     text = _unwrapped(_END.sub("", text.strip()).strip())
     return Surface(" ".join(text.split()), currency)
@@ -142,9 +159,8 @@ def _plain(text: str) -> str:
             found.append(rf"\frac{{{above}}}{{{below}}}" if slash else plain)
     text = "".join(found)
     # The sign of a root holds the number behind it, all its digits.
-    return re.sub(r"\\surd\s*(\d+(?:\.\d+)?|[A-Za-z])", r"\\sqrt{\1}", text).replace(
-        r"\surd", r"\sqrt"
-    )
+    text = re.sub(r"\\surd(\[3\])?\s*(\d+(?:\.\d+)?|[A-Za-z])", r"\\sqrt\1{\2}", text)
+    return text.replace(r"\surd", r"\sqrt")
 
 
 def _listed(text: str) -> str:

@@ -14,9 +14,12 @@ FUNCTIONS = frozenset(
 )
 _ALIASES = {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot",
-    "arctg": "arctan", "cosec": "csc", "inf": "infty", "infinity": "infty", "Infinity": "infty",
-    "infinite": "infty", "Inf": "infty", "sqrt": "sqrt", "pi": "pi", "infty": "infty",
+    "arctg": "arctan", "cosec": "csc", "sen": "sin", "arcsen": "arcsin", "Arcsin": "arcsin",
+    "Arccos": "arccos", "Arctan": "arctan", "arcctg": "arccot",
+    "inf": "infty", "infinity": "infty", "Infinity": "infty", "infinite": "infty",
+    "Inf": "infty", "sqrt": "sqrt", "pi": "pi", "infty": "infty",
 }  # fmt: skip
+_HYPERBOLIC = {"sh": "sinh", "ch": "cosh", "cth": "coth"}  # upright only
 _CONNECTIVES = {"and": "and", "or": "or", "und": "and", "et": "and", "ou": "or"}
 GREEK = frozenset(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi "
@@ -40,13 +43,15 @@ MAX_DIGITS = 4000
 MAX_EXPONENT = 1000
 
 _REPEATING = re.compile(
-    r"([0-9]*)\.([0-9]*)(?:\\(?:overline|bar)\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))"
+    r"([0-9]*)\.([0-9]*)(?:\\(?:overline|bar)\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))|(?<=\.)\(([0-9]+)\)"
     r"|\\dot\s*\{?([0-9])\}?(?:([0-9]*)\\dot\s*\{?([0-9])\}?)?)"
 )
 _BASED = re.compile(
     r"([0-9](?:[0-9A-F,]| (?=[0-9]{3}))*)\s*_\s*(?:\{\s*(?:\\text\s*\{)?\s*\(?\s*"
     r"(?:base[\s-]*\}?)?\s*(\w+)\s*\)?\s*\}?\s*\}|([0-9]+))(?![\w^])"
 )
+_HEXADECIMAL = re.compile(r"0[xX]([0-9A-Fa-f]+)(?!\w)")
+_EUROPEAN = re.compile(r"[1-9][0-9]{0,2}(?:\.[0-9]{3})+,[0-9]+(?![0-9,.])")  # 1.234,5
 _NUMBER = re.compile(
     r"(?P<grouped>[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]))(?:\.[0-9]+)?"
     r"|[1-9][0-9]{0,2}(?: [0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
@@ -75,7 +80,7 @@ class Token:
     text: str
     spaced: bool = False
     value: Fraction | None = None
-    grouped: tuple[int, ...] = ()
+    grouped: tuple[Fraction | int, ...] = ()
 
 
 def is_word(run: str) -> bool:
@@ -125,11 +130,19 @@ def _one(text: str, at: int, tokens: list[Token]) -> int:
 
 def _digits(text: str, at: int, tokens: list[Token]) -> int:
     if found := _REPEATING.match(text, at):
-        whole, before, line, digit, first, middle, last = found.groups()
-        again = line or digit or first + (middle or "") + (last or "")
+        whole, before, line, digit, round_, first, middle, last = found.groups()
+        again = line or digit or round_ or first + (middle or "") + (last or "")
         period = Fraction(int(again), 10 ** len(again) - 1)
         value = (int(whole + before or 0) + period) / 10 ** len(before)
         tokens.append(Token("num", found[0], value=value))
+        return found.end()
+    if found := _HEXADECIMAL.match(text, at):
+        tokens.append(Token("num", found[0], value=Fraction(int(found[1], 16))))
+        return found.end()
+    if found := _EUROPEAN.match(text, at):
+        value = Fraction(found[0].replace(".", "").replace(",", "."))
+        parts = tuple(map(Fraction, found[0].split(","))) if found[0].count(".") == 1 else ()
+        tokens.append(Token("num", found[0], value=value, grouped=parts))
         return found.end()
     found = _BASED.match(text, at)
     digits = re.sub("[, ]", "", found[1]) if found else ""
@@ -148,7 +161,7 @@ def _digits(text: str, at: int, tokens: list[Token]) -> int:
             raise Undecided("a power of ten too large to read")
         value, end = value * Fraction(10) ** int(power[1]), power.end()
     plain = found["grouped"] == text[at:end]
-    parts = tuple(map(int, found[0].split(","))) if plain else ()
+    parts = tuple(map(Fraction, found[0].split(","))) if plain else ()
     # 2,000 is no two numbers: nobody writes 000.
     if plain and any(part.startswith("0") for part in found[0].split(",")):
         parts = ()
@@ -213,8 +226,10 @@ def _styled(inside: str, tokens: list[Token], text: bool) -> None:
         return
     if inside.lower().strip(" ,") in _CONNECTIVES:
         tokens.append(Token("sep", _CONNECTIVES[inside.lower().strip(" ,")]))
-    elif inside in FUNCTIONS or inside in _ALIASES:
-        _named(inside, tokens)
+    elif inside in FUNCTIONS or inside in _ALIASES or inside in _HYPERBOLIC:
+        _named(_HYPERBOLIC.get(inside, inside), tokens)
+    elif text and inside in ("-", "--") and tokens and tokens[-1].kind == "num":
+        raise Undecided("a range")
     elif re.fullmatch(r"[A-Za-z]", inside):
         tokens.append(Token("sym", inside))
     elif re.fullmatch(r"[A-Z](?:\s*(?:,|,?\s*and)\s*[A-Z])+", inside) or not re.search(

@@ -61,7 +61,7 @@ def choice(text: str) -> Choice | None:
         text: An answer without typography.
     """
     if found := _FONT.fullmatch(text):
-        text = f"{found[1].strip()} {found[2]}".strip()
+        text = f"{found[1].strip()} {found[2]}".strip().replace(" :", ":")
     if found := _NAMED.fullmatch(text):
         return Choice(found[1].upper(), "")
     if found := _BRACKETED.fullmatch(text):

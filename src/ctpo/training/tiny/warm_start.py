@@ -21,7 +21,7 @@ import ctpo
 from ctpo.disk import locked, whole_directory
 from ctpo.evaluation import evaluate
 from ctpo.sandbox import Sandbox
-from ctpo.tasks import Problem, generate
+from ctpo.tasks import BUILTIN, Problem
 from ctpo.tir import EpisodeSettings
 from ctpo.tir.transformers_generator import TransformersGenerator
 from ctpo.training.policy import episode_policy, episode_settings
@@ -66,7 +66,7 @@ def warm_start(
     two processes at a time.
 
     Args:
-        recipe: Its `model.tiny`, `warm_start`, `data.hard_fraction` and `rollout` sections decide.
+        recipe: Its `model.tiny`, `warm_start`, `data` and `rollout` sections decide.
         sandbox: A started sandbox, to measure accuracy with.
         cache: Directory of warm starts.
         on_progress: Called after every step.
@@ -86,7 +86,7 @@ def warm_start(
                 _train(
                     settings,
                     dimensions,
-                    recipe.data.hard_fraction,
+                    _drawn(recipe),
                     episode_settings(recipe),
                     sandbox,
                     unfinished,
@@ -102,6 +102,7 @@ def fingerprint(recipe: Recipe) -> str:
             mode="json",
             include={"model": {"tiny"}, "warm_start": True, "threads": True, "sandbox": True},
         ),
+        "family": _family(recipe),
         "hard_fraction": recipe.data.hard_fraction,
         "episode": dataclasses.asdict(episode_settings(recipe)),
         "code": [path.read_text() for path in _sources()],
@@ -116,6 +117,20 @@ def fingerprint(recipe: Recipe) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _family(recipe: Recipe) -> str:
+    """Return which problems the teacher knows: those trained on, or the usual ones."""
+    return recipe.data.train if recipe.data.train in BUILTIN else "builtin"
+
+
+def _drawn(recipe: Recipe) -> list[Problem]:
+    assert recipe.warm_start is not None, "the recipe has been checked"
+    return BUILTIN[_family(recipe)](
+        recipe.warm_start.problems + _VALIDATION,
+        seed=recipe.warm_start.seed,
+        hard_fraction=recipe.data.hard_fraction,
+    )
+
+
 def _sources() -> list[Path]:
     """Return the files whose code decides what comes out; the accuracy decides when it ends."""
     package = Path(ctpo.__file__).parent
@@ -128,17 +143,12 @@ def _sources() -> list[Path]:
 def _train(
     settings: WarmStart,
     dimensions: TinyModel,
-    hard_fraction: float,
+    problems: Sequence[Problem],
     episodes: EpisodeSettings,
     sandbox: Sandbox,
     directory: Path,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    problems = generate(
-        settings.problems + _VALIDATION,
-        seed=settings.seed,
-        hard_fraction=hard_fraction,
-    )
     problems, validation = problems[:-_VALIDATION], problems[-_VALIDATION:]
     # The teacher goes through the problems again and again, and makes other mistakes each time.
     asked = list(itertools.islice(itertools.cycle(problems), settings.transcripts))

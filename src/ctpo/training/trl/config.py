@@ -51,6 +51,9 @@ def trl_config(recipe: Recipe, output_dir: str) -> CTPOConfig:
         weight_decay=optimization.weight_decay,
         max_grad_norm=optimization.max_grad_norm,
         adam_epsilon=optimization.adam_epsilon,
+        beta=optimization.kl_coef,
+        use_bias_correction_kl=False,  # as on verl
+        entropy_coef=optimization.entropy_coef,
         logging_steps=optimization.updates_per_batch,
         save_strategy="steps",
         save_steps=optimization.checkpoint_every * optimization.updates_per_batch,

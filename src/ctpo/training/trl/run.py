@@ -21,6 +21,7 @@ from transformers.trainer_utils import align_special_tokens
 from ctpo.engines.trl import CTPOTrainer
 from ctpo.engines.trl.episodes import EpisodeRollout
 from ctpo.engines.trl.vllm_generator import TrlVllmGenerator
+from ctpo.evaluation.rewards import Rewards
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem
 from ctpo.tir import Generator
@@ -33,7 +34,7 @@ from ctpo.training.models import (
     load_model,
     take_back_float32_head,
 )
-from ctpo.training.policy import episode_settings, measure
+from ctpo.training.policy import episode_settings, measure, own_generator
 from ctpo.training.recipe.model import Lora
 from ctpo.training.trl.config import trl_config
 from ctpo.training.trl.metrics import metrics_of
@@ -65,11 +66,13 @@ def _train(
     done = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
     config = trl_config(recipe, str(directory.checkpoints))
     directory.forget_after(done // config.steps_per_rollout)
+    rewards = Rewards(recipe.rewards)
     rollout = EpisodeRollout(
         sandbox,
         episode_settings(recipe),
         seed=recipe.seed,
-        generator=None if recipe.vllm is None else TrlVllmGenerator,
+        generator=own_generator(recipe) or (None if recipe.vllm is None else TrlVllmGenerator),
+        score=lambda answers, places: rewards(answers, [job.train[i] for i in places]),
     )
     trainer = CTPOTrainer(
         model=model,
@@ -86,7 +89,7 @@ def _train(
     def evaluate(name: str, batch: int) -> None:
         _evaluate(job, name, batch, rollout.generator(trainer), tokenizer, sandbox)
 
-    trainer.add_callback(_Recorder(job, trainer, rollout, evaluate))
+    trainer.add_callback(_Recorder(job, trainer, rollout, rewards, evaluate))
     if not directory.has_evaluation("start"):
         evaluate("start", 0)
     job.listener.phase("training", recipe.optimization.batches)
@@ -139,6 +142,7 @@ def _evaluate(
             batch_size=settings.batch_size,
             seed=job.recipe.seed,
             listener=job.listener,
+            reward=Rewards(job.recipe.rewards).first,
         )
     job.directory.add_evaluation(name, batch, sampled, greedy)
 
@@ -151,12 +155,13 @@ class _Recorder(TrainerCallback):
         job: Job,
         trainer: CTPOTrainer,
         rollout: EpisodeRollout,
+        rewards: Rewards,
         evaluate: Callable[[str, int], None],
     ) -> None:
         self._recipe, self._directory, self._listener = job.recipe, job.directory, job.listener
         self._termination = job.termination
         self._trainer = trainer
-        self._rollout = rollout
+        self._rollout, self._rewards = rollout, rewards
         self._evaluate = evaluate
 
     def on_step_end(
@@ -194,6 +199,7 @@ class _Recorder(TrainerCallback):
         batch = state.global_step // self._recipe.optimization.updates_per_batch
         trajectories = self._rollout.trajectories
         metrics = {"batch": batch, "step": state.global_step} | metrics_of(logs, trajectories)
+        metrics |= self._rewards.means()
         self._directory.add_metrics(metrics)
         self._directory.add_positions(self._trainer.positions, batch)
         keep = self._recipe.rollout.keep_every
@@ -218,8 +224,9 @@ def _data_set(problems: Sequence[Problem]) -> Dataset:
                 "answer": problem.answer,
                 "id": problem.id,
                 "source": problem.source,
+                "index": index,
             }
-            for problem in problems
+            for index, problem in enumerate(problems)
         ]
     )
 

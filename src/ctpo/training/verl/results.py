@@ -27,6 +27,7 @@ _FROM_VERL = {
     "actor/grad_norm": "grad_norm",
     "actor/lr": "learning_rate",
     "actor/entropy": "entropy",
+    "actor/kl_loss": "kl/reference",
     "training/rollout_probs_diff_max": "sampler/probability_gap_max",
     "training/rollout_probs_diff_mean": "sampler/probability_gap_mean",
     "training/off_policy/trajectory_staleness_worst/mean": "sampler/staleness",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ctpo.grading import last_box
+from ctpo.grading import boxes
 from ctpo.grading.box import LongBoxError, UnclosedBoxError
 from ctpo.tir import Trajectory
 from ctpo.tir.programs import Outcome
@@ -51,8 +51,9 @@ def is_void(text: str, protocol: ToolProtocol) -> bool:
     if protocol.find_call(text) is not None:
         return False
     try:
-        return not last_box(text)
+        found = boxes(text)
     except UnclosedBoxError:
         return True
     except LongBoxError:
         return False
+    return found is None or not found.answer
