@@ -19,7 +19,7 @@ QUICK := $(PYTEST) -n $(WORKERS) -m "not (slow or long or timing or verl or faul
 
 .PHONY: help demo demo-short test test-repeat test-slow test-long test-timing test-verl test-faults test-inspect learn-verl \
   check bench \
-  bench-sandbox overload-sandbox soak-sandbox bench-grading docs clean
+  bench-sandbox overload-sandbox soak-sandbox soak-episodes bench-grading docs clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -40,7 +40,8 @@ help:
 	@echo "make bench      the benchmarks"
 	@echo "make bench-sandbox      the sandbox beside bubblewrap and firejail, where installed"
 	@echo "make overload-sandbox   2,000 requests in flight for two minutes on two processors"
-	@echo "make soak-sandbox       200,000 programs, one in twenty of them hostile"
+	@echo "make soak-sandbox       200,000 programs, a third of them hostile, and sessions"
+	@echo "make soak-episodes      10,000 batches of tiny episodes without updates"
 	@echo "make bench-grading  the tables of docs/grading.md (ARGS='--pairs FILE' adds pairs of yours)"
 	@echo "make docs       the documentation, into site/"
 	@echo "make clean      remove what the other targets made, but not runs/"
@@ -123,7 +124,7 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports --no-logo
 
 bench: $(INSTALLED)
-	@set -e; for script in $(filter-out benchmarks/sandbox_% benchmarks/plain_%,$(wildcard benchmarks/*.py)); do \
+	@set -e; for script in $(filter-out benchmarks/sandbox_% benchmarks/soak_% benchmarks/plain_%,$(wildcard benchmarks/*.py)); do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
 
 bench-sandbox: $(INSTALLED)
@@ -134,6 +135,9 @@ overload-sandbox: $(INSTALLED)
 
 soak-sandbox: $(INSTALLED)
 	$(BIN)/python benchmarks/sandbox_soak.py $(ARGS)
+
+soak-episodes: $(INSTALLED)
+	$(BIN)/python benchmarks/soak_episodes.py $(ARGS)
 
 bench-grading: $(INSTALLED)
 	$(BIN)/python -m benchmarks.grading $(ARGS)

@@ -146,6 +146,15 @@ def disk_errors(directory: Path) -> Iterator[None]:
         raise
 
 
+def clear_unfinished(directory: Path) -> None:
+    """Remove what a process that was killed was writing aside, anywhere in a directory."""
+    for left in list(directory.rglob(".*.unfinished")):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
+
+
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.unfinished")
 

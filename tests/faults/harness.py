@@ -38,6 +38,7 @@ SMALL = [
     "evaluation.samples_per_problem=1",
     "evaluation.every=2",
 ]
+_RAISED = "raised "
 _EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 
@@ -47,6 +48,12 @@ class Ended:
 
     code: int
     said: str
+
+    @property
+    def raised(self) -> str:
+        """The error, without what was logged before it and its traces."""
+        lines = [line for line in self.said.splitlines() if line.startswith(_RAISED)]
+        return lines[0].removeprefix(_RAISED) if lines else ""
 
 
 def child(work: Callable[[], object]) -> Ended:
@@ -66,7 +73,7 @@ def child(work: Callable[[], object]) -> Ended:
         except KeyboardInterrupt:
             code = 130
         except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            print(f"{_RAISED}{type(error).__name__}: {error}", file=sys.stderr)
             traceback.print_exc()
         finally:
             sys.stderr.flush()

@@ -28,8 +28,8 @@ def kib(path):
 def test_a_run_on_a_full_disk_says_so_and_goes_on(small_disk, cache, whole, percent):
     disk = small_disk(max(8, kib(whole) * percent // 100))
     ended = child(lambda: train(disk / "run", cache))
-    assert ended.code == 1 and ended.said.startswith("OSError: [Errno 28]"), ended.said
-    assert str(disk) in ended.said.splitlines()[0]
+    assert ended.code == 1 and ended.raised.startswith("OSError: [Errno 28]"), ended.said
+    assert str(disk) in ended.raised
     small_disk(PLENTY)
     ended = child(lambda: train(disk / "run", cache))
     assert ended.code == 0, ended.said
@@ -40,7 +40,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on(small_disk, cache, whole, perc
 def test_a_warm_start_on_a_full_disk_says_so_and_is_made_again(small_disk, tmp_path, whole, size):
     disk = small_disk(size)
     ended = child(lambda: train(tmp_path / "run", disk))
-    assert ended.code == 1 and ended.said.startswith("OSError: [Errno 28]"), ended.said
+    assert ended.code == 1 and ended.raised.startswith("OSError: [Errno 28]"), ended.said
     assert not [path for path in disk.iterdir() if path.is_dir()]
     small_disk(PLENTY)
     assert child(lambda: train(tmp_path / "run", disk)).code == 0
@@ -58,8 +58,8 @@ def test_a_directory_that_cannot_be_written_is_named(small_disk, cache, begun, t
         lambda: evaluate(begun.parent / "nothing", disk / "evaluation"),
     ):
         ended = child(work)
-        assert ended.code == 1 and ended.said.startswith("OSError: [Errno 30]"), ended.said
-        assert str(disk) in ended.said.splitlines()[0]
+        assert ended.code == 1 and ended.raised.startswith("OSError: [Errno 30]"), ended.said
+        assert str(disk) in ended.raised
 
 
 def evaluate(model, output):
@@ -70,7 +70,7 @@ def evaluate(model, output):
 def test_an_evaluation_on_a_full_disk_says_so_and_goes_on(small_disk, whole, tmp_path, size):
     disk = small_disk(size)
     ended = child(lambda: evaluate(whole, disk / "out"))
-    assert ended.code == 1 and ended.said.startswith("OSError: [Errno 28]"), ended.said
+    assert ended.code == 1 and ended.raised.startswith("OSError: [Errno 28]"), ended.said
     small_disk(PLENTY)
     for output in (disk / "out", tmp_path / "whole"):
         ended = child(partial(evaluate, whole, output))
@@ -99,7 +99,7 @@ def test_an_evaluation_killed_at_any_moment_ends_with_the_same_figures(whole, tm
 def test_two_evaluations_do_not_work_in_one_directory(whole, tmp_path):
     with EvaluationDirectory(tmp_path / "out", {}):
         ended = child(partial(evaluate, whole, tmp_path / "out"))
-    assert ended.code == 1 and ended.said.startswith("Busy: another process"), ended.said
+    assert ended.code == 1 and ended.raised.startswith("Busy: another process"), ended.said
 
 
 def figures(output):

@@ -76,7 +76,7 @@ def test_every_signal_leaves_a_run_that_goes_on(tmp_path, cache, whole, number):
     ended = child(lambda: train(path, cache, listener=strike))
     assert ended.code == ENDS[number], ended.said
     if number in (signal.SIGTERM, signal.SIGHUP):
-        assert ended.said.splitlines() == [f"{number.name}: ends after this batch"]
+        assert f"{number.name}: ends after this batch" in ended.said.splitlines()
         assert (path / "checkpoints" / "checkpoint-4" / "files.json").is_file()
     goes_on(path, cache, whole)
 

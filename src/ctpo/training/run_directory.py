@@ -10,8 +10,8 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ctpo.disk import locked, whole_directory, write_text, write_whole
+from ctpo.disk import clear_unfinished, locked, whole_directory, write_text, write_whole
 from ctpo.engines.batch_files import batch_file, files_after, write_positions
 from ctpo.evaluation import Evaluation
 from ctpo.objective import PositionStatistics
@@ -92,9 +92,16 @@ class RunDirectory:
         """Where the trained model goes."""
         return self.path / "model"
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Return what keeps other processes out of the run; raises `Busy` where one is at it."""
-        return locked(self.path)
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the run, and remove what a killed one has left unfinished.
+
+        Raises:
+            Busy: Another process is at work in it.
+        """
+        with locked(self.path):
+            clear_unfinished(self.path)
+            yield
 
     def writing_model(self) -> AbstractContextManager[Path]:
         """Yield a directory to write the trained model to; it becomes `model` when it is whole."""
