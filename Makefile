@@ -15,9 +15,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= 2
 N ?= 10
 PYTEST := $(BIN)/python -m pytest
-QUICK := $(PYTEST) -n $(WORKERS) -m "not (slow or long or timing or verl)"
+QUICK := $(PYTEST) -n $(WORKERS) -m "not (slow or long or timing or verl or faults)"
 
-.PHONY: help demo demo-short test test-repeat test-slow test-long test-timing test-verl test-inspect learn-verl \
+.PHONY: help demo demo-short test test-repeat test-slow test-long test-timing test-verl test-faults test-inspect learn-verl \
   check bench \
   bench-sandbox overload-sandbox soak-sandbox bench-grading docs clean
 .DEFAULT_GOAL := help
@@ -32,6 +32,7 @@ help:
 	@echo "make test-slow  the tests that take tens of seconds"
 	@echo "make test-timing  those that look at how long something takes"
 	@echo "make test-verl  what starts verl or Ray, whole runs on the processor too, in minutes"
+	@echo "make test-faults kills at many moments, full disks, damaged files: the same bits after each"
 	@echo "make test-inspect  the log for Inspect AI, read by it, in an environment of its own"
 	@echo "make test-long  whole demos and the like, an hour"
 	@echo "make learn-verl the demo on verl: it must get better; six minutes"
@@ -98,6 +99,9 @@ test-timing: $(INSTALLED)
 
 test-verl: $(INSTALLED)
 	$(PYTEST) -m verl $(ARGS)
+
+test-faults: $(INSTALLED)
+	$(PYTEST) -m faults $(ARGS)
 
 # Inspect AI cannot be installed beside the versions of constraints.txt, and its log needs few of them.
 INSPECT := .venv-inspect

@@ -1,5 +1,6 @@
 """What the README and the pages of the documentation tell users to type works."""
 
+import importlib
 import re
 import shlex
 import tomllib
@@ -73,6 +74,15 @@ def tinkers_clients():
     }
 
 
+def the_examples_task(place, model, monkeypatch):
+    """The parts that the example is made of, and its recipe in small."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    recipe = (ROOT / "examples/own_task.toml").read_text()
+    changed = recipe.replace("runs/own-task-model", model).replace("batches = 3", "batches = 1")
+    (place / "own_task.toml").write_text(changed)
+    return vars(importlib.import_module("own_task"))
+
+
 @pytest.fixture
 def users_own(make_batch, sandbox, registering):
     """What the pages take for granted."""
@@ -106,6 +116,8 @@ def test_python_runs_as_it_stands(page, text, users_own, short_spoken, tmp_path,
     monkeypatch.chdir(tmp_path)
     if page.stem == "tinker":
         users_own |= tinkers_clients()
+    if page.stem == "own_task":
+        users_own |= the_examples_task(tmp_path, short_spoken, monkeypatch)
     code = text.replace('"Qwen/Qwen3-0.6B"', repr(short_spoken))
     exec(compile(code, str(page), "exec"), users_own)
 

@@ -10,16 +10,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ctpo.commands import evaluate, train
     from ctpo.objective import Objective, preset
     from ctpo.sandbox import Execution, Sandbox
     from ctpo.tir import Trajectory
 
 __version__ = "0.1.0"
-__all__ = ["Execution", "Objective", "Sandbox", "Trajectory", "__version__", "preset"]
+__all__ = [
+    "Execution",
+    "Objective",
+    "Sandbox",
+    "Trajectory",
+    "__version__",
+    "evaluate",
+    "preset",
+    "train",
+]
 
 _HOME = {
     "Objective": "ctpo.objective",
     "preset": "ctpo.objective",
+    "evaluate": "ctpo.commands",
+    "train": "ctpo.commands",
     "Execution": "ctpo.sandbox",
     "Sandbox": "ctpo.sandbox",
     "Trajectory": "ctpo.tir",

@@ -55,13 +55,7 @@ def draws(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]
 
 
 def mean_interval(values: Sequence[float], resamples: int, seed: int) -> Interval:
-    """Return the mean of the units' values with its interval.
-
-    Args:
-        values: One per unit.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
-    """
+    """Return the mean of the units' values with its interval."""
     table = np.asarray(values, dtype=np.float64)
     sums = np.concatenate([counts @ table for counts in draws(len(table), resamples, seed)])
     return Interval.of(float(table.mean()), sums / len(table))

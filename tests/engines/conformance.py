@@ -6,6 +6,8 @@ gives back the loss and the gradient by each response's log-probabilities.
 
 from dataclasses import dataclass
 
+import pyarrow.parquet as pq
+import pytest
 import torch
 
 import ctpo
@@ -45,6 +47,20 @@ def on_plain_tensors(preset, batch, reduction):
     )
     loss = out.mean(reduction)
     return loss, torch.autograd.grad(loss, logprobs), out.statistics
+
+
+def padded(columns, fill):
+    """Put rows [T_i] into one [B, T], with what must change nothing behind each."""
+    return torch.nn.utils.rnn.pad_sequence(columns, batch_first=True, padding_value=fill)
+
+
+def check_positions(table, preset, batch):
+    """Compare the file of statistics by position of batch 1 with ours."""
+    written = pq.read_table(table).to_pydict()
+    _, _, expected = on_plain_tensors(preset, batch, "token-mean")
+    assert set(written["batch"]) == {1}
+    for name, column in expected.to_columns().items():
+        assert written[name] == pytest.approx(list(column), rel=1e-5, abs=1e-6), name
 
 
 def check(loss, gradients, preset, batch, reduction):

@@ -86,6 +86,22 @@ def test_two_processes_do_not_work_in_one_directory(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("left", [[], [".lock"], [".lock", "answers.jsonl"]])
+def test_what_ended_before_its_settings_were_written_is_taken_up(tmp_path, left):
+    for name in left:
+        (tmp_path / name).touch()
+    with EvaluationDirectory(tmp_path, {}):
+        assert (tmp_path / "settings.json").is_file()
+
+
+@pytest.mark.parametrize("strange", ["notes.txt", "answers.jsonl"])
+def test_what_is_no_evaluation_is_left_alone(tmp_path, strange):
+    (tmp_path / strange).write_text("mine")
+    with pytest.raises(ValueError, match="holds something else"), EvaluationDirectory(tmp_path, {}):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == [strange]
+
+
 def test_a_damaged_line_is_named_and_not_skipped(tmp_path):
     with EvaluationDirectory(tmp_path / "out", {}) as directory:
         directory.add([answer(0)])

@@ -260,3 +260,13 @@ def test_one_scored_answer_of_a_problem_takes_the_others_variance():
 def test_at_k_1_the_two_ways_to_a_sampling_error_are_one():
     rows = [[1, 0, 0, 1], [0, 0, 0, 1], [1, 1, 1, 1], [0, 1]]
     assert pass_at_k(rows, 1).sampling_error == pytest.approx(avg_at_k(rows).sampling_error)
+
+
+@pytest.mark.parametrize("k", [3, 5, 70, 80])
+def test_the_order_of_the_same_answers_changes_no_figure(k):
+    letters = ["a"] * 30 + ["b"] * 25 + ["c"] * 15 + [None] * 10
+    votes = [Vote(letter, letter == "a") for letter in letters]
+    if k < 6:
+        votes = votes[::10]
+    shuffled = random.Random(1).sample(votes, len(votes))
+    assert maj_at_k([votes, shuffled[::-1]], k) == maj_at_k([shuffled, votes], k)

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.waiting import PATIENCE
+
+_FILES = resource.RLIMIT_NOFILE
 
 
 @dataclass
@@ -55,7 +58,7 @@ def quiet_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(*options, token=None) -> Iterator[Server]:
+def serving(*options, token=None, descriptors=None) -> Iterator[Server]:
     # -P: as the installed command, which takes no module from where it is started.
     command = [sys.executable, "-P", "-c", "from ctpo.cli import main; main()", "sandbox", "serve"]
     environment = {**os.environ, "COLUMNS": "300"}
@@ -66,11 +69,12 @@ def serving(*options, token=None) -> Iterator[Server]:
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
+        preexec_fn=descriptors and (lambda: resource.setrlimit(_FILES, (descriptors, descriptors))),
     ) as process:
         try:
             assert process.stdout is not None
             for line in process.stdout:
-                if found := re.search(r"listening at http://[^:]+:(\d+)", line):
+                if found := re.search(r"listening at http://.+:(\d+)$", line):
                     break
             else:
                 raise AssertionError("it did not start")

@@ -3,6 +3,7 @@ import contextlib
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -256,7 +257,7 @@ def test_many_requests_at_once_get_their_own_answers(server):
 
 def test_a_token_is_asked_for_and_limits_hold():
     with serving(
-        "--workers", "1", "--max-requests", "2", "--max-body-mb", "1", token="open sesame"
+        "--workers", "1", "--max-requests", "3", "--max-body-mb", "1", token="open sesame"
     ) as server:
         for path in ("/run_code", "/metrics"):
             method = "POST" if path == "/run_code" else "GET"
@@ -277,8 +278,110 @@ def test_a_token_is_asked_for_and_limits_hold():
         with left_open(server, 2, ["authorization: Bearer open sesame"]):
             at_work_and_waiting(server, 1, 1, key)
             assert server.ask("POST", "/run_code", b"{", key)[0] == 503
+            # Who holds nothing yet is let in, and does not wait for those who hold all.
+            other = {**key, "x-ctpo-client": "other"}
+            assert server.ask("POST", "/run_code", b'{"code": "1"}', other)[0] == 200
         at_work_and_waiting(server, 0, 0, key)
         assert server.ask("POST", "/run_code", b'{"code": "1"}', key)[0] == 200
+
+
+@pytest.mark.parametrize("name", ["user-agent", "x-ctpo-client"])
+def test_a_crowd_at_the_same_address_does_not_keep_another_client_waiting(server, name):
+    body = json.dumps({"code": "print(1)"}).encode()
+    with left_open(server, 64):
+        at_work_and_waiting(server, 2, 62)
+        for _ in range(20):
+            # None of the crowd's programs ends by itself: only a place of its own gives answers.
+            assert server.ask("POST", "/run_code", body, {name: "another"})[0] == 200
+    at_work_and_waiting(server, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def impatient():
+    with serving(
+        "--workers", "1", "--client-timeout", "1", "--max-body-mb", "1", "--max-held-mb", "2"
+    ) as started:
+        yield started
+
+
+HEAD = b"POST /run_code HTTP/1.1\r\nhost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"\r\n",
+        b"PO",
+        HEAD,
+        HEAD + b"content-length: 100\r\n\r\n",
+        HEAD + b"content-length: 100\r\n\r\n{",
+        HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{",
+        b"GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n\r\n",
+        b"GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\nGET",
+    ],
+)
+def test_who_does_not_come_to_the_point_is_hung_up_on(impatient, said):
+    with socket.create_connection(("127.0.0.1", impatient.port), PATIENCE) as client:
+        client.sendall(said)
+        with contextlib.suppress(ConnectionResetError):
+            while client.recv(4096):
+                pass
+
+
+def test_a_slow_program_is_not_a_slow_client(impatient):
+    assert impatient.run("import time; time.sleep(3)", run_timeout=9)["status"] == "Success"
+
+
+def test_who_does_not_read_an_answer_is_hung_up_on(impatient):
+    code = "open('a', 'wb').write(bytes(8 << 20))"
+    body = json.dumps({"code": code, "fetch_files": ["a"]}).encode()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(PATIENCE)
+        client.connect(("127.0.0.1", impatient.port))
+        client.sendall(HEAD + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+        poll = select.poll()
+        poll.register(client, select.POLLHUP | select.POLLERR)
+        assert poll.poll(PATIENCE * 1000)
+
+
+def test_bodies_that_wait_are_bounded_in_bytes_and_each_client_has_a_share(impatient):
+    code = "import time; time.sleep(999)"
+    large = json.dumps({"code": code, "run_timeout": 99, "stdin": "x" * 900_000}).encode()
+    small = b'{"code": "print(1)"}'
+    with contextlib.ExitStack() as clients:
+        client = socket.create_connection(("127.0.0.1", impatient.port))
+        clients.enter_context(client)
+        client.sendall(HEAD + f"content-length: {len(large)}\r\n\r\n".encode() + large)
+        at_work_and_waiting(impatient, 1, 0)
+        status, _ = impatient.ask("POST", "/run_code", large)
+        assert status == 503
+        other = {"x-ctpo-client": "other"}
+        assert impatient.ask("POST", "/run_code", small, other)[0] == 200
+    at_work_and_waiting(impatient, 0, 0)
+
+
+def test_half_sent_requests_leave_the_operator_a_connection():
+    with (
+        serving("--workers", "1", "--client-timeout", "100", descriptors=256) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        for _ in range(400):
+            client = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
+            clients.enter_context(client).sendall(HEAD)
+        assert server.ask("GET", "/health")[0] == 200
+        assert server.run("print(1)")["run_result"]["stdout"] == "1\n"
+
+
+@pytest.mark.parametrize("frontends", ["1", "2"])
+def test_the_address_may_be_of_ipv6(frontends):
+    with serving("--workers", "1", "--host", "::1", "--frontends", frontends) as server:
+        connection = http.client.HTTPConnection("::1", server.port, timeout=PATIENCE)
+        with contextlib.closing(connection):
+            connection.request("POST", "/run_code", b'{"code": "print(1)"}')
+            assert b'"1\\n"' in connection.getresponse().read()
 
 
 def test_a_server_told_to_stop_finishes_what_was_begun(processes):

@@ -23,7 +23,10 @@ console = Console()
 
 def fail(error: Exception) -> typer.Exit:
     """Print an error that the user can mend, and return the exit to raise."""
-    Console(stderr=True).print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    Console(stderr=True).print(f"[red]error[/] {escape(text)}", soft_wrap=True)
     return typer.Exit(1)
 
 

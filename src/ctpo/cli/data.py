@@ -14,7 +14,8 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            help="builtin, a Parquet or JSONL file, a Hub name, or benchmarks: aime25,brumo25."
+            help="builtin, builtin-chain, a Parquet or JSONL file, a Hub name, or benchmarks: "
+            "aime25,brumo25."
         ),
     ],
     output: Annotated[Path, typer.Option(help="The Parquet file to write.")],

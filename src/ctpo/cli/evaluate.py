@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,8 +40,8 @@ def command(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Instead of benchmarks: builtin, a Parquet, JSONL or CSV file, or a "
-            "Hub name. (default: the run's, or builtin)"
+            help="Instead of benchmarks: builtin, builtin-chain, a Parquet, JSONL or CSV file, or "
+            "a Hub name. (default: the run's, or builtin)"
         ),
     ] = None,
     revision: Annotated[
@@ -74,8 +73,11 @@ def command(
         ),
     ] = None,
     protocol: Annotated[
-        Literal["fence", "hermes", "plain"] | None,
-        typer.Option(help="How the tool is called. (default: as the run was trained, or fence)"),
+        str | None,
+        typer.Option(
+            help="How the tool is called: fence, hermes, plain, or module:name, one of yours. "
+            "(default: as the run was trained, or fence)"
+        ),
     ] = None,
     instructions: Annotated[
         bool | None,
@@ -93,6 +95,13 @@ def command(
     chat_template_kwargs: Annotated[
         str | None,
         typer.Option(help="JSON for the chat template, such as '{\"enable_thinking\": false}'."),
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="What says how good an answer is: grade, or module:name, a function of "
+            "(trajectory, problem). (default: the run's first, or grade)"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling.")] = 0,
     batch_size: Annotated[
@@ -140,13 +149,13 @@ def command(
     The same command goes on where an interrupted one stopped, and asks again for answers that a
     server failed to give, for which the exit code is 1.
     """
+    from ctpo.commands import evaluate
     from ctpo.report import ReportError
-    from ctpo.report.trajectories import write_trajectory_page
     from ctpo.sandbox import SandboxUnavailable
     from ctpo.tir import SandboxFailure
     from ctpo.tir.server.endpoint import EndpointError
-    from ctpo.training.evaluating.evaluate import evaluate_request
     from ctpo.training.evaluating.request import EvaluationRequest, Server
+    from ctpo.training.termination import Terminated, terminable
 
     if regrade is not None:
         _regrade(context, regrade)
@@ -154,11 +163,10 @@ def command(
     if model is None:
         raise typer.BadParameter("name a model, or --regrade DIR")
     names = [name.strip() for name in (benchmark or "").split(",") if name.strip()]
-    place = output or Path("evals") / _place_name(model, names, data)
     server = None
     with usable(
         EndpointError,
-        FileNotFoundError,
+        OSError,
         ReportError,
         SandboxFailure,
         SandboxUnavailable,
@@ -191,22 +199,24 @@ def command(
             max_response_tokens=max_response_tokens,
             max_calls=max_calls,
             chat_template_kwargs=_json("--chat-template-kwargs", chat_template_kwargs),
+            reward=reward,
             seed=seed,
             batch_size=batch_size,
             server=server,
         )
         try:
-            with Bars() as bars:
-                text = evaluate_request(request, place, bars)
+            with terminable(), Bars() as bars:
+                result = evaluate(request, output=output, listener=bars)
+        except Terminated as end:
+            console.print(f"{end.name}; the same command goes on", highlight=False)
+            raise typer.Exit(int(end.code or 0)) from None
         except KeyboardInterrupt:
             console.print("interrupted; the same command goes on", highlight=False)
             raise typer.Exit(130) from None
-        page = write_trajectory_page(place)
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"answers     {place}", soft_wrap=True, highlight=False)
-    console.print(f"page        {page}", soft_wrap=True, highlight=False)
-    benchmarks = json.loads((place / "summary.json").read_text())["benchmarks"].values()
-    if any(one["beside"]["failed"] for one in benchmarks):
+    console.print(result.text, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"answers     {result.path}", soft_wrap=True, highlight=False)
+    console.print(f"page        {result.page}", soft_wrap=True, highlight=False)
+    if result.failed:
         raise typer.Exit(1)
 
 
@@ -215,7 +225,7 @@ def _regrade(context: typer.Context, place: Path) -> None:
     from ctpo.report import ReportError
     from ctpo.report.trajectories import write_trajectory_page
 
-    with usable(FileNotFoundError, ReportError, ValueError):
+    with usable(OSError, ReportError, ValueError):
         for name in context.params:
             source = context.get_parameter_source(name)
             if name != "regrade" and source is not None and source.name == "COMMANDLINE":
@@ -290,11 +300,6 @@ def inspect_log(
     with usable(FileNotFoundError, ValueError):
         file = write_inspect_log(evaluation, output)
     console.print(f"log         {file}", soft_wrap=True, highlight=False)
-
-
-def _place_name(model: str, benchmarks: list[str], data: str | None) -> str:
-    asked = [name.partition("=")[0] for name in benchmarks] or [Path(data or "held-out").stem]
-    return re.sub(r"[^\w.+-]+", "-", "-".join([model.rstrip("/"), *asked])).strip("-")
 
 
 def _refuse_idle(context: typer.Context, endpoint: str | None) -> None:

@@ -60,6 +60,13 @@ def serve(
         int, typer.Option(min=1, help="Requests at once; more get 503.")
     ] = 4096,
     max_body_mb: Annotated[int, typer.Option(min=1, help="MiB of a request; more get 413.")] = 8,
+    max_held_mb: Annotated[
+        int, typer.Option(min=1, help="MiB of all requests that wait or run; more get 503.")
+    ] = 256,
+    client_timeout: Annotated[
+        float,
+        typer.Option(min=0.1, help="Seconds for a request's head, its body, and between requests."),
+    ] = 30.0,
     max_timeout: Annotated[float, typer.Option(help="Longest run_timeout; more get 422.")] = 120.0,
     allow_open: Annotated[
         bool, typer.Option("--allow-open", help="Serve other machines without a token.")
@@ -87,6 +94,7 @@ def serve(
         token=token,
         most_requests=max_requests,
         most_body_bytes=max_body_mb << 20,
+        most_held_bytes=max_held_mb << 20,
         most_seconds=max_timeout,
         most_memory_mb=memory_mb,
     )
@@ -102,10 +110,11 @@ def serve(
             ) as sandbox,
         ):
             console.print(escape(str(sandbox.protections)), highlight=False)
-            where = path or "http://{}:{}".format(*server.getsockname()[:2])
+            name = f"[{host}]" if ":" in host else host
+            where = path or f"http://{name}:{server.getsockname()[1]}"
             console.print(f"{sandbox.workers} workers, listening at {where}", highlight=False)
             sys.stdout.flush()
-            serve_http(sandbox, server, limits, frontends=frontends)
+            serve_http(sandbox, server, limits, frontends=frontends, client_seconds=client_timeout)
     except (OSError, SandboxUnavailable, ValueError) as error:
         sys.exit(str(error))
 

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ctpo.cli.console import console, usable
-from ctpo.cli.train import cache_directory
+from ctpo.commands import cache_directory
 
 if TYPE_CHECKING:
     from ctpo.studies.running import Progress, StudyRun
@@ -59,7 +59,7 @@ def run(
     part = _shard(shard)
     if ray is not None and jobs is not None:
         raise typer.BadParameter("a Ray cluster says how many run at a time", param_hint="--jobs")
-    with usable(StudyError, ReportError, ValueError):
+    with usable(OSError, StudyError, ReportError, ValueError):
         study = load_study(file)
         check_recipes(study, file.parent)
         path = output or Path("runs") / study.name

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from ctpo.cli.console import Bars, console, fail, usable
 
-
-def cache_directory() -> Path:
-    """Return where warm-started models are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "ctpo"
+if TYPE_CHECKING:
+    from ctpo.commands import TrainingResult
 
 
 def command(
@@ -66,58 +61,57 @@ def command(
 
     with usable(RecipeError):
         resolved = load_recipe(source, changes)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = output or resume or Path("runs") / f"{resolved.name}-seed{resolved.seed}-{stamp}"
+    from ctpo.commands import default_place, train
+
+    path = output or resume or default_place(resolved)
     if dry_run:
         console.print(dump_recipe(resolved), markup=False, highlight=False, soft_wrap=True)
         from ctpo.training.engine import engine_of
+        from ctpo.training.policy import check_own_parts
 
         with usable(ValueError):
+            check_own_parts(resolved)
             text = engine_of(resolved).describe(path)
         console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
         return
 
     started = time.perf_counter()
-    from ctpo.report import ReportError, write_report
+    from ctpo.report import ReportError
     from ctpo.sandbox import SandboxUnavailable
     from ctpo.tir import SandboxFailure
-    from ctpo.training.run import preflight, run
-    from ctpo.training.run_directory import RunDirectory
+    from ctpo.training.termination import Terminated
     from ctpo.training.tiny.warm_start import WarmStartFailed
     from ctpo.training.verl.run import VerlFailed
 
     with usable(
-        FileExistsError,
-        FileNotFoundError,
+        OSError,
         ReportError,
         SandboxFailure,
         SandboxUnavailable,
         ValueError,
         WarmStartFailed,
     ):
-        # A mistake in the recipe's files leaves no run directory behind.
-        preflight(resolved)
-        directory = (
-            RunDirectory.create(path, resolved) if resume is None else RunDirectory.open(resume)
+        recipe_or_run: dict[str, Any] = (
+            {"resume": resume} if resume else {"recipe": resolved, "output": path}
         )
         try:
             with Bars() as bars:
-                run(resolved, directory, cache=cache_directory(), listener=bars)
+                result = train(**recipe_or_run, listener=bars)
         except KeyboardInterrupt:
-            console.print(f"interrupted; go on with: ctpo train --resume {directory.path}")
+            console.print(f"interrupted; go on with: ctpo train --resume {path}")
             raise typer.Exit(130) from None
-        except VerlFailed as error:
+        except Terminated as end:
+            console.print(f"{end.name}; go on with: ctpo train --resume {path}")
+            raise typer.Exit(int(end.code or 0)) from None
+        except (OSError, VerlFailed) as error:
             fail(error)
-            console.print(f"when that is mended, go on with: ctpo train --resume {directory.path}")
-            raise typer.Exit(error.code) from None
-        page = write_report(directory.path)
-        _show_result(directory.path, page, time.perf_counter() - started)
+            console.print(f"when that is mended, go on with: ctpo train --resume {path}")
+            raise typer.Exit(getattr(error, "code", 1)) from None
+        _show_result(result, time.perf_counter() - started)
 
 
-def _show_result(path: Path, page: Path, seconds: float) -> None:
-    from ctpo.report import before_after, phases, read_run
-
-    rows = before_after(path)
+def _show_result(result: TrainingResult, seconds: float) -> None:
+    rows = result.accuracy
     table = Table("problems", title="Held-out accuracy, before → after")
     decodings = list(dict.fromkeys(row.decoding for row in rows))
     for decoding in decodings:
@@ -132,9 +126,9 @@ def _show_result(path: Path, page: Path, seconds: float) -> None:
             table.add_section()
     console.print(table)
     times = Table("phase", "seconds", "share", title="Where the time went")
-    for phase in phases(read_run(path)):
+    for phase in result.phases:
         times.add_row(phase.name, f"{phase.seconds:.0f}", f"{phase.share:.0%}")
     console.print(times)
     console.print(f"this call   {seconds:.0f} s", highlight=False)
-    console.print(f"run         {path}", soft_wrap=True, highlight=False)
-    console.print(f"report      {page}", soft_wrap=True, highlight=False)
+    console.print(f"run         {result.path}", soft_wrap=True, highlight=False)
+    console.print(f"report      {result.report}", soft_wrap=True, highlight=False)

@@ -6,21 +6,21 @@ A killed run leaves whole files, and resuming drops those beyond its checkpoint.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ctpo.disk import write_whole
 from ctpo.objective import PositionStatistics
 
-_NAME = re.compile(r"batch-(\d+)\.parquet")
+_NAME = re.compile(r"batch-(\d+)(?:-rank-\d+)?\.parquet")
 
 
-def batch_file(batch: int) -> str:
-    """Return the name of a batch's file."""
-    return f"batch-{batch:04d}.parquet"
+def batch_file(batch: int, rank: int | None = None) -> str:
+    """Return the name of a batch's file, or of one rank's part of it."""
+    return f"batch-{batch:04d}" + ("" if rank is None else f"-rank-{rank}") + ".parquet"
 
 
 def files_after(table: Path, batch: int) -> list[Path]:
@@ -34,26 +34,17 @@ def files_after(table: Path, batch: int) -> list[Path]:
     return [file for match, file in numbered if match and int(match.group(1)) > batch]
 
 
-def write_positions(table: Path, positions: PositionStatistics, batch: int) -> None:
+def write_positions(
+    table: Path, positions: PositionStatistics, batch: int, rank: int | None = None
+) -> None:
     """Write the statistics by position of one batch.
 
     Args:
         table: The directory.
         positions: The statistics. Are read back to the host.
         batch: Number of the batch, from 1.
+        rank: Whose part of the batch it is, where ranks write one each; readers add them up.
     """
     columns: dict[str, list[Any]] = dict(positions.to_columns())
     rows = pa.table({"batch": [batch] * len(columns["tokens"])} | columns)
-    write_whole(table / batch_file(batch), lambda path: pq.write_table(rows, path))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file aside and move it in at once, so that a killed run leaves no half of it.
-
-    Args:
-        path: The file.
-        write: Writes it to the path that it is given.
-    """
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    write(unfinished)
-    unfinished.replace(path)
+    write_whole(table / batch_file(batch, rank), lambda path: pq.write_table(rows, path))

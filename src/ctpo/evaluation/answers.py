@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ctpo.evaluation.rewards import Reward
 from ctpo.grading import SCORES, Outcome, Verdict, grade
 from ctpo.tasks import Problem
 from ctpo.tir import Trajectory
@@ -105,8 +106,8 @@ class Answer:
         seed: The seed used.
         gold: The right answer.
         outcome: `right`, `wrong` or `could-not-tell`.
-        path: What decided, see `grading.Verdict`; `sandbox` or `server` where that failed, so no
-            grade is fair.
+        path: What decided, see `grading.Verdict`; `reward` for a function of the user's; `sandbox`
+            or `server` where that failed, so no grade is fair.
         reason: The grounds.
         extracted: What stood in the box.
         finish_reason: `answered`, `length`, `calls`, `context`, `filter` or `failed`; see
@@ -183,7 +184,7 @@ class Answer:
         return cls(**fields)
 
 
-def graded(question: Question, reply: Reply) -> Answer:
+def graded(question: Question, reply: Reply, reward: Reward | None = None) -> Answer:
     """Grade a reply.
 
     An answer that was cut off has no box and is wrong; one that never began, because the prompt
@@ -193,9 +194,13 @@ def graded(question: Question, reply: Reply) -> Answer:
     Args:
         question: What was asked.
         reply: What came.
+        reward: Says how good it is in place of `grading.grade`: 1 or more is right, less is wrong.
     """
     response, problem = reply.response, question.problem
-    verdict, path = grade(response.assistant_text, problem.answer), ""
+    if reward is None:
+        verdict, path = grade(response.assistant_text, problem.answer), ""
+    else:
+        verdict, path = _verdict(reward(response, problem)), "reward"
     if response.sandbox_failed:
         verdict = Verdict("could-not-tell", verdict.extracted, "none", "the sandbox failed")
         path = "sandbox"
@@ -235,13 +240,20 @@ def graded(question: Question, reply: Reply) -> Answer:
     )
 
 
+def _verdict(reward: float | None) -> Verdict:
+    if reward is None:
+        return Verdict("could-not-tell", None, "none", "the reward function cannot tell")
+    outcome: Outcome = "right" if reward >= 1 else "wrong"
+    return Verdict(outcome, None, "none", f"the reward is {reward:g}")
+
+
 def graded_again(answer: Answer) -> Answer:
     """Return an answer with the grade that its text gets now, and with the old one beside it.
 
     What no grade was fair of stays: an answer that the sandbox or the server failed, and one that
-    never began.
+    never began. So does what a function of the user's has graded.
     """
-    if answer.path in ("sandbox", "server") or not answer.text.strip():
+    if answer.path in ("sandbox", "server", "reward") or not answer.text.strip():
         return answer
     verdict = grade(answer.text, answer.gold)
     if (verdict.outcome, verdict.extracted) == (answer.outcome, answer.extracted):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ctpo.evaluation.answers import Question, Reply, graded
 from ctpo.evaluation.directory import EvaluationDirectory
+from ctpo.evaluation.rewards import Reward
 from ctpo.tir import EpisodeSettings, SandboxFailure, Trajectory
 from ctpo.tir.episode import Message
 from ctpo.tir.server.endpoint import Endpoint, EndpointError, Interrupted
@@ -212,6 +213,7 @@ def answer_all(
     model: Model,
     directory: EvaluationDirectory,
     on_progress: Progress | None = None,
+    reward: Reward | None = None,
 ) -> None:
     """Ask what is not answered yet, grade it and keep it.
 
@@ -220,6 +222,7 @@ def answer_all(
         model: Answers them.
         directory: An open directory, perhaps with answers from before.
         on_progress: Called with the number of answers so far and in all.
+        reward: Says how good an answer is, in place of our grader.
 
     Raises:
         ValueError: The directory holds an answer to what is not asked.
@@ -231,7 +234,7 @@ def answer_all(
     directory.add_problems(questions)
 
     def keep(replies: Sequence[tuple[Question, Reply]]) -> None:
-        directory.add([graded(question, reply) for question, reply in replies])
+        directory.add([graded(question, reply, reward) for question, reply in replies])
         if on_progress is not None:
             on_progress(len(directory.answers), len(questions))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ctpo.disk import LOCK, disk_errors, locked, write_text, write_whole
 from ctpo.evaluation.answers import GRADE, Answer, Key, Question
 
 _ROW_GROUP = 512  # answers in memory at a time
@@ -71,22 +72,15 @@ class EvaluationDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; an evaluation needs a directory")
         known = self.path / "settings.json"
-        if self.path.is_dir() and any(self.path.iterdir()) and not known.is_file():
+        if self.path.is_dir() and not known.is_file() and any(map(_strange, self.path.iterdir())):
             raise ValueError(
                 f"{self.path} holds something else: it has no settings.json; take another --output"
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise ValueError(f"another process is at work in {self.path}") from None
-        try:
+        with ExitStack() as held:
+            held.enter_context(locked(self.path))
             self._take_up(known)
-        except BaseException:
-            os.close(self._lock)
-            raise
+            self._held = held.pop_all()
         return self
 
     def __exit__(
@@ -96,7 +90,7 @@ class EvaluationDirectory:
         trace: TracebackType | None,
     ) -> None:
         os.close(self._file)
-        os.close(self._lock)
+        self._held.close()
 
     def _take_up(self, known: Path) -> None:
         file = self.path / "answers.jsonl"
@@ -127,12 +121,12 @@ class EvaluationDirectory:
 
     def _rewrite(self, answers: Iterable[Answer]) -> None:
         file = self.path / "answers.jsonl"
-        aside = self.path / f".{file.name}.unfinished"
-        with aside.open("w", encoding="utf-8") as kept:
-            kept.writelines(map(_line, answers))
-            kept.flush()
-            os.fsync(kept.fileno())
-        aside.replace(file)
+
+        def write(aside: Path) -> None:
+            with aside.open("w", encoding="utf-8") as kept:
+                kept.writelines(map(_line, answers))
+
+        write_whole(file, write)
         os.close(self._file)
         self._file = os.open(file, os.O_RDWR | os.O_APPEND)
 
@@ -154,9 +148,10 @@ class EvaluationDirectory:
             if answer.key in self.answers:
                 raise ValueError(f"{answer.key} has an answer already")
         data = "".join(map(_line, answers)).encode()
-        while data:
-            data = data[os.write(self._file, data) :]
-        os.fsync(self._file)
+        with disk_errors(self.path):
+            while data:
+                data = data[os.write(self._file, data) :]
+            os.fsync(self._file)
         self.answers |= {answer.key: answer.slim() for answer in answers}
 
     def change(self, each: Callable[[Answer], Answer]) -> list[tuple[Answer, Answer]]:
@@ -199,18 +194,24 @@ class EvaluationDirectory:
 
     def write(self, name: str, text: str) -> None:
         """Write a file whole: a killed process leaves the old one or the new one."""
-        aside = self.path / f".{name}.unfinished"
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(self.path / name)
+        write_text(self.path / name, text)
 
     def write_parquet(self) -> None:
         """Write `answers.parquet`, all answers in the order they came."""
-        aside = self.path / ".answers.parquet.unfinished"
         answers = read_answers(self.path)
-        with pq.ParquetWriter(aside, _SCHEMA) as writer:
-            while rows := [answer.to_dict() for answer in islice(answers, _ROW_GROUP)]:
-                writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-        aside.replace(self.path / "answers.parquet")
+
+        def write(aside: Path) -> None:
+            with pq.ParquetWriter(aside, _SCHEMA) as writer:
+                while rows := [answer.to_dict() for answer in islice(answers, _ROW_GROUP)]:
+                    writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+
+        write_whole(self.path / "answers.parquet", write)
+
+
+def _strange(path: Path) -> bool:
+    """Whether a file is not what an evaluation leaves that ended before its settings were there."""
+    empty = path.name == "answers.jsonl" and not path.stat().st_size
+    return not empty and path.name not in (LOCK, ".settings.json.unfinished")
 
 
 def _line(answer: Answer) -> str:

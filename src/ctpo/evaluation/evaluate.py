@@ -9,6 +9,7 @@ from typing import Any, Self
 from ctpo.evaluation.answers import Question, Reply, graded, questions
 from ctpo.evaluation.asking import BatchModel, Policy, Progress
 from ctpo.evaluation.estimate import Estimate
+from ctpo.evaluation.rewards import Reward
 from ctpo.evaluation.statistics import avg_at_k
 from ctpo.tasks import Problem
 
@@ -85,6 +86,7 @@ def evaluate(
     batch_size: int,
     seed: int = 0,
     on_progress: Progress | None = None,
+    reward: Reward | None = None,
 ) -> Evaluation:
     """Samples k answers to each problem, grades them and averages: `ctpo eval` in small.
 
@@ -95,6 +97,7 @@ def evaluate(
         batch_size: Most chats per call of the policy.
         seed: Of the sampling.
         on_progress: Called with the number of answers so far and in all, after every batch.
+        reward: Whose values are averaged, in place of our grades.
 
     Raises:
         ValueError: If there are no problems or two of a name, a number is below 1, or the policy
@@ -104,7 +107,10 @@ def evaluate(
     scores: list[Score] = []
 
     def keep(replies: Sequence[tuple[Question, Reply]]) -> None:
-        scores.extend((q.benchmark, q.problem.id, graded(q, reply).score) for q, reply in replies)
+        for q, reply in replies:
+            own = reward and reward(reply.response, q.problem)
+            score = own if reward else graded(q, reply).score
+            scores.append((q.benchmark, q.problem.id, score))
         if on_progress is not None:
             on_progress(len(scores), len(asked))
 

@@ -110,10 +110,13 @@ def _won(drawn: np.ndarray) -> np.ndarray:
 
 
 def _tally(votes: Sequence[Vote]) -> tuple[int, list[int], int]:
-    """Right answers, wrong ones by answer, and silent ones. All right answers are one."""
+    """Right answers, wrong ones by answer, and silent ones. All right answers are one.
+
+    Sorted, so that draws and sums do not depend on the order in which answers came.
+    """
     right = sum(vote.right for vote in votes)
     wrong = Counter(v.answer for v in votes if not v.right and v.answer is not None)
-    return right, list(wrong.values()), len(votes) - right - sum(wrong.values())
+    return right, sorted(wrong.values()), len(votes) - right - sum(wrong.values())
 
 
 @cache

@@ -223,9 +223,8 @@ class Comparison:
         raise Undecided("the same numbers, ordered in one and unordered in the other")
 
     def _one_of_several(self, answer: Node, gold: Node) -> bool:
-        several, one = (
-            (gold, answer) if gold.op in (*_SEVERAL, "tuple", "angle") else (answer, gold)
-        )
+        pair = (answer, gold)
+        several, one = pair[::-1] if gold.op in (*_SEVERAL, "tuple", "angle") else pair
         if several.op == "set" and len(several.args) == 1:
             pair = (several.args[0], one) if several is answer else (one, several.args[0])
             return self._same(*pair)

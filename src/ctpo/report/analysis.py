@@ -56,11 +56,7 @@ class Analysis:
     on_policy: OnPolicyReport
 
     def table(self, rows: int = 14) -> list[dict[str, float]]:
-        """Return position bins, evenly chosen, with what is of interest about each.
-
-        Args:
-            rows: At most so many bins.
-        """
+        """Return position bins, evenly chosen, with what is of interest about each."""
         return rows_by_position(self.statistics.to_columns(), rows)
 
     def draw(self, folder: Path) -> list[Path]:

@@ -17,9 +17,6 @@ POSITION = "position t (tokens the policy wrote)"
 def accuracy(run: Run) -> Figure | None:
     """Training reward by batch, and the evaluations with their intervals.
 
-    Args:
-        run: A run.
-
     Returns:
         The figure; None where there are neither rewards nor evaluations.
     """
@@ -68,9 +65,6 @@ def accuracy(run: Run) -> Figure | None:
 def ratio_spread(run: Run) -> Figure | None:
     """Standard deviation of log ρ_t against t, by thirds of training, with the fit σ̂√t.
 
-    Args:
-        run: A run.
-
     Returns:
         The figure; None without `positions.parquet`.
     """
@@ -115,9 +109,6 @@ def ratio_spread(run: Run) -> Figure | None:
 def clip_rate(run: Run) -> Figure | None:
     """Share of tokens without gradient against position, by the bound they are beyond.
 
-    Args:
-        run: A run.
-
     Returns:
         The figure; None without `positions.parquet`.
     """
@@ -148,9 +139,6 @@ def clip_rate(run: Run) -> Figure | None:
 
 def ratio_drift(run: Run) -> Figure | None:
     """Mean of log ρ_t against t, by thirds of training.
-
-    Args:
-        run: A run.
 
     Returns:
         The figure; None without `positions.parquet`.
@@ -184,9 +172,6 @@ _PANELS = (
 
 def training(run: Run) -> Figure | None:
     """Small multiples of what else moves during training.
-
-    Args:
-        run: A run.
 
     Returns:
         The figure, with a panel for each metric that was written; None where there is none.

@@ -98,9 +98,6 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
 def save_figures(run: Run) -> dict[str, Path]:
     """Draw all figures that the run has data for, into its `figures/`.
 
-    Args:
-        run: A run.
-
     Returns:
         The SVG files by the figures' names.
     """

@@ -80,11 +80,7 @@ def environment() -> Environment:
 
 
 def data_uri(svg: Path) -> str:
-    """Return a figure as it is put into a page.
-
-    Args:
-        svg: The figure's file.
-    """
+    """Return a figure as it is put into a page."""
     # An image of its own keeps one figure's identifiers out of another's.
     return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode("ascii")
 

@@ -40,11 +40,7 @@ class PositionAnalysis:
     spread: SpreadFit | None
 
     def table(self, rows: int = 14) -> list[dict[str, float]]:
-        """Return position bins, evenly chosen, with what is of interest about each.
-
-        Args:
-            rows: At most so many bins.
-        """
+        """Return position bins, evenly chosen, with what is of interest about each."""
         return rows_by_position(self.columns, rows)
 
     def summary(self) -> dict[str, float]:
@@ -71,9 +67,6 @@ class PositionAnalysis:
 
 def holds_positions(file: Path) -> bool:
     """Return whether a Parquet file, or a directory of them, holds statistics by position.
-
-    Args:
-        file: The file or directory.
 
     Raises:
         ReportError: It is no Parquet file.

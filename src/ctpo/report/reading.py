@@ -117,9 +117,6 @@ def read_run(run_dir: Path | str) -> Run:
 
     `recipe.toml` and `metrics.jsonl` are required, everything else may be absent.
 
-    Args:
-        run_dir: The directory.
-
     Returns:
         Its content.
 
@@ -141,9 +138,6 @@ def read_run(run_dir: Path | str) -> Run:
 
 def read_evaluations(run_dir: Path | str) -> dict[str, Evaluation]:
     """Read `evaluations/*.json` of a run directory.
-
-    Args:
-        run_dir: The directory.
 
     Returns:
         Evaluations by file name without its ending, in the order of their batches.

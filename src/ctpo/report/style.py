@@ -25,26 +25,13 @@ HEIGHT = 4.4
 
 
 def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
-    """An empty figure whose parts make room for each other.
-
-    Args:
-        width: Inches.
-        height: Inches.
-    """
+    """An empty figure whose parts make room for each other."""
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08)
     return Figure(figsize=(width, height), layout=layout, facecolor="white")
 
 
 def dress(axes: Axes, *, title: str, x: str, y: str, size: float = 11) -> None:
-    """Give axes the report's look.
-
-    Args:
-        axes: The axes.
-        title: Shown above, to the left.
-        x: Label of the horizontal axis.
-        y: Label of the vertical axis.
-        size: Type size of labels, points.
-    """
+    """Give axes the report's look."""
     axes.set_title(title, loc="left", fontsize=size + 2, fontweight="bold", color=INK, pad=10)
     axes.set_xlabel(x, fontsize=size, color=INK)
     axes.set_ylabel(y, fontsize=size, color=INK)

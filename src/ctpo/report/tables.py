@@ -45,9 +45,6 @@ class BeforeAfter:
 def before_after(run_dir: Path | str) -> list[BeforeAfter]:
     """Compare the model before training with the model after it.
 
-    Args:
-        run_dir: A run directory.
-
     Returns:
         Sampled answers first, then greedy ones; within each first all problems, then each source.
 
@@ -64,10 +61,6 @@ def before_after(run_dir: Path | str) -> list[BeforeAfter]:
 
 def compare(start: Evaluation, final: Evaluation) -> list[BeforeAfter]:
     """Compare two evaluations.
-
-    Args:
-        start: The earlier one.
-        final: The later one.
 
     Returns:
         Rows as `before_after` gives them, of the decodings and sources that both have.
@@ -96,11 +89,7 @@ class Phase:
 
 
 def phases(run: Run) -> list[Phase]:
-    """Where the run's time went, longest phase first; empty where `timing.json` is absent.
-
-    Args:
-        run: A run.
-    """
+    """Where the run's time went, longest phase first; empty where `timing.json` is absent."""
     timing = run.timing or {}
     # A total of nothing would divide by zero.
     total = sum(timing.values()) or math.inf
@@ -152,9 +141,6 @@ _CHECKS = (
 
 def checks(run: Run) -> list[Check]:
     """The quantities to look at before trusting a run.
-
-    Args:
-        run: A run.
 
     Returns:
         One check per metric present in `metrics.jsonl`.

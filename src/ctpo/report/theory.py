@@ -57,11 +57,7 @@ def write_tables(
 
 
 def read_tables(path: Path) -> tuple[list[Table], dict[str, Any]]:
-    """Return the tables that `write_tables` wrote as JSON, and their settings.
-
-    Args:
-        path: The JSON file.
-    """
+    """Return the tables that `write_tables` wrote as JSON, and their settings."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return [Table.from_dict(table) for table in content["tables"]], content["settings"]
 
@@ -70,9 +66,6 @@ def recorded_tables(folder: Path) -> list[Table]:
     """Return the tables of recorded measurements, `theory-measured*.json`.
 
     What stands behind `theory-measured` in a file's name is put behind the names of its tables.
-
-    Args:
-        folder: Where the files are.
     """
     return [
         dataclasses.replace(table, name=table.name + file.stem.removeprefix("theory-measured"))

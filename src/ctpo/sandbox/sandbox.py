@@ -25,7 +25,8 @@ class Sandbox:
     """Runs untrusted Python programs, each in a fresh confined process. Thread-safe.
 
     Args:
-        workers: How many programs run at once; by default two for each processor, as far as the
+        workers: How many programs run at once, and one more of a flow that has none at work while
+            others keep all busy; by default two for each processor, as far as the
             machine has memory for them.
         timeout: Seconds of a program's own time: wall time less its wait for a processor.
         memory_mb: Address space in MiB that a program may add to the interpreter's.

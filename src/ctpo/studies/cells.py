@@ -55,10 +55,6 @@ Chosen = Mapping[tuple[str, tuple[str, ...]], Levels]
 def tuning_cells(study: Study, folder: Path) -> list[Cell]:
     """Return the runs of the tuning; those that come to the same recipe once.
 
-    Args:
-        study: The study.
-        folder: Where its file is.
-
     Raises:
         StudyError: A recipe cannot be made.
     """
@@ -104,10 +100,6 @@ def choose(study: Study, trials: Iterable[Trial]) -> Chosen:
 
     Of equal ones the first in the file. A setting of which a run failed is not chosen.
 
-    Args:
-        study: The study.
-        trials: The runs of the tuning.
-
     Raises:
         StudyError: A run is not done, or no setting of a method came through.
     """
@@ -139,32 +131,19 @@ def choose(study: Study, trials: Iterable[Trial]) -> Chosen:
 
 
 def tuned_at(study: Study) -> dict[str, list[str]]:
-    """Return the levels of the study's axes at which is tuned.
-
-    Args:
-        study: The study.
-    """
+    """Return the levels of the study's axes at which is tuned."""
     at = {} if study.tuning is None else study.tuning.at
     return {axis: [at[axis]] if axis in at else list(levels) for axis, levels in study.axes.items()}
 
 
 def free(study: Study, levels: Levels) -> tuple[str, ...]:
-    """Return the levels of the axes at each of which is tuned.
-
-    Args:
-        study: The study.
-        levels: A level of each axis.
-    """
+    """Return the levels of the axes at each of which is tuned."""
     at = {} if study.tuning is None else study.tuning.at
     return tuple(levels[axis] for axis in study.axes if axis not in at)
 
 
 def check_recipes(study: Study, folder: Path) -> int:
     """Make every recipe that the study can come to, and return how many runs the test has.
-
-    Args:
-        study: The study.
-        folder: Where its file is.
 
     Raises:
         StudyError: A recipe cannot be made.

@@ -7,7 +7,6 @@ the others; and because torch and the sandbox are then as they are under `ctpo t
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import signal
 import subprocess
@@ -61,7 +60,8 @@ def run_child(place: str, cache: str, warm: bool, started: list[subprocess.Popen
     started.append(process)
     code = process.wait()
     # An interrupt or a termination is somebody's wish; a kill may be the kernel's, out of memory.
-    if code not in (0, _FAILED, -signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT):
+    wished = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+    if code not in (0, _FAILED, *wished):
         ended = f"signal {-code} ended it" if code < 0 else f"it ended with {code}"
         write_failure(directory, f"{ended}; see {directory / 'log.txt'}")
     return time.monotonic() - began
@@ -75,20 +75,22 @@ def main() -> int:
         if os.getppid() != int(parent):
             return 128 + signal.SIGKILL  # it was gone before
     os.nice(_NICE)
+    from ctpo.disk import locked
     from ctpo.studies.directory import open_run, write_failure
     from ctpo.training.recipe.loading import load_recipe
 
     directory = Path(place)
     # Held to the end of this process, however it comes: of two at one cell the second waits, and
     # then finds that it is done.
-    with (directory / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(directory, "lock", wait=True):
         try:
             if kind == "run":
+                from ctpo.commands import tracked
                 from ctpo.training.run import run
 
                 opened = open_run(directory)
-                run(opened.recipe, opened, cache=Path(cache))
+                with tracked(opened) as listener:
+                    run(opened.recipe, opened, cache=Path(cache), listener=listener)
             else:
                 from ctpo.training.policy import start_sandbox
                 from ctpo.training.tiny.warm_start import warm_start

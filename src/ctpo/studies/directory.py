@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import enum
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-from ctpo.engines.batch_files import write_whole
+from ctpo.disk import write_text
 from ctpo.studies.cells import Cell
 from ctpo.studies.study import Study, StudyError, load_study
 from ctpo.training.recipe.loading import dump_recipe, load_recipe
@@ -25,11 +24,7 @@ class State(enum.Enum):
 
 
 class StudyDirectory:
-    """One study on disk.
-
-    Args:
-        path: The directory.
-    """
+    """One study on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,8 +56,7 @@ class StudyDirectory:
             )
         (path / "cells").mkdir(parents=True, exist_ok=True)
         (path / "warm-starts").mkdir(exist_ok=True)
-        text = file.read_text(encoding="utf-8")
-        write_whole(path / "study.toml", lambda aside: aside.write_text(text, encoding="utf-8"))
+        write_text(path / "study.toml", file.read_text(encoding="utf-8"))
         _write(path / "study.json", {"name": study.name, "digest": digest})
         return kept
 
@@ -89,18 +83,11 @@ class StudyDirectory:
         return digest
 
     def place(self, cell: Cell) -> Path:
-        """Return the directory of a cell; its run is in `run/`.
-
-        Args:
-            cell: The cell.
-        """
+        """Return the directory of a cell; its run is in `run/`."""
         return self.path / "cells" / cell.name
 
     def state(self, cell: Cell) -> State:
         """Return how far a cell is.
-
-        Args:
-            cell: The cell.
 
         Raises:
             StudyError: What is there was run by another recipe.
@@ -119,10 +106,6 @@ class StudyDirectory:
 
     def write_cell(self, cell: Cell, warm_start: str | None) -> Path:
         """Write what a child needs to run a cell, and what a report needs to know of it.
-
-        Args:
-            cell: The cell.
-            warm_start: Digest of its warm start.
 
         Returns:
             The cell's directory.
@@ -165,36 +148,21 @@ def write_job(place: Path, recipe: str, content: dict[str, Any]) -> None:
         recipe: The recipe as TOML.
         content: For `cell.json`.
     """
-    write_whole(place / "recipe.toml", lambda aside: aside.write_text(recipe))
+    write_text(place / "recipe.toml", recipe)
     _write(place / "cell.json", content)
 
 
 def write_failure(place: Path, error: str) -> None:
-    """Record that a child failed.
-
-    Args:
-        place: Its directory.
-        error: Why.
-    """
+    """Record that a child failed."""
     _write(place / "failed.json", {"error": error})
 
 
 def open_run(place: Path) -> RunDirectory:
-    """Return the run directory of a cell, made if need be.
-
-    It appears whole: a child that was killed while it made one leaves none.
-
-    Args:
-        place: The cell's directory.
-    """
+    """Return the run directory of a cell, made if need be."""
     if not (place / "run").exists():
-        unfinished = place / "run.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        RunDirectory.create(unfinished, load_recipe(str(place / "recipe.toml")))
-        unfinished.rename(place / "run")
+        RunDirectory.create(place / "run", load_recipe(str(place / "recipe.toml")))
     return RunDirectory.open(place / "run")
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-    write_whole(path, lambda aside: aside.write_text(text))
+    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -25,11 +25,7 @@ class Pool(Protocol):
 
 
 class LocalPool:
-    """Children of this process.
-
-    Args:
-        width: How many run at a time.
-    """
+    """Children of this process."""
 
     def __init__(self, width: int) -> None:
         self.width = width

@@ -20,9 +20,6 @@ from ctpo.theory.tables import shown
 def write_study_report(path: Path) -> Path:
     """Write `results.parquet`, `tables.md`, `figures/` and the page `report.html`.
 
-    Args:
-        path: The study's directory.
-
     Returns:
         The page.
 

@@ -58,11 +58,7 @@ class Result:
     rows: Sequence[dict[str, Any]]
 
     def outcome(self, study: Study) -> float | None:
-        """Return the primary outcome, None of a run that failed.
-
-        Args:
-            study: Says which it is.
-        """
+        """Return the primary outcome, None of a run that failed."""
         if self.failed:
             return None
         if study.outcome == "final":
@@ -71,11 +67,7 @@ class Result:
         return math.fsum(later) / len(later)
 
     def collapsed(self, study: Study) -> bool:
-        """Return whether the run has collapsed; see `Collapse`.
-
-        Args:
-            study: Says from where on.
-        """
+        """Return whether the run has collapsed; see `Collapse`."""
         limits, first, last = study.collapse, self.rows[0], self.rows[-1]
         # Written so that what is not a number is out of bounds.
         moved_off = not (_number(last["kl"]) <= limits.kl)
@@ -85,10 +77,6 @@ class Result:
 
 def collect(directory: Path, study: Study) -> pa.Table:
     """Read the runs of a study that are done or failed.
-
-    Args:
-        directory: The study's.
-        study: The study.
 
     Returns:
         One row per run and evaluation, with `axis.NAME` for each axis; a run that failed before its
@@ -112,12 +100,7 @@ def collect(directory: Path, study: Study) -> pa.Table:
 
 
 def rows_of(place: Path, study: Study) -> list[dict[str, Any]]:
-    """Read one cell; no rows where it is not done yet.
-
-    Args:
-        place: The cell's directory.
-        study: The study.
-    """
+    """Read one cell; no rows where it is not done yet."""
     cell = json.loads((place / "cell.json").read_text())
     failure = place / "failed.json"
     begun = (place / "run" / "recipe.toml").is_file()
@@ -211,12 +194,7 @@ def results(rows: Iterable[dict[str, Any]]) -> list[Result]:
 
 
 def trials(study: Study, runs: Sequence[Result]) -> list[Trial]:
-    """Return the runs of the tuning with their outcomes.
-
-    Args:
-        study: The study.
-        runs: Runs of both phases.
-    """
+    """Return the runs of the tuning with their outcomes."""
     return [
         Trial(run.method, run.levels, run.outcome(study)) for run in runs if run.phase == "tuning"
     ]
@@ -224,9 +202,6 @@ def trials(study: Study, runs: Sequence[Result]) -> list[Trial]:
 
 def read_results(file: Path) -> list[Result]:
     """Read what `ctpo study report` wrote.
-
-    Args:
-        file: A Parquet file.
 
     Raises:
         StudyError: It cannot be read.

@@ -254,11 +254,7 @@ class WarmStarts:
         self._digests: dict[str, str] = {}
 
     def digest(self, recipe: Recipe) -> str | None:
-        """Return the digest of a recipe's warm start, None where it has none.
-
-        Args:
-            recipe: The recipe.
-        """
+        """Return the digest of a recipe's warm start, None where it has none."""
         if recipe.warm_start is None:
             return None
         # All that the digest can depend on, and more.

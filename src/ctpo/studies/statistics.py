@@ -47,13 +47,7 @@ def interquartile_mean(runs: np.ndarray) -> np.ndarray:
 def draws(
     strata: Sequence[int], seed: int | Sequence[int] = 0, resamples: int = RESAMPLES
 ) -> np.ndarray:
-    """Return which runs each resample draws, [B, N], as indices into the strata laid end to end.
-
-    Args:
-        strata: Number of runs of each.
-        seed: Of the draws.
-        resamples: B.
-    """
+    """Return which runs each resample draws, [B, N], as indices into the strata laid end to end."""
     random = np.random.default_rng(seed)
     starts = np.cumsum([0, *strata[:-1]])
     parts = [
@@ -130,10 +124,6 @@ def sign_flip(differences: Sequence[float] | np.ndarray, seed: int = 0) -> float
 
     The share of all signs under which the mean is as far from 0 or farther; of 100,000 random ones
     and the given ones, where there are more than 16 pairs.
-
-    Args:
-        differences: One per pair.
-        seed: Of the random signs.
     """
     values = np.asarray(differences, dtype=float)
     if not len(values):

@@ -159,11 +159,7 @@ class Study(Section):
                 raise ValueError(f"{key} cannot be set: {_GIVEN[key]}")
 
     def settings(self, axes: Mapping[str, Iterable[str]]) -> Iterator[Levels]:
-        """Yield every combination of levels.
-
-        Args:
-            axes: Levels by axis.
-        """
+        """Yield every combination of levels."""
         for levels in itertools.product(*axes.values()):
             yield dict(zip(axes, levels, strict=True))
 
@@ -192,11 +188,7 @@ class Study(Section):
             raise StudyError(f"{self.name}, {place}: {error}") from None
 
     def digest(self, folder: Path) -> str:
-        """Return a hash of what the study says, and of the recipe that it begins with.
-
-        Args:
-            folder: Where the study's file is.
-        """
+        """Return a hash of what the study says, and of the recipe that it begins with."""
         source = str(folder / self.recipe) if self.recipe.endswith(".toml") else self.recipe
         base = load_recipe(source, self.set).model_dump(mode="json")
         text = json.dumps([self.model_dump(mode="json"), base])  # in order: it decides ties
@@ -205,9 +197,6 @@ class Study(Section):
 
 def load_study(path: Path) -> Study:
     """Load a study and check it, but for the recipes that it leads to.
-
-    Args:
-        path: A TOML file.
 
     Raises:
         StudyError: There is no such file, a key is unknown or a value is wrong.

@@ -22,10 +22,6 @@ Group = tuple[tuple[str, ...], list[list[Result]]]
 def tables(study: Study, runs: Sequence[Result]) -> list[Table]:
     """Return all tables of a study.
 
-    Args:
-        study: The study.
-        runs: Its runs.
-
     Raises:
         StudyError: The tuning is not done.
     """
@@ -38,12 +34,7 @@ def tables(study: Study, runs: Sequence[Result]) -> list[Table]:
 
 
 def groups(study: Study, runs: Sequence[Result]) -> Iterator[Group]:
-    """Yield the test's runs at each combination of levels, and then all of them, if it has several.
-
-    Args:
-        study: The study.
-        runs: Its runs, of all methods.
-    """
+    """Yield the test's runs at each combination of levels, then all of them, if it has several."""
     test = [run for run in runs if run.phase == "test"]
     strata = []
     for levels in study.settings(study.axes):
@@ -197,12 +188,7 @@ def headroom(study: Study, runs: Sequence[Result]) -> Table:
 
 
 def batches_until(study: Study, run: Result) -> float:
-    """Return after how many batches an evaluation first reached the threshold; else infinity.
-
-    Args:
-        study: Says where the threshold is.
-        run: A run.
-    """
+    """Return after how many batches an evaluation first reached the threshold; else infinity."""
     reached = [row["batch"] for row in run.rows if row["sampled"] >= study.threshold]
     return float(min(reached, default=np.inf))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Message = dict[str, str]
 Split = Literal["train", "held-out", "test"]
@@ -21,6 +22,8 @@ class Problem:
         split: "train", "held-out" (built-in problems never trained on) or "test".
         level: Digits of the operands of a built-in problem; 0 for a problem from a file.
         operands: What the built-in problem's text is made of; empty for a problem from a file.
+        row: All that the source says of the problem, for rewards of one's own; empty for a built-in
+            one.
     """
 
     id: str
@@ -30,3 +33,4 @@ class Problem:
     split: Split
     level: int = 0
     operands: tuple[int, ...] = ()
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)

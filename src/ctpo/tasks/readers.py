@@ -1,14 +1,16 @@
-"""Read problems from Parquet, JSONL and CSV files, and from data sets on the Hub."""
+"""Read problems from Parquet, JSONL and CSV files, data sets on the Hub, and your functions."""
 
 from __future__ import annotations
 
 import csv
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from ctpo.references import find, is_reference
 from ctpo.tasks.problem import Problem, Split
+from ctpo.tasks.reasoning_gym import PREFIX, reasoning_gym_problems
 from ctpo.tasks.rows import SPLITS, Row, problem_from_row, stated_split
 
 logger = logging.getLogger(__name__)
@@ -22,18 +24,22 @@ def read_problems(
     limit: int | None = None,
     *,
     unique: bool = False,
+    field: str = "source",
 ) -> list[Problem]:
-    """Reads problems from a file, a directory or the Hub.
+    """Reads problems from a file, a directory, the Hub or a function.
 
     Args:
         source: A `.parquet`, `.jsonl` or `.csv` file, a directory that `datasets.load_dataset`
-            understands, or the name of a data set on the Hub, such as `math-ai/aime24`.
+            understands, the name of a data set on the Hub, such as `math-ai/aime24`, or the
+            `module:name` of a function without arguments, or of a list, that gives rows in the same
+            schemas, or `Problem`s; or `reasoning-gym:FAMILY`.
         split: Which part to read. Of a directory or a Hub data set, the split of that name, needed
             where there are several. Of a file, the rows whose `extra_info.split` is this one, and
-            those that state none.
+            those that state none; of a function's rows likewise.
         limit: Most problems to return, from the start; None for all.
         unique: Leave out rows that repeat the question and the answer of an earlier one, and log
             how many.
+        field: What messages call `source`, where that is not a file.
 
     Returns:
         The problems in their order. One that states no split has the one asked for, or "test".
@@ -46,12 +52,25 @@ def read_problems(
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; it must be 1 or more, or None for all")
     path = Path(source)
+    if str(source).startswith(PREFIX):
+        return reasoning_gym_problems(str(source), _named_split(split, source), limit)
+    if is_reference(str(source)):
+        wanted = _named_split(split, source)
+        given = find(str(source), field)
+        given = given() if callable(given) else given
+        if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+            raise ValueError(
+                f"{field} is {str(source)!r}, which gives {given!r:.100}; it must give rows or "
+                "problems"
+            )
+        own = enumerate(given, start=1)
+        return problems_from_rows(
+            own, str(source), path.name, wanted, wanted or "test", limit, unique
+        )
     if path.suffix in SUFFIXES:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
-        if split is not None and split not in SPLITS:
-            raise ValueError(f"split is {split!r}; of a file it must be one of {', '.join(SPLITS)}")
-        wanted = None if split is None else SPLITS[split]
+        wanted = _named_split(split, "a file")
         rows = read_rows(path)
         return problems_from_rows(
             rows, str(path), path.stem, wanted, wanted or "test", limit, unique
@@ -66,6 +85,12 @@ def read_problems(
     return problems_from_rows(rows, str(source), path.name, None, stated, limit, unique)
 
 
+def _named_split(split: str | None, place: str | Path) -> Split | None:
+    if split is not None and split not in SPLITS:
+        raise ValueError(f"split is {split!r}; of {place} it must be one of {', '.join(SPLITS)}")
+    return None if split is None else SPLITS[split]
+
+
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Yields the rows of a `.parquet`, `.jsonl` or `.csv` file with their numbers, counted from 1.
 
@@ -77,7 +102,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def problems_from_rows(
-    rows: Iterable[tuple[int, Row]],
+    rows: Iterable[tuple[int, Row | Problem]],
     place: str,
     name: str,
     wanted: Split | None = None,
@@ -88,7 +113,7 @@ def problems_from_rows(
     """Makes problems of rows.
 
     Args:
-        rows: Rows with their numbers.
+        rows: Rows with their numbers; what is a problem already stays as it is.
         place: Where they are from, for error messages.
         name: Source of rows that name none.
         wanted: The split to keep; None for all.
@@ -105,9 +130,14 @@ def problems_from_rows(
     repeated = 0
     for number, row in rows:
         where = f"{place}, row {number}"
-        if wanted is not None and stated_split(row, where) not in (None, wanted):
+        if isinstance(row, Problem):
+            problem = row
+        elif not isinstance(row, Mapping):
+            raise ValueError(f"{where}: is {row!r:.100}; it must be a mapping or a Problem")
+        elif wanted is not None and stated_split(row, where) not in (None, wanted):
             continue
-        problem = problem_from_row(row, where, number, name, default)
+        else:
+            problem = problem_from_row(row, where, number, name, default)
         content = (repr(problem.messages), problem.answer)
         if unique and content in asked:
             repeated += 1

@@ -63,6 +63,7 @@ def problem_from_row(row: Row, place: str, number: int, name: str, split: Split)
         answer=reader.answer(),
         source=source,
         split=stated_split(row, place) or split,
+        row=row,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ctpo.disk import write_whole
 from ctpo.tasks.problem import Problem
 
 
@@ -35,9 +36,8 @@ def write_verl_parquet(path: Path, problems: Sequence[Problem], agent: str = "ct
         seen.add(problem.id)
     rows = [_row(problem, index, agent) for index, problem in enumerate(problems)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), unfinished)
-    unfinished.replace(path)
+    table = pyarrow.Table.from_pylist(rows)
+    write_whole(path, lambda aside: pyarrow.parquet.write_table(table, aside))
 
 
 def _row(problem: Problem, index: int, agent: str) -> dict[str, object]:

@@ -69,30 +69,17 @@ class Problem:
         return float((self.world.probabilities(self.old) * self.rewards).sum())
 
     def advantages(self, theta: Float[Tensor, "d V"]) -> Float[Tensor, "N H"]:
-        """Return A(s_t, a_t) = Q - V of a policy's own continuation.
-
-        Args:
-            theta: The policy's parameters.
-        """
+        """Return A(s_t, a_t) = Q - V of a policy's own continuation."""
         q, v = self.world.action_values(theta, self.rewards)
         return self.world.gather([a - b[:, None] for a, b in zip(q, v, strict=True)])
 
     def objective_gradient(self, theta: Float[Tensor, "d V"]) -> Moments:
-        """Return the moments of the on-policy estimator of ∇J.
-
-        Args:
-            theta: Parameters of π_θ.
-        """
+        """Return the moments of the on-policy estimator of ∇J."""
         return on_policy_moments(self.world, theta, self.rewards - self.baseline())
 
 
 def problem(world: World, seed: int) -> Problem:
-    """Return a random problem; the same seed gives the same one.
-
-    Args:
-        world: The trajectories.
-        seed: Of policies, direction, rewards and advantage.
-    """
+    """Return a random problem; the same seed gives the same one."""
     random = np.random.default_rng(10_000 + seed)
     rewards = torch.from_numpy((random.random(world.size) < 0.3).astype(np.float64))
     old = random_parameters(world, 20_000 + seed)

@@ -101,14 +101,7 @@ class Outside:
 def outside(
     tokens: ThreeTokens, t: int, *, eps_low: float = 0.025, eps_high: float = 0.05
 ) -> Outside:
-    """Return how likely each statistic is to be outside its window after t tokens.
-
-    Args:
-        tokens: The policies.
-        t: Number of tokens.
-        eps_low: Lower half-width for one token.
-        eps_high: Upper half-width for one token.
-    """
+    """Return how likely each statistic is to be outside its window after t tokens."""
     log_ratios = tokens.log_ratios
     steps = log_ratios.exp() - 1
     log_old = torch.tensor(tokens.old, dtype=torch.float64).log()

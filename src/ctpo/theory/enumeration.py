@@ -104,36 +104,20 @@ class World:
         return self.mask.sum(1)
 
     def table(self, theta: Float[Tensor, "d V"]) -> list[Float[Tensor, "prefixes V"]]:
-        """Return log π_θ(a|s) in nats for every prefix of every length, from 0 to H - 1.
-
-        Args:
-            theta: The policy's parameters.
-        """
+        """Return log π_θ(a|s) in nats for every prefix of every length, from 0 to H - 1."""
         return [(phi @ theta).log_softmax(1) for phi in self.phi]
 
     def gather(self, tables: list[Float[Tensor, "prefixes V"]]) -> Float[Tensor, "N H"]:
-        """Return each trajectory's entries of a table over (s, a); 0 where it is over.
-
-        Args:
-            tables: One per position.
-        """
+        """Return each trajectory's entries of a table over (s, a); 0 where it is over."""
         columns = [table[self.prefixes[:, t], self.tokens[:, t]] for t, table in enumerate(tables)]
         return torch.where(self.mask, torch.stack(columns, 1), 0.0)
 
     def logprobs(self, theta: Float[Tensor, "d V"]) -> Float[Tensor, "N H"]:
-        """Return log π_θ(a_t|s_t) in nats, 0 where a trajectory is over.
-
-        Args:
-            theta: The policy's parameters.
-        """
+        """Return log π_θ(a_t|s_t) in nats, 0 where a trajectory is over."""
         return self.gather(self.table(theta))
 
     def probabilities(self, theta: Float[Tensor, "d V"]) -> Float[Tensor, " N"]:
-        """Return π_θ(τ) of every trajectory; they sum to 1.
-
-        Args:
-            theta: The policy's parameters.
-        """
+        """Return π_θ(τ) of every trajectory; they sum to 1."""
         return self.logprobs(theta).sum(1).exp()
 
     def gradients(
@@ -157,12 +141,7 @@ class World:
     def action_values(
         self, theta: Float[Tensor, "d V"], rewards: Float[Tensor, " N"]
     ) -> tuple[list[Float[Tensor, "prefixes V"]], list[Float[Tensor, " prefixes"]]]:
-        """Return Q(s, a) and V(s) of a policy with a reward at the end of the trajectory.
-
-        Args:
-            theta: The policy's parameters.
-            rewards: R(τ).
-        """
+        """Return Q(s, a) and V(s) of a policy with a reward at the end of the trajectory."""
         value = torch.zeros(self.vocabulary**self.length, dtype=torch.float64)
         value[self.prefixes[:, -1] * self.vocabulary + self.tokens[:, -1]] = rewards
         q_tables: list[Tensor] = []
@@ -189,12 +168,7 @@ class World:
 
 
 def random_tables(world: World, seed: int) -> list[Float[Tensor, "prefixes V"]]:
-    """Return a function of (s, a) without any structure, e.g. a given advantage.
-
-    Args:
-        world: The trajectories.
-        seed: Of the numbers.
-    """
+    """Return a function of (s, a) without any structure, e.g. a given advantage."""
     random = np.random.default_rng(seed)
     return [
         torch.from_numpy(random.standard_normal((world.vocabulary**t, world.vocabulary)))
@@ -203,26 +177,14 @@ def random_tables(world: World, seed: int) -> list[Float[Tensor, "prefixes V"]]:
 
 
 def random_parameters(world: World, seed: int, scale: float = 1.0) -> Float[Tensor, "d V"]:
-    """Return the parameters of a random policy.
-
-    Args:
-        world: The trajectories.
-        seed: Of the numbers.
-        scale: Standard deviation of each parameter.
-    """
+    """Return the parameters of a random policy."""
     random = np.random.default_rng(seed)
     values = random.standard_normal((world.dimensions, world.vocabulary))
     return scale * torch.from_numpy(values)
 
 
 def divergence(world: World, old: Float[Tensor, "d V"], new: Float[Tensor, "d V"]) -> float:
-    """Return KL(π_old‖π_θ) in nats per token: E_old[-log ρ_H] / E_old[H].
-
-    Args:
-        world: The trajectories.
-        old: Parameters of π_old.
-        new: Parameters of π_θ.
-    """
+    """Return KL(π_old‖π_θ) in nats per token: E_old[-log ρ_H] / E_old[H]."""
     reach, tokens, total = torch.ones(1, dtype=torch.float64), 0.0, 0.0
     for over, before, now in zip(world.over(), world.table(old), world.table(new), strict=True):
         reach = torch.where(over, 0.0, reach)

@@ -24,7 +24,7 @@ def exact_tables(progress: Callable[[int, int], None] = lambda done, total: None
     """Compute every table of the exact part; the same on every call.
 
     Args:
-        progress: Hears how many of how many parts are done.
+        progress: Called with how many of how many parts are done.
     """
 
     def windows(terminal: bool) -> list[Table]:

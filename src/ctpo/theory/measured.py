@@ -81,13 +81,7 @@ def all_coefficients(
 
 
 class PromptSums:
-    """Gradients of many trajectories, kept as sums by prompt.
-
-    Args:
-        prompts: Number of prompts.
-        estimators: Number of estimators E.
-        dimensions: Of the projection.
-    """
+    """Gradients of many trajectories, kept as sums by prompt."""
 
     def __init__(self, prompts: int, estimators: int, dimensions: int) -> None:
         self.count = torch.zeros(prompts, dtype=torch.float64)
@@ -99,13 +93,7 @@ class PromptSums:
     def add(
         self, prompt: int, squares: Float[Tensor, " E"], sketches: Float[Tensor, "E k"]
     ) -> None:
-        """Count one trajectory.
-
-        Args:
-            prompt: Which prompt it answers.
-            squares: |g|² of each estimator.
-            sketches: Its projection.
-        """
+        """Count one trajectory."""
         self.count[prompt] += 1
         self.sketches[prompt] += sketches
         self.squares[prompt] += squares
@@ -113,19 +101,11 @@ class PromptSums:
         self.largest = torch.maximum(self.largest, squares)
 
     def add_nothing(self, prompt: int) -> None:
-        """Count a trajectory whose gradient is 0.
-
-        Args:
-            prompt: Which prompt it answers.
-        """
+        """Count a trajectory whose gradient is 0."""
         self.count[prompt] += 1
 
     def keep(self, prompts: Tensor) -> PromptSums:
-        """Return the sums of some prompts only.
-
-        Args:
-            prompts: Indices of prompts.
-        """
+        """Return the sums of some prompts only."""
         kept = PromptSums(len(prompts), self.squares.shape[1], self.sketches.shape[2])
         kept.count, kept.sketches = self.count[prompts], self.sketches[prompts]
         kept.squares, kept.fourths = self.squares[prompts], self.fourths[prompts]
@@ -163,11 +143,7 @@ class Quality:
     largest: float
 
     def rmse(self, batch: int) -> float:
-        """Return √(bias² + variance / n), the bias by the full ratio.
-
-        Args:
-            batch: n, trajectories per update.
-        """
+        """Return √(bias² + variance / n), the bias by the full ratio."""
         return (max(self.bias_from_full.value, 0.0) + self.variance.value / batch) ** 0.5
 
 

@@ -80,13 +80,6 @@ def by_position(
 
     Whether a trajectory reaches t is decided before t, so E[ρ_H | s_t, a_t] = ρ_t holds among those
     that do, and with it Prop. 2 (i).
-
-    Args:
-        log_ratios: log r_t of each trajectory's policy tokens.
-        prompts: Which prompt each answers.
-        resamples: Of the bootstrap over prompts.
-        seed: Of the bootstrap.
-        eps_low: Lower half-width of the window.
     """
     number = max(prompts) + 1
     draws = resample_prompts(number, resamples, seed)

@@ -49,11 +49,7 @@ class Distance:
 
 
 def measured_tables(distances: Sequence[Distance]) -> list[Table]:
-    """Return all tables of the measured part.
-
-    Args:
-        distances: In order.
-    """
+    """Return all tables of the measured part."""
     return [
         _distance_table(distances),
         _gradient_table(distances),

@@ -40,11 +40,7 @@ class Moments:
         return float(self.covariance.trace())
 
     def bias(self, target: Float[Tensor, " P"]) -> float:
-        """Return |E[g] - target|.
-
-        Args:
-            target: What is to be estimated.
-        """
+        """Return |E[g] - target|."""
         return float((self.mean - target).norm())
 
 

@@ -21,11 +21,6 @@ class Sketch:
     Every coordinate gets a random sign and is added to one of k places: E[z·z'] = g·g', with a
     standard deviation of about √(2/k)·|g||g'|, 3 % at the usual k. A count sketch, Charikar, Chen
     and Farach-Colton 2002; its memory is that of one more copy of the parameters, for the signs.
-
-    Args:
-        parameters: What gradients are taken by.
-        dimensions: k.
-        seed: Of the signs.
     """
 
     def __init__(

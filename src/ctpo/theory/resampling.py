@@ -17,13 +17,7 @@ RESAMPLES = 1000
 
 
 def resample_prompts(prompts: int, resamples: int, seed: int) -> Float[Tensor, "B prompts"]:
-    """Return how often each prompt is drawn in each resample; the first row is once each.
-
-    Args:
-        prompts: Number of prompts.
-        resamples: Number of resamples.
-        seed: Of the draws.
-    """
+    """Return how often each prompt is drawn in each resample; the first row is once each."""
     return torch.from_numpy(np.vstack([np.ones(prompts), *draws(prompts, resamples, seed)]))
 
 
@@ -33,10 +27,6 @@ def mean_square(
     """Return an unbiased estimate of |E[v]|² for each resample; it can be negative.
 
     Σ_{p≠q} w_p w_q v_p·v_q / Σ_{p≠q} w_p w_q: a prompt drawn twice is not paired with itself.
-
-    Args:
-        vectors: One per prompt.
-        weights: How often each prompt was drawn.
     """
     vectors = vectors.double()
     total = (weights @ vectors).square().sum(1)
@@ -47,12 +37,7 @@ def mean_square(
 def weighted_mean(
     values: Float[Tensor, " prompts"], weights: Float[Tensor, "B prompts"]
 ) -> Float[Tensor, " B"]:
-    """Return the mean over prompts of each resample.
-
-    Args:
-        values: One per prompt.
-        weights: How often each prompt was drawn.
-    """
+    """Return the mean over prompts of each resample."""
     return (weights @ values) / weights.sum(1)
 
 

@@ -77,13 +77,7 @@ def shown(cell: Cell) -> str:
 
 
 def with_interval(value: float, low: float, high: float) -> str:
-    """Return a number with its 95 % interval.
-
-    Args:
-        value: The number.
-        low: Lower end.
-        high: Upper end.
-    """
+    """Return a number with its 95 % interval."""
     return f"{value:.3g} ({low:.2g}–{high:.2g})"
 
 

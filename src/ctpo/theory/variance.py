@@ -26,11 +26,6 @@ def ratio_variances(
     """Return Var_old r_t and Var_old ρ_t by position; that of ρ_H is the last of the latter.
 
     Where a trajectory is over, r_t = 1 and ρ_t stays at ρ_H.
-
-    Args:
-        world: The trajectories.
-        old: Parameters of π_old.
-        new: Parameters of π_θ.
     """
     before = world.logprobs(old)
     probabilities = before.sum(1).exp()[:, None]
@@ -108,11 +103,7 @@ def limit_table() -> Table:
 
 
 def ensemble_table(problems: int = PROBLEMS) -> Table:
-    """Return how often each inequality about variance holds on random small problems.
-
-    Args:
-        problems: How many.
-    """
+    """Return how often each inequality about variance holds on random small problems."""
     counts: dict[str, list[int]] = {}
     gained: list[list[float]] = [[] for _ in DISTANCES]
 

@@ -9,7 +9,9 @@ import io
 import json
 import re
 import tokenize
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 # A block may be within lists: behind their marks, or indented.
 _OPENING = re.compile(r"([ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*)(`{3,}|~{3,})[ \t]*([\w+-]*)(.*)")
@@ -30,16 +32,28 @@ class Call:
     """A call in a policy's text.
 
     Attributes:
-        code: The program; empty if it cannot be known.
-        problem: Why there is no program to run, in words for the policy; None if there is one.
+        code: The program; empty if it cannot be known, or another tool is called.
+        problem: Why there is nothing to run, in words for the policy; None if there is.
         end: Index behind the call. What the policy wrote after it, it wrote without the result.
         start: Index of the call's first character.
+        tool: What is called.
+        arguments: By name, of another tool than Python.
     """
 
     code: str
     problem: str | None
     end: int
     start: int
+    tool: str = TOOL_NAME
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def written(self) -> str:
+        """The program, or another tool's name and arguments as JSON: what is kept of the call."""
+        if self.tool == TOOL_NAME:
+            return self.code
+        said = {"name": self.tool, "arguments": dict(self.arguments)}
+        return json.dumps(said, ensure_ascii=False)
 
 
 def find_fenced_call(text: str) -> Call | None:
@@ -118,7 +132,7 @@ def find_call(text: str) -> str | None:
     return None if call is None else call.code
 
 
-def find_json_call(text: str) -> Call | None:
+def find_json_call(text: str, tools: Collection[str] = (TOOL_NAME,)) -> Call | None:
     r"""Return the first tool call in `text`, or None.
 
     A call is `<tool_call>`, one JSON object with `name` and `arguments`, `</tool_call>`, with white
@@ -130,13 +144,14 @@ def find_json_call(text: str) -> Call | None:
 
     Args:
         text: What the policy has written in this turn.
+        tools: Names of the tools there are.
     """
     opening = text.find(TOOL_OPEN)
     while opening >= 0:
         body = opening + len(TOOL_OPEN)
         following = text.find(TOOL_OPEN, body)
         if not _mentioned(text, body, following):
-            return _json_call(text, opening)
+            return _json_call(text, opening, tools)
         opening = following
     return None
 
@@ -159,7 +174,7 @@ def _mentioned(text: str, body: int, following: int) -> bool:
     return bool(words.strip()) and _WORDS.fullmatch(words) is not None
 
 
-def _json_call(text: str, opening: int) -> Call | None:
+def _json_call(text: str, opening: int, tools: Collection[str]) -> Call | None:
     start = opening + len(TOOL_OPEN)
     start += len(text[start:]) - len(text[start:].lstrip())
     try:
@@ -181,16 +196,31 @@ def _json_call(text: str, opening: int) -> Call | None:
         unreadable = "more than one JSON object in the call"
         return Call("", unreadable, closing + len(TOOL_CLOSE), opening)
     end += len(rest) - len(tag) + len(TOOL_CLOSE)
-    code, problem = _python_of(value)
-    return Call(code, problem, end, opening)
-
-
-def _python_of(value: object) -> tuple[str, str | None]:
     if not isinstance(value, dict) or "name" not in value:
-        return "", 'the call must be an object with "name" and "arguments"'
-    if value["name"] != TOOL_NAME:
-        return "", f"there is no tool {value['name']!r}; the tool is {TOOL_NAME!r}"
-    arguments = value.get("arguments")
+        nameless = 'the call must be an object with "name" and "arguments"'
+        return Call("", nameless, end, opening)
+    name, arguments = value["name"], value.get("arguments")
+    if not isinstance(name, str) or name not in tools:
+        return Call("", no_such_tool(name, tools), end, opening)
+    if name == TOOL_NAME:
+        code, problem = _python_of(arguments)
+        return Call(code, problem, end, opening)
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments, strict=False)
+        except ValueError:
+            pass
+    if not isinstance(arguments, dict):
+        return Call("", "the arguments must be an object", end, opening, name)
+    return Call("", None, end, opening, name, arguments)
+
+
+def no_such_tool(name: object, tools: Collection[str]) -> str:
+    """Return what a policy is told that calls a tool there is not."""
+    return f"there is no tool {name!r}; the tool is {' or '.join(map(repr, tools))}"
+
+
+def _python_of(arguments: object) -> tuple[str, str | None]:
     if isinstance(arguments, str):  # some models write the arguments as a JSON string
         try:
             arguments = json.loads(arguments, strict=False)

@@ -13,6 +13,7 @@ from ctpo.tir.generation import Generator
 from ctpo.tir.open_episode import EpisodeRules, OpenEpisode
 from ctpo.tir.programs import run_programs
 from ctpo.tir.settings import EpisodeSettings, Message
+from ctpo.tir.tools import Tools
 from ctpo.tir.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -78,6 +79,25 @@ def run_episodes(
     times = times or EpisodeTimes()
     rules = EpisodeRules(tokenizer, settings)
     episodes = [OpenEpisode(rules, ids) for ids in _encode_prompts(rules, prompts)]
+    with Tools.of_episodes(settings.protocol.tools, len(episodes)) as tools:
+        _run_rounds(generator, sandbox, episodes, tools, rules, temperature, seed, times)
+    results = [result for episode in episodes for result in episode.results]
+    failures = [result.failure for result in results if result.status == "sandbox-failure"]
+    check_failures(failures, len(results), settings.max_failure_share)
+    return [episode.trajectory() for episode in episodes]
+
+
+def _run_rounds(
+    generator: Generator,
+    sandbox: Sandbox,
+    episodes: Sequence[OpenEpisode],
+    tools: Sequence[Tools],
+    rules: EpisodeRules,
+    temperature: float,
+    seed: int,
+    times: EpisodeTimes,
+) -> None:
+    """Take all episodes to their ends."""
     session = generator.open([e.prompt_ids for e in episodes], temperature=temperature, seed=seed)
     while rows := [i for i, episode in enumerate(episodes) if episode.finish is None]:
         started = time.perf_counter()
@@ -88,24 +108,20 @@ def run_episodes(
             rules.stop,
         )
         generated = time.perf_counter()
-        calls: list[tuple[OpenEpisode, Call]] = []
+        calls: list[tuple[int, Call]] = []
         for i, turn in zip(rows, sampled, strict=True):
             call = episodes[i].add_turn(turn)
             if call is not None:
-                calls.append((episodes[i], call))
-        outcomes = run_programs([call for _, call in calls], sandbox)
-        for (episode, call), outcome in zip(calls, outcomes, strict=True):
-            episode.add_outcome(call, outcome)
+                calls.append((i, call))
+        outcomes = run_programs([call for _, call in calls], sandbox, [tools[i] for i, _ in calls])
+        for (i, call), outcome in zip(calls, outcomes, strict=True):
+            episodes[i].add_outcome(call, outcome)
         times.generate += generated - started
         times.tools += time.perf_counter() - generated
-    results = [result for episode in episodes for result in episode.results]
-    failures = [result.failure for result in results if result.status == "sandbox-failure"]
-    check_failures(failures, len(results), settings.max_failure_share)
-    return [episode.trajectory() for episode in episodes]
 
 
 def check_failures(failures: Sequence[str | None], programs: int, most: float) -> None:
-    """Stop where too many programs got no answer through no fault of their own.
+    """Stop where too many programs or tools gave no answer through no fault of the policy.
 
     Args:
         failures: Why, for each program that failed twice in the sandbox itself.
@@ -117,8 +133,8 @@ def check_failures(failures: Sequence[str | None], programs: int, most: float) -
     """
     if len(failures) >= _FAILURES_THAT_COUNT and len(failures) / programs > most:
         raise SandboxFailure(
-            f"{len(failures)} of {programs} programs failed twice in the sandbox, not by "
-            f"themselves, more than the allowed share of {most}; rewards "
+            f"{len(failures)} of {programs} programs failed twice in the sandbox, or tools failed, "
+            f"not by what the policy wrote, more than the allowed share of {most}; rewards "
             f"would be wrong. The last of them: {failures[-1]}. `ctpo doctor` tells what is "
             "missing"
         )

@@ -10,6 +10,7 @@ from ctpo.tir.generation import Sampled
 from ctpo.tir.ledger import Ledger
 from ctpo.tir.programs import Outcome
 from ctpo.tir.protocols import ToolProtocol
+from ctpo.tir.rendering import render
 from ctpo.tir.settings import EpisodeSettings, Message
 from ctpo.tir.trajectory import FinishReason, Role, ToolResult, Trajectory, Turn
 from ctpo.tir.turn_text import turn_text
@@ -78,14 +79,7 @@ class EpisodeRules:
         return settings.protocol.answer(output, after=after, limit=limit)
 
     def _render(self, messages: Sequence[Message]) -> str:
-        text = self.tokenizer.apply_chat_template(
-            list(messages),
-            tokenize=False,
-            add_generation_prompt=True,
-            **self.settings.chat_template_kwargs,
-        )
-        assert isinstance(text, str)
-        return text
+        return render(self.tokenizer, messages, self.settings.chat_template_kwargs)
 
     def _turn_frame(self) -> tuple[str, str]:
         """Return what the chat template puts before and behind a message between two policy turns.
@@ -157,7 +151,7 @@ class OpenEpisode:
         answer = self.rules.answer(outcome.shown, self.turns[-1].text)
         text = self.rules.tool_text(answer)
         ids = self.rules.tokenizer.encode(text, add_special_tokens=False)
-        self.results.append(ToolResult(call.code, outcome.status, answer, outcome.failure))
+        self.results.append(ToolResult(call.written, outcome.status, answer, outcome.failure))
         if self._ledger.output(len(ids)):
             self.append = ids
             self._add("tool", ids, [0.0] * len(ids), text)

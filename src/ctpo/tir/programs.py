@@ -1,12 +1,17 @@
-"""Running the programs of calls, and what the policy sees of their ends."""
+"""Running programs and calling tools, and what the policy sees of their ends."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from ctpo.sandbox import Execution, Sandbox
-from ctpo.tir.calls import Call
+from ctpo.tir.calls import TOOL_NAME, Call
+from ctpo.tir.tools import ToolError, Tools
+
+# Tools wait for others more than they compute.
+_THREADS = 16
 
 
 class Outcome(NamedTuple):
@@ -27,28 +32,52 @@ class Outcome(NamedTuple):
     queue_seconds: float = 0.0
 
 
-def run_programs(calls: Sequence[Call], sandbox: Sandbox) -> list[Outcome]:
-    """Run the calls' programs concurrently.
+def run_programs(
+    calls: Sequence[Call], sandbox: Sandbox, tools: Sequence[Tools] = ()
+) -> list[Outcome]:
+    """Run the calls' programs and call their tools, all concurrently.
 
     Args:
         calls: Calls; those with a problem are answered with it and not run.
         sandbox: A started sandbox.
+        tools: For each call, the tools of its episode; none where there is Python only.
     """
     outcomes = [Outcome("error", call.problem or "") for call in calls]
-    runnable = [i for i, call in enumerate(calls) if call.problem is None]
+    ready = [i for i, call in enumerate(calls) if call.problem is None]
+    own = [i for i in ready if calls[i].tool != TOOL_NAME]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        called = [(i, threads.submit(_call, calls[i], tools[i])) for i in own]
+        runnable = [i for i in ready if calls[i].tool == TOOL_NAME]
+        for i, execution in _run(calls, runnable, sandbox).items():
+            outcomes[i] = _outcome(execution)
+        for i, future in called:
+            outcomes[i] = future.result()
+    return outcomes
+
+
+def _call(call: Call, tools: Tools) -> Outcome:
+    try:
+        return Outcome("success", tools.call(call.tool, call.arguments))
+    except ToolError as error:
+        return Outcome("error", str(error))
+    except Exception as error:
+        # Not the policy's doing: as where the sandbox fails, no grade of this answer is fair.
+        failure = f"the tool {call.tool!r} raised {type(error).__name__}: {error}"
+        return Outcome("sandbox-failure", "[the tool failed]", failure)
+
+
+def _run(calls: Sequence[Call], runnable: Sequence[int], sandbox: Sandbox) -> dict[int, Execution]:
     executions = dict(
         zip(runnable, sandbox.run_many([calls[i].code for i in runnable]), strict=True)
     )
     # What failed through no fault of the program gets a second chance, in a sandbox that healed.
     failed = [i for i, e in executions.items() if e.status == "sandbox-failure"]
     executions |= zip(failed, sandbox.run_many([calls[i].code for i in failed]), strict=True)
-    for i, execution in executions.items():
-        outcomes[i] = _outcome(execution)
-    return outcomes
+    return executions
 
 
 async def arun_program(call: Call, run: Callable[[str], Awaitable[Execution]]) -> Outcome:
-    """As `run_programs`, for one call and asyncio.
+    """As `run_programs`, for one program and asyncio.
 
     Args:
         call: A call.

@@ -28,12 +28,13 @@ class Turn:
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What one program did.
+    """What one program or tool did.
 
     Attributes:
-        code: The program the policy wrote.
+        code: The program the policy wrote; of a tool beside Python its name and arguments, as JSON.
         status: The sandbox's verdict: `success`, `error`, `timeout`, `memory`, `output-limit`
-            or `sandbox-failure`. Only the last is not the program's own doing.
+            or `sandbox-failure`. Only the last is not the program's own doing; a tool of the
+            user's that failed has it, too.
         output: The text that was put back into the context.
         failure: Why the sandbox failed; None where it did not.
     """

@@ -15,6 +15,7 @@ from ctpo.tir.cache_check import ANY, UnsupportedModel, refuse_what_needs_anothe
 from ctpo.tir.generation import Sampled, StopReason, StopRule
 from ctpo.tir.growing_cache import GrowingLayer
 from ctpo.tir.turn_text import turn_text
+from ctpo.tir.weights import check_weights
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -43,6 +44,7 @@ class TransformersGenerator:
         precision: A context in which the model is run, such as a trainer's autocast.
 
     Raises:
+        BrokenWeights: The model's weights are NaN or infinite.
         UnsupportedModel: The model says otherwise with a cache than without.
     """
 
@@ -58,6 +60,7 @@ class TransformersGenerator:
         self.eos_token_ids = list(eos_token_ids or _eos_token_ids(model, tokenizer))
         self.precision = precision
         self._triggers: dict[str, Container[int]] = {ANY: range(sys.maxsize)}
+        check_weights(model)
         refuse_what_needs_another_cache(self)
 
     def open(
@@ -67,11 +70,13 @@ class TransformersGenerator:
 
         Raises:
             ValueError: No prompts, an empty prompt or a negative temperature.
+            BrokenWeights: The model's weights have become NaN or infinite.
         """
         if not prompts or not all(prompts):
             raise ValueError("prompts must hold at least one prompt, each of at least one token")
         if temperature < 0:
             raise ValueError(f"temperature is {temperature}; 0 (greedy) or more is right")
+        check_weights(self.model)
         return TransformersSession(self, prompts, temperature, seed)
 
     def triggers(self, characters: str) -> Container[int]:

@@ -12,6 +12,7 @@ from ctpo.training.listening import Listener, Stopwatch
 from ctpo.training.policy import start_sandbox
 from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
+from ctpo.training.termination import Termination
 from ctpo.training.tiny import warm_start
 
 
@@ -26,6 +27,7 @@ class Job:
         held_out: The problems to evaluate on.
         cache: Directory of warm-started models.
         listener: Is told how far the run is.
+        termination: Knows whether this process was asked to end.
         watch: Counts the time.
     """
 
@@ -35,6 +37,7 @@ class Job:
     held_out: Sequence[Problem]
     cache: Path
     listener: Listener
+    termination: Termination = field(default_factory=Termination)
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     def start_sandbox(self) -> Sandbox:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ctpo.evaluation import Evaluation, Policy, evaluate
+from ctpo.evaluation.rewards import Reward, Rewards
+from ctpo.references import find_function
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem
 from ctpo.tir import EpisodeSettings, Generator, Trajectory, run_episodes
 from ctpo.tir.episode import Message
-from ctpo.tir.protocols import protocol
 from ctpo.training.listening import Listener
 from ctpo.training.recipe.recipe import Recipe, SandboxSection
 
@@ -28,9 +29,30 @@ def episode_settings(recipe: Recipe) -> EpisodeSettings:
         max_output_tokens=recipe.rollout.max_output_tokens,
         **({} if characters is None else {"max_output_chars": characters}),
         chat_template_kwargs=dict(recipe.model.chat_template_kwargs),
-        protocol=protocol(recipe.rollout.protocol),
+        protocol=recipe.rollout.tool_protocol,
         max_failure_share=recipe.sandbox.max_failure_share,
     )
+
+
+def own_generator(recipe: Recipe) -> Callable[..., Generator] | None:
+    """Return the user's function from the trainer to what samples; None without.
+
+    Raises:
+        ValueError: It cannot be found or called.
+    """
+    name = recipe.rollout.generator
+    return None if name is None else find_function(name, "rollout.generator", ("trainer",))
+
+
+def check_own_parts(recipe: Recipe) -> None:
+    """Find out whether all parts of the user's that a recipe names are there and can be used.
+
+    Raises:
+        ValueError: One is not; names the field.
+    """
+    Rewards(recipe.rewards)
+    own_generator(recipe)
+    _ = recipe.rollout.tool_protocol
 
 
 def start_sandbox(settings: SandboxSection) -> Sandbox:
@@ -88,6 +110,7 @@ def measure(
     batch_size: int,
     seed: int,
     listener: Listener,
+    reward: Reward | None = None,
 ) -> tuple[Evaluation, Evaluation]:
     """Return a model's accuracy on problems, sampled (avg@k) and greedy.
 
@@ -102,6 +125,7 @@ def measure(
         batch_size: Episodes run side by side.
         seed: Of the sampling.
         listener: Is told how far it is.
+        reward: Whose values are averaged, in place of our grades.
     """
     results = []
     for name, heat, samples in (
@@ -117,6 +141,7 @@ def measure(
                 batch_size=batch_size,
                 seed=seed,
                 on_progress=lambda done, _total: listener.progress(done),
+                reward=reward,
             )
         )
     return results[0], results[1]

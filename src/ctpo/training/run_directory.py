@@ -5,25 +5,33 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import logging
+import math
 import os
 import platform
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
-from ctpo.engines.batch_files import batch_file, files_after, write_positions, write_whole
+from ctpo.disk import locked, whole_directory, write_text, write_whole
+from ctpo.engines.batch_files import batch_file, files_after, write_positions
 from ctpo.evaluation import Evaluation
 from ctpo.objective import PositionStatistics
 from ctpo.tir import Trajectory
 from ctpo.tir.storage import write_trajectories
+from ctpo.training import checkpoints
 from ctpo.training.recipe.loading import dump_recipe, load_recipe
 from ctpo.training.recipe.recipe import Recipe
 
+logger = logging.getLogger(__name__)
+
+_TABLES = ("positions.parquet", "trajectories.parquet")
 _PACKAGES = ("accelerate", "ctpo", "datasets", "numpy", "peft", "torch", "transformers", "trl")
 # Of other engines, named where they are installed.
 _PERHAPS = ("ray", "sglang", "verl", "vllm")
@@ -51,13 +59,12 @@ class RunDirectory:
         """
         if path.exists():
             raise FileExistsError(f"{path} exists; take another --output, or --resume {path}")
-        path.mkdir(parents=True)
-        for name in ("positions.parquet", "trajectories.parquet", "evaluations", "checkpoints"):
-            (path / name).mkdir()
-        (path / "recipe.toml").write_text(dump_recipe(recipe))
-        run = cls(path)
-        run._write_json("environment.json", environment())
-        return run
+        with whole_directory(path) as unfinished:
+            for name in (*_TABLES, "evaluations", "checkpoints"):
+                (unfinished / name).mkdir()
+            (unfinished / "recipe.toml").write_text(dump_recipe(recipe))
+            cls(unfinished)._write_json("environment.json", environment())
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -85,20 +92,13 @@ class RunDirectory:
         """Where the trained model goes."""
         return self.path / "model"
 
-    @contextmanager
-    def writing_model(self) -> Iterator[Path]:
+    def locked(self) -> AbstractContextManager[None]:
+        """Return what keeps other processes out of the run; raises `Busy` where one is at it."""
+        return locked(self.path)
+
+    def writing_model(self) -> AbstractContextManager[Path]:
         """Yield a directory to write the trained model to; it becomes `model` when it is whole."""
-        unfinished = self.path / ".model.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        yield unfinished
-        for path in (*unfinished.rglob("*"), unfinished):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        shutil.rmtree(self.model, ignore_errors=True)
-        unfinished.rename(self.model)
+        return whole_directory(self.model)
 
     @property
     def finished(self) -> bool:
@@ -106,36 +106,59 @@ class RunDirectory:
         return self.has_evaluation("final") and (self.model / "config.json").is_file()
 
     def last_checkpoint(self) -> Path | None:
-        """Return the newest whole checkpoint, or None."""
-        found = [
-            (int(path.name.removeprefix("checkpoint-")), path)
-            for path in self.checkpoints.glob("checkpoint-*")
-            if (path / "trainer_state.json").is_file()
-        ]
-        return max(found)[1] if found else None
+        """Return the newest whole checkpoint, or None; see `checkpoints.newest_whole`."""
+        return checkpoints.newest_whole(self.checkpoints)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the whole lines of `metrics.jsonl`."""
+        return [line for line in map(_metrics_of, self._metrics_lines()) if line is not None]
+
+    def _metrics_lines(self) -> list[str]:
         file = self.path / "metrics.jsonl"
-        text = file.read_text() if file.is_file() else ""
-        return [json.loads(x) for x in text.splitlines(keepends=True) if x.endswith("\n")]
+        text = file.read_text(errors="replace") if file.is_file() else ""
+        # A line without its end is being written, or was when the run was killed.
+        return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def forget_after(self, batch: int) -> None:
-        """Drop what a run wrote beyond `batch`, before it is resumed from there."""
+        """Drop what a run wrote beyond `batch`, before it is resumed from there.
+
+        What is damaged of the batches before is set aside under a name that readers of tables pass
+        over, and logged.
+        """
         metrics = self.path / "metrics.jsonl"
         if metrics.is_file():
-            # A line without its end was being written when the run was killed.
-            lines = [x for x in metrics.read_text().splitlines(keepends=True) if x.endswith("\n")]
-            text = "".join(x for x in lines if json.loads(x)["batch"] <= batch)
-            write_whole(metrics, lambda path: path.write_text(text))
-        for table in ("positions.parquet", "trajectories.parquet"):
+            lines = self._metrics_lines()
+            if None in (read := [_metrics_of(line) for line in lines]):
+                self._set_aside(metrics, "a line of it is no metrics; the others are kept")
+            kept = [
+                line
+                for line, found in zip(lines, read, strict=True)
+                if found is not None and found["batch"] <= batch
+            ]
+            write_text(metrics, "".join(kept))
+        for table in _TABLES:
             for file in files_after(self.path / table, batch):
                 file.unlink()
+            for file in files_after(self.path / table, 0):
+                try:
+                    # All of the small table, of the other what a torn file lacks.
+                    (pq.read_table if table == _TABLES[0] else pq.read_metadata)(file)
+                except (OSError, pa.ArrowException) as error:
+                    self._set_aside(file, f"figures and pages will lack this batch: {error}")
+
+    def _set_aside(self, file: Path, why: str) -> None:
+        aside = file.with_name(f"_damaged-{file.name}")
+        file.rename(aside)
+        logger.warning("%s is damaged and set aside as %s: %s", file, aside.name, why)
 
     def add_metrics(self, metrics: dict[str, float | int | None]) -> None:
-        """Append a line to `metrics.jsonl`."""
+        """Append a line to `metrics.jsonl`; what JSON has no number for becomes null."""
+        known = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in metrics.items()
+        }
         with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
+            file.write(json.dumps(known, allow_nan=False) + "\n")
 
     def add_positions(self, positions: PositionStatistics, batch: int) -> None:
         """Write the statistics by position of one batch."""
@@ -170,8 +193,16 @@ class RunDirectory:
         self._write_json("timing.json", {"phases": total})
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        text = json.dumps(content, indent=2) + "\n"
-        write_whole(self.path / name, lambda path: path.write_text(text))
+        write_text(self.path / name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _metrics_of(line: str) -> dict[str, Any] | None:
+    """Return the metrics that a line holds; None if it is damaged."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("batch"), int) else None
 
 
 def environment() -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Our losses in tinker's own code: what it does on the client, and its tracer for the server."""
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -85,10 +84,7 @@ def test_positions_are_written_as_every_engine_writes_them(tmp_path):
     for half in (batch[:2], batch[2:]):
         by_tinker(half, data(half), loss)
     loss.write_positions(tmp_path / "positions.parquet", 1)
-    table = pq.read_table(tmp_path / "positions.parquet").to_pydict()
-    _, _, expected = conformance.on_plain_tensors("ctpo", batch, "token-mean")
-    for name, column in expected.to_columns().items():
-        assert table[name] == pytest.approx(list(column), rel=1e-5, abs=1e-6), name
+    conformance.check_positions(tmp_path / "positions.parquet", "ctpo", batch)
     with pytest.raises(ValueError, match="batch 2 has no statistics"):
         loss.write_positions(tmp_path / "positions.parquet", 2)
 

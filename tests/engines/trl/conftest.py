@@ -74,15 +74,15 @@ def make_trainer(model, tokenizer, prompts, tmp_path):
             "dataloader_pin_memory": False,
             "seed": 7,
         }
-        made = trainer(
-            model=policy or model,
-            reward_funcs=[reward],
-            args=config(**settings | changes),
-            train_dataset=prompts,
-            processing_class=tokenizer,
-            rollout_func=rollout or Digits(),
-            **kwargs or {},
-        )
+        given = {
+            "model": policy or model,
+            "reward_funcs": [reward],
+            "args": config(**settings | changes),
+            "train_dataset": prompts,
+            "processing_class": tokenizer,
+            "rollout_func": rollout or Digits(),
+        }
+        made = trainer(**given | (kwargs or {}))
         made.remove_callback(PrinterCallback)
         return made
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,17 +40,23 @@ def test_the_configuration_builds_the_preset_it_names():
     [
         ({"objective": "cptpo"}, "ctpo"),
         ({"objective": "grpo", "eps_low": 0.1}, "eps_low"),
-        ({"epsilon": 0.1}, "epsilon is 0.1, which has no effect on the CTPO objective"),
-        ({"beta": 0.04}, "beta is 0.04, which has no effect"),
-        ({"importance_sampling_level": "sequence"}, "importance_sampling_level is 'sequence'"),
-        ({"loss_type": "cispo"}, "loss_type is 'cispo'.*grpo, bnpo, dapo, dr_grpo"),
+        ({"loss_type": "cispo"}, 'loss_type is .cispo.*objective="cispo".*grpo, bnpo, dapo, dr_g'),
+        ({"loss_type": "luspo"}, 'loss_type is .luspo.*objective="gspo" with loss_type="dr_grpo"'),
+        ({"loss_type": "gpro"}, "loss_type is 'gpro', which is not known; it is the reduction"),
+        (
+            {"objective": "gspo", "beta": 0.1},
+            "use_bias_correction_kl is True.*Set use_bias_correction_kl=False",
+        ),
+        ({"off_policy_mask_threshold": -0.5}, "off_policy_mask_threshold is -0.5; it must be"),
         ({"top_p": 0.9}, "top_p is 0.9; it must be 1.0.*mass cut off"),
         ({"top_k": 50}, "top_k is 50; it must be 0"),
         ({"min_p": 0.1}, "min_p is 0.1; it must be None"),
         ({"repetition_penalty": 1.1}, "repetition_penalty is 1.1"),
         ({"generation_kwargs": {"top_p": 0.5}}, "top_p is 0.5"),
         ({"eps_low": -1.0}, "eps_low"),
-        ({"generation_kwargs": {"temperature": 0.5}}, "generation_kwargs has 'temperature'"),
+        ({"generation_kwargs": {"temperature": 0.5}}, "temperature is 0.5; it must be 1.0"),
+        ({"generation_kwargs": {"do_sample": False}}, "do_sample is False; it must be True"),
+        ({"generation_kwargs": {"bad_words_ids": [[3]]}}, "generation_kwargs has 'bad_words_ids'"),
     ],
 )
 def test_a_knob_without_effect_or_with_harm_is_refused(changes, message):
@@ -258,3 +265,27 @@ def test_statistics_by_position_are_logged_and_start_anew(make_trainer):
         clipped = sum(columns["clipped_high"]) / sum(columns["tokens"])
         assert logs["ctpo/clip/high"] == pytest.approx(clipped)
         assert 0 < logs["entropy"] < 10
+
+
+# Options of `GRPOConfig` and a value that is not the default, each refused by the name of ours.
+RENAMED = {
+    "delta": (2.0, "dual_clip"),
+    "epsilon": (0.3, "clip_low"),
+    "epsilon_high": (0.3, "clip_high"),
+    "importance_sampling_level": ("sequence", 'objective="gspo"'),
+    "sapo_temperature_neg": (2.0, 'objective="sapo"'),
+    "sapo_temperature_pos": (2.0, 'objective="sapo"'),
+    "vespo_k_neg": (2.5, 'objective="vespo"'),
+    "vespo_k_pos": (2.5, 'objective="vespo"'),
+    "vespo_lambda_neg": (2.5, 'objective="vespo"'),
+    "vespo_lambda_pos": (2.5, 'objective="vespo"'),
+}
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_an_option_of_trls_surrogates_is_refused_by_the_name_of_ours(name):
+    value, ours = RENAMED[name]
+    with pytest.raises(ValueError, match=rf"{name} is {value!r}.*{ours}"):
+        config(**{name: value})
+    page = Path(__file__).parents[3] / "docs" / "trl.md"
+    assert f"`{name}" in page.read_text()

@@ -8,8 +8,8 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from ctpo.engines.trl import CTPOConfig, CTPOTrainer
+from ctpo.engines.trl.micro_batches import cut, policy_mask
 from ctpo.engines.trl.mismatch import mismatch_of
-from ctpo.engines.trl.trainer import cut, policy_mask
 
 
 def batch(trainer, *, drift=0.3):
@@ -166,6 +166,8 @@ def test_the_routers_loss_is_added_as_trl_does(make_trainer, tokenizer):
     trainer.current_gradient_accumulation_steps = 3
     trainer.epsilon_low, trainer.epsilon_high = 0.2, 0.28
     assert_parity(trainer, inputs)
+    ours, theirs = trainer._metrics["train"]["aux_loss"]
+    assert ours == theirs > 0
 
 
 def test_with_ctpo_the_gradient_is_the_cumulative_weight(make_trainer):

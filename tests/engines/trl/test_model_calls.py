@@ -97,6 +97,14 @@ def test_what_is_left_out_is_said(make_trainer, model, caplog):
     assert "suppress_tokens = [7]" in caplog.text
 
 
+def test_nothing_is_said_of_a_model_that_comes_with_nothing(make_trainer, model, tmp_path, caplog):
+    model.save_pretrained(tmp_path)
+    reloaded = type(model).from_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING, logger="ctpo.engines.trl.trainer"):
+        make_trainer(reloaded)
+    assert "generation_config" not in caplog.text
+
+
 ABSOLUTE: dict[str, dict] = {
     "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256},
     "GPTNeo": {

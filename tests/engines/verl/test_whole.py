@@ -55,6 +55,8 @@ CHANGES: dict[str, dict[str, object]] = {
         "schedule": "constant",
         "warmup_fraction": 0.0,
         "checkpoint_every": 1,
+        "kl_coef": 0.01,
+        "entropy_coef": 0.001,
     },
     "evaluation": {"samples_per_problem": 1, "every": 0},
 }
@@ -203,6 +205,7 @@ def test_a_killed_run_goes_on_behind_its_checkpoint(run: Run) -> None:
         assert line["on_policy/log_rho_max"] < 1e-3  # nothing has moved before the first update
         assert line["sampler/staleness"] == 0
         assert line["grad_norm"] is not None
+        assert line["kl/reference"] >= 0
 
 
 def test_statistics_by_position_hold_each_token_once(run: Run) -> None:

@@ -38,6 +38,7 @@ def overrides(ranks: int) -> list[str]:
         "transfer_queue.backend.SimpleStorage.num_data_storage_units=1",
         f"{ACTOR}.use_torch_compile=False",
         f"{ACTOR}.fsdp_config.use_torch_compile=False",
+        "actor_rollout_ref.ref.fsdp_config.use_torch_compile=False",
         f"{ROLLOUT}.free_cache_engine=False",
         "data.dataloader_num_workers=0",
     ]

@@ -13,7 +13,13 @@ from ctpo.training.trl.config import trl_config
 def test_the_promised_recipes_are_shipped():
     methods = ["", "-grpo", "-gspo"]
     large = {f"qwen3-{size}{method}" for size in ("4b", "14b") for method in methods}
-    assert set(shipped_recipes()) == large | {"tiny", "tiny-hard", "tiny-verl", "qwen3-4b-1gpu"}
+    assert set(shipped_recipes()) == large | {
+        "tiny",
+        "tiny-hard",
+        "tiny-long",
+        "tiny-verl",
+        "qwen3-4b-1gpu",
+    }
 
 
 def test_a_methods_own_reduction_and_advantages_are_taken_unless_others_are_named():
@@ -105,7 +111,6 @@ def test_the_large_recipe_translates_to_the_engine_as_shipped():
     assert config.gradient_accumulation_steps * config.per_device_train_batch_size * 16 == 64 * 8
     assert config.steps_per_rollout == 16
     assert config.save_steps == 20 * 16
-    assert config.save_total_limit == 2
     assert config.chat_template_kwargs == {"enable_thinking": False}
     assert config.lr_scheduler_type == "constant_with_warmup"
     assert (config.bf16, config.cast_lm_head_to_fp32, config.gradient_checkpointing) == (True,) * 3

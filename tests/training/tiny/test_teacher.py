@@ -7,6 +7,7 @@ import pytest
 from ctpo.tasks import TEMPLATES, generate
 from ctpo.tir.calls import find_call
 from ctpo.training.tiny import teacher
+from ctpo.training.tiny.transcript import miscopied
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_the_teacher_is_as_sloppy_as_announced():
     assert silent / len(with_tool) == pytest.approx(teacher.MISSING_PRINT_RATE, abs=0.02)
     slips: Counter[str] = Counter()
     used: Counter[str] = Counter()
-    miscopied = printed = 0
+    wrong = printed = 0
     for problem, transcript in zip(problems, transcripts, strict=True):
         if len(transcript.pieces) == 1 or "print(" not in transcript.pieces[0][0]:
             continue
@@ -52,8 +53,8 @@ def test_the_teacher_is_as_sloppy_as_announced():
         slips[problem.source] += teacher.program(problem, slip=True) in transcript.pieces[0][0]
         (output,) = re.findall(r"output\n(.*)\n", transcript.pieces[1][0])
         printed += 1
-        miscopied += f"\\boxed{{{output}}}" != transcript.pieces[2][0]
-    assert miscopied / printed == pytest.approx(teacher.MISCOPY_RATE, abs=0.025)
+        wrong += f"\\boxed{{{output}}}" != transcript.pieces[2][0]
+    assert wrong / printed == pytest.approx(teacher.MISCOPY_RATE, abs=0.025)
     for name in TEMPLATES:
         assert 0.25 < slips[name] / used[name] < 0.75, name
 
@@ -66,6 +67,6 @@ def test_the_same_seed_gives_the_same_transcripts(problems):
 def test_a_miscopied_number_differs_in_one_digit():
     for seed in range(50):
         number = str(random.Random(seed).randrange(1, 10**6))
-        other = teacher._miscopy(number, random.Random(seed))
+        other = miscopied(number, random.Random(seed))
         assert len(other) == len(number)
         assert sum(a != b for a, b in zip(number, other, strict=True)) == 1

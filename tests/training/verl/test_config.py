@@ -109,6 +109,8 @@ CHANGES = {
     "optimization.max_grad_norm": ("tiny", "optimization.max_grad_norm=0.5"),
     "optimization.weight_decay": ("tiny", "optimization.weight_decay=0.5"),
     "optimization.adam_epsilon": ("tiny", "optimization.adam_epsilon=0.5"),
+    "optimization.kl_coef": ("tiny", "optimization.kl_coef=0.5"),
+    "optimization.entropy_coef": ("tiny", "optimization.entropy_coef=0.5"),
     "optimization.keep_checkpoints": ("tiny", "optimization.keep_checkpoints=3"),
     "optimization.checkpoint_every": ("tiny", "optimization.checkpoint_every=3"),
     "sandbox.timeout": ("tiny", "sandbox.timeout=9"),
@@ -298,8 +300,9 @@ def test_the_papers_settings(tmp_path):
 
 
 def test_a_recipe_means_the_same_on_both_engines(tmp_path):
-    recipe = load_recipe("qwen3-4b")
-    ours = trl_config(load_recipe("qwen3-4b", ["engine=trl"]), "unused")
+    terms = ["optimization.kl_coef=0.1", "optimization.entropy_coef=0.01"]
+    recipe = load_recipe("qwen3-4b", terms)
+    ours = trl_config(load_recipe("qwen3-4b", ["engine=trl", *terms]), "unused")
     verl = composed(recipe, tmp_path)
     actor, rollout = verl.actor_rollout_ref.actor, verl.actor_rollout_ref.rollout
     responses = verl.data.train_batch_size * rollout.n
@@ -314,6 +317,9 @@ def test_a_recipe_means_the_same_on_both_engines(tmp_path):
         actor.optim.clip_grad,
     )
     assert ours.temperature == rollout.temperature
+    assert (ours.beta, ours.use_bias_correction_kl) == (actor.kl_loss_coef, False)
+    assert actor.use_kl_loss and actor.kl_loss_type == "low_var_kl"
+    assert ours.entropy_coef == actor.entropy_coeff
     assert ours.loss_type == "grpo" and actor.loss_agg_mode == "seq-mean-token-mean"
     assert ours.scale_rewards == "group" and verl.algorithm.norm_adv_by_std_in_grpo
     assert (

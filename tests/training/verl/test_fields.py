@@ -37,6 +37,9 @@ def test_every_field_has_exactly_one_fate():
         (["tiny", *ON_VERL], "optimization.schedule=linear", "optimization.schedule"),
         (["tiny", *ON_VERL], "optimization.warmup_fraction=0.1", "optimization.warmup_fraction"),
         (["qwen3-4b"], "model.lora.rank=16", "model.lora.rank"),
+        (["tiny", *ON_VERL], "rewards={grade=0.5}", "rewards"),
+        (["qwen3-4b"], 'rollout.tools=["own:tool"]', "rollout.tools"),
+        (["tiny", *ON_VERL], "rollout.generator=own:generator", "rollout.generator"),
     ],
 )
 def test_what_verl_cannot_do_is_refused_by_name(start, change, field):
@@ -48,7 +51,8 @@ def test_what_verl_cannot_do_is_refused_by_name(start, change, field):
 def test_every_refusal_is_tried():
     refused = {name for name, fate in FIELDS.items() if isinstance(fate, Refused)}
     lora = {f"model.lora.{name}" for name in ("rank", "alpha", "target_modules")}
-    assert refused == {"optimization.schedule", "optimization.warmup_fraction"} | lora
+    own = {"rewards", "rollout.tools", "rollout.generator"}
+    assert refused == {"optimization.schedule", "optimization.warmup_fraction"} | lora | own
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ctpo.engines.batch_files import write_positions
+from ctpo.engines.custom_loss import CustomLoss, metrics
 from ctpo.objective import Objective, PositionStatistics
 from ctpo.objective.reductions import reduce
 
@@ -31,16 +32,23 @@ class TinkerLoss:
     cross-entropy. One call is one reduction, so give it a whole mini-batch.
 
     Args:
-        objective: What to optimize, e.g. `ctpo.preset("ctpo")`.
+        objective: What to optimize: a preset's name, or e.g. `ctpo.preset("ctpo")`.
         reduction: A key of `ctpo.objective.REDUCTIONS`.
+        **parameters: Of the preset that is named: `eps_low`, `power`, `dual_clip`, ...
 
     Attributes:
         positions: Statistics by position since the last `write_positions`; None before a call.
     """
 
-    def __init__(self, objective: Objective, *, reduction: str = "seq-mean-token-mean") -> None:
+    def __init__(
+        self,
+        objective: str | Objective = "ctpo",
+        *,
+        reduction: str = "seq-mean-token-mean",
+        **parameters: Any,  # noqa: ANN401 - each has its type in the preset
+    ) -> None:
         reduce(torch.zeros(1), torch.ones(1, dtype=torch.int64), reduction)  # refuses a wrong name
-        self.objective = objective
+        self._loss = CustomLoss(objective, anchor="rollout", **parameters)
         self.reduction = reduction
         self.positions: PositionStatistics | None = None
 
@@ -58,18 +66,16 @@ class TinkerLoss:
         """
         pairs = enumerate(zip(data, logprobs, strict=True))
         columns = [_fields(i, datum, len(row)) for i, (datum, row) in pairs]
-        out = self.objective(
+        out = self._loss(
             list(logprobs),
-            [old for old, _, _ in columns],
             [advantages for _, advantages, _ in columns],
             [mask for _, _, mask in columns],
+            rollout=[sampled for sampled, _, _ in columns],
         )
-        assert out.statistics is not None
         self.positions = (
             out.statistics if self.positions is None else self.positions + out.statistics
         )
-        metrics = {f"ctpo/{name}": value for name, value in out.statistics.summary().items()}
-        return out.mean(self.reduction), metrics
+        return out.mean(self.reduction), metrics(out)
 
     def write_positions(self, table: Path, batch: int) -> None:
         """Write the statistics by position of what was seen since the last time.

@@ -9,39 +9,35 @@ from typing import Any
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import GRPOConfig
 
+from ctpo.engines.trl.beside import refuse_kl_correction
+from ctpo.engines.trl.sampling import refuse_other_sampling
 from ctpo.objective import Objective, ObjectiveSpec
 
-# Parameters of TRL's own losses. Left as knobs they would silently do nothing.
-_OF_OTHER_LOSSES = (
-    "beta",
-    "delta",
-    "entropy_coef",
-    "epsilon",
-    "epsilon_high",
-    "importance_sampling_level",
-    "off_policy_mask_threshold",
-    "sapo_temperature_neg",
-    "sapo_temperature_pos",
-    "top_entropy_quantile",
-    "use_adaptive_entropy",
-    "use_bias_correction_kl",
-    "vespo_k_neg",
-    "vespo_k_pos",
-    "vespo_lambda_neg",
-    "vespo_lambda_pos",
-)
+# Options of TRL's own surrogates, and what does here what they do there. Left as knobs they would
+# silently do nothing.
+_INSTEAD = {
+    "delta": "dual_clip, the bound for negative advantages",
+    "epsilon": "clip_low of an objective in ratio space, or eps_low of one in log space",
+    "epsilon_high": "clip_high of an objective in ratio space, or eps_high of one in log space",
+    "importance_sampling_level": 'the objective: "sequence" is objective="gspo"',
+    "sapo_temperature_neg": 'objective="sapo" with objective_parameters={"tau_neg": ...}',
+    "sapo_temperature_pos": 'objective="sapo" with objective_parameters={"tau_pos": ...}',
+    **{
+        f"vespo_{name}": f'objective="vespo" with objective_parameters={{"{name}": ...}}'
+        for name in ("k_pos", "k_neg", "lambda_pos", "lambda_neg")
+    },
+}
 
 # Reductions of TRL that make sense for a loss per token.
 REDUCTIONS = ("grpo", "bnpo", "dapo", "dr_grpo")
 
-# What generation may be told besides: nothing that changes the distribution sampled from.
-_HARMLESS = ("include_stop_str_in_output", "max_tokens", "seed", "stop", "stop_token_ids")
-
-_UNTRUNCATED: dict[str, tuple[Any, ...]] = {
-    "top_p": (1.0,),
-    "top_k": (0, -1, None),
-    "min_p": (None, 0.0),
-    "repetition_penalty": (1.0,),
+# TRL's names for a surrogate and a reduction together.
+_SURROGATES = {
+    "cispo": 'objective="cispo" with loss_type="dapo"',
+    "luspo": 'objective="gspo" with loss_type="dr_grpo", whose sum over tokens it is, divided by '
+    "max_completion_length",
+    "sapo": 'objective="sapo" with loss_type="grpo"',
+    "vespo": 'objective="vespo" with loss_type="dapo"',
 }
 
 
@@ -102,8 +98,10 @@ class CTPOConfig(GRPOConfig):
             self.bf16 = False  # TRL's default is true, which cannot be had here
         super().__post_init__()
         self._refuse_other_losses()
-        self._refuse_truncated_sampling()
-        refuse_mismatch(self.build_objective())
+        refuse_other_sampling(self)
+        objective = self.build_objective()
+        refuse_mismatch(objective)
+        refuse_kl_correction(objective, self)
         micro_batches = self.steps_per_generation * self.num_iterations
         if self.gradient_accumulation_steps % micro_batches == 0:
             warnings.warn(
@@ -140,36 +138,26 @@ class CTPOConfig(GRPOConfig):
 
     def _refuse_other_losses(self) -> None:
         if self.loss_type not in REDUCTIONS:
+            is_surrogate = self.loss_type in _SURROGATES
             raise ValueError(
-                f"loss_type is {self.loss_type!r}; CTPO takes the reduction from it and knows "
-                f"{', '.join(REDUCTIONS)}"
+                f"loss_type is {self.loss_type!r}, which is "
+                + (f"set by {_SURROGATES[self.loss_type]}; " if is_surrogate else "not known; ")
+                + "it is the reduction of the objective's loss per token, one of "
+                + ", ".join(REDUCTIONS)
             )
         defaults = {f.name: f.default for f in fields(GRPOConfig)}
-        for name in _OF_OTHER_LOSSES:
+        for name, instead in _INSTEAD.items():
             if getattr(self, name) != defaults[name]:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}, which has no effect on the CTPO "
-                    f"objective; leave it at {defaults[name]!r} (its window: eps_low, eps_high, "
-                    "power, clip_low, clip_high, dual_clip)"
+                    f"objective; leave it at {defaults[name]!r} and set {instead}"
                 )
-
-    def _refuse_truncated_sampling(self) -> None:
-        given = {name: getattr(self, name) for name in _UNTRUNCATED}
-        extra = self.generation_kwargs if isinstance(self.generation_kwargs, dict) else {}
-        given |= {name: value for name, value in extra.items() if name in _UNTRUNCATED}
-        for name in extra:
-            if name not in _UNTRUNCATED and name not in _HARMLESS:
-                raise ValueError(
-                    f"generation_kwargs has {name!r}, which can change the distribution sampled "
-                    f"from; allowed are {', '.join(_HARMLESS)}"
-                )
-        for name, value in given.items():
-            if value not in _UNTRUNCATED[name]:
-                raise ValueError(
-                    f"{name} is {value!r}; it must be {_UNTRUNCATED[name][0]!r}. The sampler would "
-                    "draw from another distribution than the one whose log-probabilities are "
-                    "trained: every ratio is off by the mass cut off, to the power t in a product"
-                )
+        if self.off_policy_mask_threshold is not None and self.off_policy_mask_threshold <= 0:
+            raise ValueError(
+                f"off_policy_mask_threshold is {self.off_policy_mask_threshold!r}; it must be "
+                "above 0, or None: the mean of log π_old - log π_θ over a response, in nats, from "
+                "which a response with a negative advantage is left out"
+            )
 
 
 def refuse_mismatch(objective: Objective) -> None:
@@ -186,3 +174,30 @@ def refuse_mismatch(objective: Objective) -> None:
             f"the objective has {objective.mismatch!r}, and TRL does not hand the generator's "
             "log-probabilities to it; leave it out and set vllm_importance_sampling_correction"
         )
+
+
+def objective_of(config: CTPOConfig, own: Objective | None) -> Objective:
+    """Return the objective handed over, or else the one that the configuration describes.
+
+    Args:
+        config: The configuration.
+        own: What was handed over, if anything was.
+
+    Raises:
+        TypeError: It is no objective.
+        ValueError: The configuration describes one too, or the objective does not go with it.
+    """
+    spec = config.objective_spec
+    if own is not None and not isinstance(own, Objective):
+        raise TypeError(
+            f"objective is {own!r}; it must be an Objective. A preset's name goes into CTPOConfig"
+        )
+    if own is not None and spec != ObjectiveSpec():
+        raise ValueError(
+            f"CTPOConfig describes an objective, {spec}, and CTPOTrainer has one handed over; "
+            "leave one of them out"
+        )
+    objective = spec.build() if own is None else own
+    refuse_mismatch(objective)
+    refuse_kl_correction(objective, config)
+    return objective

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trl import GRPOTrainer
 
-from ctpo.engines.trl.trainer import RolloutScores
+from ctpo.engines.trl.scores import RolloutScores
 from ctpo.grading import grade
 from ctpo.tir import (
     EpisodeSettings,
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ctpo.sandbox import Sandbox
 
 
+Score = Callable[[Sequence[Trajectory], Sequence[int]], list[float | None]]
+
+
 class EpisodeRollout:
     """Collects tool-integrated episodes for `GRPOTrainer(rollout_func=...)`.
 
@@ -37,6 +40,8 @@ class EpisodeRollout:
         seed: Of the sampling.
         generator: Makes the generation back end of a trainer; by default the KV-cache loop on the
             trainer's own model.
+        score: From a batch of trajectories, and the data set's `index` of each, to their rewards;
+            by default `grading.grade` against the data set's `answer`.
 
     Attributes:
         trajectories: The last batch, in order. Rewards, advantages and old log-probabilities are
@@ -51,12 +56,14 @@ class EpisodeRollout:
         *,
         seed: int,
         generator: Callable[[GRPOTrainer], Generator] | None = None,
+        score: Score | None = None,
     ) -> None:
         self._sandbox = sandbox
         self._settings = settings
         self._seed = seed
-        self._make_generator = generator or _own_model
+        self._make_generator = generator or own_model
         self._generator: Generator | None = None
+        self._score = score
         self.trajectories: list[Trajectory] = []
         self.times = EpisodeTimes()
 
@@ -99,7 +106,7 @@ class EpisodeRollout:
         answer: Sequence[str],
         **columns: Any,  # noqa: ANN401
     ) -> list[float | None]:
-        """Grade the trajectories: 1 right, 0 wrong, None where nobody can tell.
+        """Grade the trajectories: by default 1 right, 0 wrong, None where nobody can tell.
 
         Only the policy's own text is graded: a box printed by a program is no answer. A trajectory
         with a program that the sandbox failed to run is not graded at all.
@@ -107,21 +114,25 @@ class EpisodeRollout:
         Args:
             trajectory: The batch.
             answer: The data set's right answers.
-            **columns: The data set's other columns; `id` and `source` are kept if present.
+            **columns: The data set's other columns; `id` and `source` are kept if present, and
+                `index` is what a `score` needs.
 
         Raises:
             ValueError: Not one answer of the batch could be graded.
         """
         ids = columns.get("id", [""] * len(answer))
         sources = columns.get("source", [""] * len(answer))
-        rewards = [
-            None if t.sandbox_failed else grade(t.assistant_text, right).score
-            for t, right in zip(trajectory, answer, strict=True)
-        ]
+        if self._score is not None:
+            rewards = self._score(trajectory, columns["index"])
+        else:
+            rewards = [
+                None if t.sandbox_failed else grade(t.assistant_text, right).score
+                for t, right in zip(trajectory, answer, strict=True)
+            ]
         if all(reward is None for reward in rewards):
             raise ValueError(
                 f"none of the {len(rewards)} answers of this batch could be graded; the first "
-                f"right answer is {answer[0]!r}: is the data set's `answer` what it should be?"
+                f"right answer is {answer[0]!r}: is it what it should be?"
             )
         self.trajectories = [
             dataclasses.replace(t, reward=reward, problem_id=str(problem), source=source)
@@ -146,7 +157,8 @@ class EpisodeRollout:
         ]
 
 
-def _own_model(trainer: GRPOTrainer) -> Generator:
+def own_model(trainer: GRPOTrainer) -> Generator:
+    """Return what samples from a trainer's own model, as it is now."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     return TransformersGenerator(
         model,

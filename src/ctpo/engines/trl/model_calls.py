@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 # Fields of a model's own generation configuration that leave the distribution alone. Of all others
 # `generate` would take what TRL does not set: a new one is out until it is listed here.
@@ -41,11 +44,29 @@ def dropped_fields(configuration: GenerationConfig, given: Mapping[str, Any]) ->
         configuration: The model's own.
         given: What the trainer sets itself, by name.
     """
+    # False and 0 switch something off.
     return {
         name: value
         for name, value in configuration.to_dict().items()
-        if value is not None and name not in HARMLESS and name not in given
+        if value not in (None, False) and name not in HARMLESS and name not in given
     }
+
+
+def warn_of_dropped_fields(model: nn.Module, given: Mapping[str, Any]) -> None:
+    """Say what of a model's generation configuration is left out.
+
+    Args:
+        model: The policy, unwrapped.
+        given: What the trainer sets itself, by name.
+    """
+    own = getattr(model, "generation_config", None)
+    for name, value in dropped_fields(own, given).items() if own is not None else ():
+        logger.warning(
+            "the model's generation_config has %s = %r, which is left out when sampling: "
+            "log-probabilities are of the plain distribution",
+            name,
+            value,
+        )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from trl import GRPOTrainer
 
 from ctpo.tir import Sampled, StopReason, StopRule
 from ctpo.tir.turn_text import turn_text
+from ctpo.tir.weights import check_weights
 
 
 class TrlVllmGenerator:
@@ -34,6 +35,7 @@ class TrlVllmGenerator:
         self, prompts: Sequence[Sequence[int]], *, temperature: float, seed: int
     ) -> TrlVllmSession:
         """Start a session; see `Generator.open`. The seed is ignored: vLLM has its own."""
+        check_weights(self.trainer.model)
         return TrlVllmSession(self.trainer, prompts, temperature)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields, is_dataclass, replace
 from types import MappingProxyType
@@ -14,6 +12,7 @@ from ctpo.objective.named.registry import refuse_taken
 from ctpo.objective.objective import Objective
 from ctpo.objective.parameters import unknown_name
 from ctpo.objective.reductions import REDUCTIONS
+from ctpo.references import module_of
 
 _methods = dict(PUBLISHED)
 _objectives = {name: method.objective for name, method in _methods.items()}
@@ -27,7 +26,6 @@ PRESETS: Mapping[str, Objective] = MappingProxyType(_objectives)
 
 _PARTS = ("ratio", "window", "surrogate", "mismatch")
 _ADVANTAGES = ("group_normalized", "group_centered")
-_REFERENCE = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*)(?::(.+))?")
 
 
 def register_preset(name: str, method: Preset | Objective) -> None:
@@ -95,22 +93,7 @@ def imported(reference: str, field: str = "import") -> str | None:
     """
     if reference in METHODS:
         return reference
-    match = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
-    if match is None:
-        raise ValueError(
-            f"{field} is {reference!r}; it must be of the form module or module:name, e.g. "
-            "'my_package.objectives:mine'"
-        )
-    module_name, name = match.groups()
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and lacks one itself
-        raise ValueError(
-            f"{field} is {reference!r}, but there is no module {error.name!r}; install it, or put "
-            "its folder on PYTHONPATH"
-        ) from None
+    module, name = module_of(reference, field)
     if name is None:
         return None
     found = getattr(module, name, None)
@@ -121,8 +104,8 @@ def imported(reference: str, field: str = "import") -> str | None:
         return str(name)
     own = [key for key, value in vars(module).items() if isinstance(value, Objective | Preset)]
     raise ValueError(
-        f"{field} is {reference!r}, but {module_name} has no objective {name!r} and registers no "
-        f"such preset; it has {', '.join(own) or 'none'}"
+        f"{field} is {reference!r}, but {module.__name__} has no objective {name!r} and registers "
+        f"no such preset; it has {', '.join(own) or 'none'}"
     )
 
 

@@ -34,7 +34,7 @@ class PositionStatistics:
     See `position_bins` for the bins' edges and `sketch` for the sketches'. log ρ_t is always the
     cumulative log ratio Σ_{j≤t} log r_j, whatever ratio the objective has, and all log ratios are
     taken before clipping; clip counts follow the objective's own rule. Sums are in float64. `a + b`
-    merges. Lives on the device; the methods read it back to the host, once each.
+    merges. All of it stays on the device; a method reads it back to the host, once.
 
     Attributes:
         tokens: Number of policy tokens.

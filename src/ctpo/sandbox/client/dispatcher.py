@@ -13,13 +13,13 @@ import select
 import socket
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 
 from ctpo.sandbox import wire
 from ctpo.sandbox.client.connection import Connection, roomiest
-from ctpo.sandbox.client.fair_queue import FairQueue
+from ctpo.sandbox.client.fair_queue import FairQueue, Path, path_of
 from ctpo.sandbox.client.job import Job
 from ctpo.sandbox.client.launcher import LauncherGone
 from ctpo.sandbox.execution import Execution
@@ -28,6 +28,8 @@ from ctpo.sandbox.protections import SandboxUnavailable
 CLOSED = "the sandbox was closed"
 _PAUSES = (0.0, 0.05, 0.25, 1.0)
 _LONGEST_LOOK = 5.0
+# Places beyond the workers for who has nothing at work while others' programs take long.
+_GUESTS = 1
 
 
 class Dispatcher:
@@ -55,6 +57,7 @@ class Dispatcher:
         self._queue: FairQueue[Job] = FairQueue()
         self._urgent: deque[Job] = deque()  # was sent to a server that was dead already
         self._in_flight = 0
+        self._at_work: Counter[Path] = Counter()  # jobs that fork servers have, by flow
         self._sessions: set[int] = set()
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -103,7 +106,7 @@ class Dispatcher:
             if self._closed:
                 raise RuntimeError("the sandbox is closed")
             job.number = next(self._numbers)
-            self._queue.put(job.flow, job)
+            self._queue.put(path_of(job.flow), job)
             failed = self._hand_out()
         self._settle(failed)
         job.future.add_done_callback(
@@ -157,8 +160,7 @@ class Dispatcher:
     def _hand_out(self) -> list[tuple[Job, Execution]]:
         """Send what there is room for; the outcomes of what cannot be. With the lock held."""
         failed: list[tuple[Job, Execution]] = []
-        while self._in_flight < self._workers and (self._urgent or self._queue):
-            job = self._urgent.popleft() if self._urgent else self._queue.get()
+        while (job := self._next()) is not None:
             if job.future.cancelled():
                 continue
             connection = roomiest(self._connections, job.lane)
@@ -172,14 +174,31 @@ class Dispatcher:
                 continue
             if sent:
                 self._in_flight += 1
+                self._at_work[path_of(job.flow)] += 1
             else:
                 self._urgent.appendleft(job)
         self._room.notify_all()
         return failed
 
+    def _next(self) -> Job | None:
+        """The job whose turn it is, if there is room for one. With the lock held."""
+        if self._in_flight < self._workers:
+            return self._urgent.popleft() if self._urgent else self._queue.get()
+        if self._in_flight < self._workers + _GUESTS:
+            return self._queue.get(lambda path: not self._at_work[path])
+        return None
+
+    def _ended(self, job: Job) -> None:
+        """Count a job that no fork server has any more. With the lock held."""
+        self._in_flight -= 1
+        path = path_of(job.flow)
+        self._at_work[path] -= 1
+        if not self._at_work[path]:
+            del self._at_work[path]
+
     def _cancel(self, job: Job) -> None:
         with self._lock:
-            if self._queue.remove(job.flow, job):
+            if self._queue.remove(path_of(job.flow), job):
                 self._room.notify_all()
                 return
             for connection in self._connections:
@@ -205,8 +224,8 @@ class Dispatcher:
         """Everything that waits. With the lock held."""
         jobs = [*self._urgent]
         self._urgent.clear()
-        while self._queue:
-            jobs.append(self._queue.get())
+        while (job := self._queue.get()) is not None:
+            jobs.append(job)
         self._room.notify_all()
         return jobs
 
@@ -233,7 +252,7 @@ class Dispatcher:
             return
         with self._lock:
             job = connection.jobs.pop(answer["id"])
-            self._in_flight -= 1
+            self._ended(job)
             failed = [] if self._closed else self._hand_out()
         if answer["status"] == "sandbox-failure" or "return_code" not in answer:
             outcome = job.failed(answer.get("failure") or "the session is over")
@@ -256,7 +275,8 @@ class Dispatcher:
             del self._by_descriptor[connection.link.fileno()]
             connection.hang_up()
             jobs, connection.jobs = list(connection.jobs.values()), {}
-            self._in_flight -= len(jobs)
+            for job in jobs:
+                self._ended(job)
         if self._closed:
             why = CLOSED
         for job in jobs:

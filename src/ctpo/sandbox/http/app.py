@@ -16,10 +16,13 @@ from starlette.requests import ClientDisconnect
 
 from ctpo.sandbox.execution import Execution
 from ctpo.sandbox.http import metrics, schema
+from ctpo.sandbox.http.shares import Share, Shares
 from ctpo.sandbox.program import Program
 
 _JSON = "application/json"
 _MOST_DETAILS = 20
+_CLIENT = "x-ctpo-client"
+_LATER = {"retry-after": "1"}
 _HEALTH_SECONDS = 2.0
 _ALIVE = Program("print(6 * 7)", timeout=10.0)
 
@@ -42,6 +45,7 @@ def create_app(
     token: str | None = None,
     most_requests: int = 4096,
     most_body_bytes: int = 8 << 20,
+    most_held_bytes: int = 256 << 20,
     most_seconds: float = 120.0,
     most_memory_mb: int = 512,
 ) -> FastAPI:
@@ -49,17 +53,33 @@ def create_app(
 
     Args:
         runner: What runs programs.
-        token: What clients must send as `Authorization: Bearer …`, if anything.
-        most_requests: Runs at once, waiting ones included; beyond that the answer is 503.
+        token: What clients must send as `Authorization: Bearer …`, if anything; several, by
+            commas, are several clients.
+        most_requests: Runs at once, waiting ones included, of which each client has a share
+            (`Shares`); beyond that the answer is 503.
         most_body_bytes: Size of a request; beyond that the answer is 413.
+        most_held_bytes: Size of all requests that are being read, wait or run, with shares alike;
+            beyond that the answer is 503.
         most_seconds: Longest `run_timeout`; beyond that the answer is 422.
         most_memory_mb: The sandbox's `memory_mb`, which caps what is asked for.
+
+    Raises:
+        ValueError: One request can be larger than what a client may hold.
     """
+    if most_held_bytes < 2 * most_body_bytes:
+        raise ValueError(
+            f"requests may hold {most_held_bytes} bytes together, and one of them have "
+            f"{most_body_bytes}: allow at least twice that, of which one client gets half"
+        )
     app = FastAPI(title="ctpo sandbox", docs_url=None, redoc_url=None, openapi_url=None)
-    requests = 0
+    requests, held = Shares(most_requests), Shares(most_held_bytes)
     checking, checked, healthy = asyncio.Lock(), -math.inf, Response()
     # Clients differ in how they encode what is not ASCII.
-    wanted = [f"Bearer {token}".encode(code, "replace") for code in ("utf-8", "latin-1")]
+    wanted = [
+        f"Bearer {each}".encode(code, "replace")
+        for each in (token or "").split(",")
+        for code in ("utf-8", "latin-1")
+    ]
 
     def admitted(request: Request) -> bool:
         given = request.headers.get("authorization", "").encode("latin-1")
@@ -67,16 +87,19 @@ def create_app(
 
     @app.post("/run_code")
     async def run_code(request: Request) -> Response:
-        nonlocal requests
         if not admitted(request):
             return _refusal(401, "a token is needed: Authorization: Bearer <token>")
-        if requests >= most_requests:
-            return _refusal(503, "too many requests at once", {"retry-after": "1"})
-        requests += 1
+        client = _client(request)
+        with requests.holding(client) as one, held.holding(client) as bytes_held:
+            if not one.take(1):
+                return _refusal(503, "too many requests at once", _LATER)
+            return await answer(request, client, bytes_held)
+
+    async def answer(request: Request, client: tuple[str, ...], share: Share) -> Response:
         try:
-            body = await _body(request, most_body_bytes)
-            if body is None:
-                return _refusal(413, f"a request may have {most_body_bytes} bytes")
+            body = await _body(request, most_body_bytes, share)
+            if isinstance(body, Response):
+                return body
             try:
                 asked = schema.RunCodeRequest.model_validate_json(body)
                 program = asked.program(most_memory_mb)
@@ -90,13 +113,10 @@ def create_app(
                 return _refusal(422, details[:_MOST_DETAILS])
             except ValueError as error:
                 return _refusal(422, str(error))
-            flow = request.client.host if request.client else None
-            execution = await _unless_gone(request, runner.arun(program, flow=flow))
+            execution = await _unless_gone(request, runner.arun(program, flow=client))
             return _json(schema.response(execution))
         except ClientDisconnect:
             return _refusal(400, "the client hung up")  # which nobody will read
-        finally:
-            requests -= 1
 
     @app.get("/health")
     async def health(request: Request) -> Response:
@@ -124,17 +144,27 @@ def create_app(
     return app
 
 
-async def _body(request: Request, most_bytes: int) -> bytes | None:
-    """A request's body; `None` if it is too long, of which no more than that is read."""
+def _client(request: Request) -> tuple[str, ...]:
+    """Return who asks: an address, and there a token and a name that a client gives itself."""
+    name = request.headers.get(_CLIENT) or request.headers.get("user-agent", "")
+    host = request.client.host if request.client else ""
+    return host, request.headers.get("authorization", ""), name
+
+
+async def _body(request: Request, most_bytes: int, share: Share) -> bytes | Response:
+    """A request's body, or the answer where it is too long or there is no room for it now."""
+    too_long = _refusal(413, f"a request may have {most_bytes} bytes")
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > most_bytes:
-        return None
+        return too_long
     chunks, size = [], 0
     async for chunk in request.stream():
         chunks.append(chunk)
         size += len(chunk)
         if size > most_bytes:
-            return None
+            return too_long
+        if not share.take(len(chunk)):
+            return _refusal(503, "too many bytes of requests at once", _LATER)
     return b"".join(chunks)
 
 

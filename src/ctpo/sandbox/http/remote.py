@@ -13,6 +13,7 @@ import struct
 from collections.abc import Hashable, Mapping
 from typing import Any, Unpack
 
+from ctpo.sandbox.client.fair_queue import path_of
 from ctpo.sandbox.execution import Execution
 from ctpo.sandbox.program import Options, Program
 from ctpo.sandbox.sandbox import Sandbox
@@ -62,7 +63,7 @@ async def _answer(sandbox: Sandbox, message: Message, writer: asyncio.StreamWrit
         answer: Message = dict(await sandbox.statistics())
     else:
         try:
-            flow = message.pop("flow")
+            flow = tuple(message.pop("flow"))
             message["files"] = _decoded(message["files"])
             execution = await sandbox.arun(Program(**message), flow=flow)
         except Exception as error:  # whatever it is, somebody waits for an answer
@@ -96,7 +97,7 @@ class RemoteSandbox:
         program = Program.of(code, options)
         asked = _written(program, program.contents)
         try:
-            answer = await self._ask({**asked, "flow": None if flow is None else str(flow)})
+            answer = await self._ask({**asked, "flow": [str(part) for part in path_of(flow)]})
         except (OSError, asyncio.IncompleteReadError) as error:
             why = f"the pool is gone: {error}"
             return Execution.failed(why, wall_seconds=0.0, queue_seconds=0.0)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ctpo.sandbox.http.app import create_app
+from ctpo.sandbox.http.connections import most_requests, protocol
 from ctpo.sandbox.http.remote import RemoteSandbox, serve_pool
 from ctpo.sandbox.jail import kernel
 from ctpo.sandbox.protections import SandboxUnavailable
@@ -37,6 +38,7 @@ class Limits:
     token: str | None = None
     most_requests: int = 4096
     most_body_bytes: int = 8 << 20
+    most_held_bytes: int = 256 << 20
     most_seconds: float = 120.0
     most_memory_mb: int = 512
 
@@ -55,7 +57,8 @@ def listening(path: str | None, host: str, port: int) -> Iterator[socket.socket]
     """
     if path is None:
         # Set explicitly: a server that was just stopped may be started again.
-        with socket.create_server((host, port), backlog=_BACKLOG) as server:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family, backlog=_BACKLOG) as server:
             yield server
         return
     if Path(path).is_socket():
@@ -80,6 +83,7 @@ def serve(
     limits: Limits,
     *,
     frontends: int = 1,
+    client_seconds: float = 30.0,
     grace_seconds: float = 30.0,
 ) -> None:
     """Answer requests until SIGTERM or SIGINT, then those that were begun.
@@ -89,6 +93,7 @@ def serve(
         server: Listening.
         limits: What to let in.
         frontends: Processes that speak HTTP. One is this one; more share its sandbox.
+        client_seconds: How long a client may take to say or to read something; see `protocol`.
         grace_seconds: How long to wait for requests that were begun.
 
     Raises:
@@ -97,17 +102,18 @@ def serve(
     # uvicorn raises the signal again when it is done; this makes of it an orderly end.
     signal.signal(signal.SIGTERM, _exit)
     if frontends == 1:
-        app = create_app(sandbox, **asdict(limits))
-        _run(app, server, grace_seconds)
+        most = most_requests(limits.most_requests)
+        app = create_app(sandbox, **asdict(replace(limits, most_requests=most)))
+        _run(app, server, client_seconds, grace_seconds)
     else:
-        asyncio.run(_supervise(sandbox, server, limits, frontends, grace_seconds))
+        asyncio.run(_supervise(sandbox, server, limits, frontends, client_seconds, grace_seconds))
 
 
 def _exit(number: int, frame: object) -> NoReturn:
     raise SystemExit(0)
 
 
-def _run(app: FastAPI, server: socket.socket, grace_seconds: float) -> None:
+def _run(app: FastAPI, server: socket.socket, client_seconds: float, grace_seconds: float) -> None:
     # The thread that reads the sandbox's answers must not wait 5 ms for the one that speaks HTTP.
     sys.setswitchinterval(_SWITCH_SECONDS)
     config = uvicorn.Config(
@@ -116,7 +122,8 @@ def _run(app: FastAPI, server: socket.socket, grace_seconds: float) -> None:
         access_log=False,
         lifespan="off",
         backlog=_BACKLOG,
-        timeout_keep_alive=60,
+        http=protocol(client_seconds),
+        timeout_keep_alive=max(1, round(client_seconds)),
         timeout_graceful_shutdown=max(1, round(grace_seconds)),
     )
     with contextlib.suppress(KeyboardInterrupt):
@@ -128,6 +135,7 @@ async def _supervise(
     server: socket.socket,
     limits: Limits,
     frontends: int,
+    client_seconds: float,
     grace_seconds: float,
 ) -> None:
     """Hold the pool, and keep front ends running."""
@@ -144,7 +152,7 @@ async def _supervise(
         ours, theirs = socket.socketpair()
         with theirs:
             passed = [theirs.fileno(), server.fileno()]
-            arguments = [os.getpid(), *passed, grace_seconds]
+            arguments = [os.getpid(), *passed, client_seconds, grace_seconds]
             process = subprocess.Popen(
                 # -P: no module of the directory that the server was started in.
                 [sys.executable, "-P", "-c", _FRONTEND, source, *map(str, arguments), *numbers],
@@ -191,9 +199,11 @@ def frontend(
     parent: str,
     pool: str,
     descriptor: str,
+    client: str,
     grace: str,
     requests: str,
     body_bytes: str,
+    held_bytes: str,
     seconds: str,
     memory: str,
 ) -> None:
@@ -203,9 +213,11 @@ def frontend(
         parent: The process that holds the pool, without which this one ends.
         pool: Descriptor of the connection to it.
         descriptor: Of the listening socket.
+        client: As `serve`'s `client_seconds`.
         grace: Seconds to wait at the end.
         requests: As `Limits.most_requests`; each front end counts its own.
         body_bytes: As `Limits.most_body_bytes`.
+        held_bytes: As `Limits.most_held_bytes`; each front end counts its own.
         seconds: As `Limits.most_seconds`.
         memory: As `Limits.most_memory_mb`.
     """
@@ -216,9 +228,10 @@ def frontend(
     app = create_app(
         RemoteSandbox(socket.socket(fileno=int(pool))),
         token=os.environ.pop("CTPO_SANDBOX_TOKEN") or None,
-        most_requests=int(requests),
+        most_requests=most_requests(int(requests)),
         most_body_bytes=int(body_bytes),
+        most_held_bytes=int(held_bytes),
         most_seconds=float(seconds),
         most_memory_mb=int(memory),
     )
-    _run(app, socket.socket(fileno=int(descriptor)), float(grace))
+    _run(app, socket.socket(fileno=int(descriptor)), float(client), float(grace))

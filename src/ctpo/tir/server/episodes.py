@@ -11,6 +11,7 @@ from ctpo.tir.ledger import Ledger
 from ctpo.tir.programs import run_programs
 from ctpo.tir.server.endpoint import AnswerFailed, ContextOverflow, Endpoint
 from ctpo.tir.settings import EpisodeSettings, Message
+from ctpo.tir.tools import Tools
 from ctpo.tir.trajectory import FinishReason, ToolResult
 
 # Messages to the text a model is to continue: the chat template of its tokenizer.
@@ -101,49 +102,50 @@ def converse(
     def context() -> list[Message] | str:
         return chat if template is None else template(chat) + said
 
-    while ledger.finish is None:
-        asked = context()
-        try:
-            turn = endpoint.generate(
-                asked,
-                temperature=temperature,
-                seed=seed + ledger.calls,
-                max_tokens=ledger.left,
-                call_end=call_end,
-                trigger=protocol.trigger,
-            )
-        except ContextOverflow:
-            answer.finish_reason = "context"
-            return answer
-        except AnswerFailed as error:
-            answer.finish_reason, answer.failure = "failed", str(error)
-            return answer
-        answer.tokens += turn.tokens
-        if turn.reasoning:
-            answer.turns.append(("reasoning", turn.reasoning))
-        answer.turns.append(("assistant", turn.text))
-        if turn.reason in ("context", "filter"):
-            answer.finish_reason = turn.reason
-            return answer
-        call = ledger.turn(turn.text, turn.tokens, _REASONS[turn.reason])
-        if call is None:
-            break
-        (ran,) = run_programs([call], sandbox)
-        output = protocol.answer(ran.shown, after=turn.text, limit=settings.max_output_chars)
-        answer.tool_results.append(ToolResult(call.code, ran.status, output, ran.failure))
-        if template is not None and protocol.inline:
-            said += turn.text + output
-        else:
-            chat += [
-                {"role": "assistant", "content": turn.text},
-                {"role": "user", "content": output.strip()},
-            ]
-        tokens = 0
-        if isinstance(asked, str) and count is not None:
-            # What the template puts around the output is read as well.
-            tokens = count(str(context())[len(asked + turn.text) :])
-        if ledger.output(tokens):
-            answer.turns.append(("tool", output))
+    with Tools.of_episodes(protocol.tools, 1) as (tools,):
+        while ledger.finish is None:
+            asked = context()
+            try:
+                turn = endpoint.generate(
+                    asked,
+                    temperature=temperature,
+                    seed=seed + ledger.calls,
+                    max_tokens=ledger.left,
+                    call_end=call_end,
+                    trigger=protocol.trigger,
+                )
+            except ContextOverflow:
+                answer.finish_reason = "context"
+                return answer
+            except AnswerFailed as error:
+                answer.finish_reason, answer.failure = "failed", str(error)
+                return answer
+            answer.tokens += turn.tokens
+            if turn.reasoning:
+                answer.turns.append(("reasoning", turn.reasoning))
+            answer.turns.append(("assistant", turn.text))
+            if turn.reason in ("context", "filter"):
+                answer.finish_reason = turn.reason
+                return answer
+            call = ledger.turn(turn.text, turn.tokens, _REASONS[turn.reason])
+            if call is None:
+                break
+            (ran,) = run_programs([call], sandbox, [tools])
+            output = protocol.answer(ran.shown, after=turn.text, limit=settings.max_output_chars)
+            answer.tool_results.append(ToolResult(call.written, ran.status, output, ran.failure))
+            if template is not None and protocol.inline:
+                said += turn.text + output
+            else:
+                chat += [
+                    {"role": "assistant", "content": turn.text},
+                    {"role": "user", "content": output.strip()},
+                ]
+            tokens = 0
+            if isinstance(asked, str) and count is not None:
+                # What the template puts around the output is read as well.
+                tokens = count(str(context())[len(asked + turn.text) :])
+            if ledger.output(tokens):
+                answer.turns.append(("tool", output))
     assert ledger.finish is not None
     answer.finish_reason = ledger.finish
     return answer

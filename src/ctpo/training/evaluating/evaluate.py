@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from ctpo.evaluation.answers import questions
 from ctpo.evaluation.asking import BatchModel, Model, ServerModel, answer_all
 from ctpo.evaluation.directory import EvaluationDirectory
+from ctpo.evaluation.rewards import Rewards
 from ctpo.evaluation.summary import check_ks, default_ks, keep_summary, markdown
 from ctpo.sandbox import Sandbox
+from ctpo.tasks import BUILTIN
 from ctpo.tir import EpisodeSettings
+from ctpo.tir.rendering import render
 from ctpo.tir.server.endpoint import Endpoint
 from ctpo.tir.server.episodes import Template
 from ctpo.tir.transformers_generator import TransformersGenerator
@@ -67,6 +70,9 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
     chosen = choose(request, recipe)
     ks = list(request.ks) or default_ks(chosen["samples"])
     check_ks(ks, chosen["samples"])
+    by_run = "grade" if recipe is None else next(iter(recipe.rewards))
+    reward = request.reward or by_run
+    judge = Rewards({reward: 1.0}, "reward").first
     by_name, sources = load_problems(request, chosen)
     told = instructions(request, recipe)
     asked = [(name, instruct(one, told)) for name, group in by_name.items() for one in group]
@@ -85,7 +91,9 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
     if endpoint is not None and not begun:
         _find(endpoint)  # before a directory is made
     tokenizer = None if request.server is None else _tokenizer(request.server, settings)
-    with EvaluationDirectory(output, _settings(request, chosen, settings, sources, told)) as kept:
+    with EvaluationDirectory(
+        output, _settings(request, chosen, settings, sources, told, reward)
+    ) as kept:
         listener.phase("evaluation", len(every))
         if any(question.key not in kept.answers for question in every):
             if endpoint is not None and begun:
@@ -104,7 +112,7 @@ def evaluate_request(request: EvaluationRequest, output: Path, listener: Listene
                         template=tokenizer and _template(tokenizer, settings),
                         count=tokenizer and _count(tokenizer),
                     )
-                answer_all(every, model, kept, lambda done, _all: listener.progress(done))
+                answer_all(every, model, kept, lambda done, _: listener.progress(done), judge)
         summary = keep_summary(kept, request.model, sources, ks, request.seed)
         _warn(summary, chosen)
     return markdown(summary)
@@ -116,11 +124,13 @@ def _settings(
     settings: EpisodeSettings,
     sources: Mapping[str, Any],
     told: str | None,
+    reward: str,
 ) -> dict[str, Any]:
     """Return everything that decides the answers: what a resumed evaluation must agree on."""
     server = request.server
     return {
         "model": request.model,
+        **({} if reward == "grade" else {"reward": reward}),
         # Not the address: the same model may go on answering elsewhere.
         "api": None if server is None else server.api,
         "request_fields": {} if server is None else dict(server.extra),
@@ -128,7 +138,7 @@ def _settings(
         "problems": chosen["problems"],
         "samples": chosen["samples"],
         "temperature": chosen["temperature"],
-        "hard_fraction": chosen["hard_fraction"] if chosen["data"] == "builtin" else None,
+        "hard_fraction": chosen["hard_fraction"] if chosen["data"] in BUILTIN else None,
         "seed": request.seed,
         "batch_size": request.batch_size if server is None else None,
         "protocol": settings.protocol.label,
@@ -200,17 +210,7 @@ def _tokenizer(server: Server, settings: EpisodeSettings) -> PreTrainedTokenizer
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, settings: EpisodeSettings) -> Template:
-    def template(messages: Sequence[Mapping[str, str]]) -> str:
-        text = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            tokenize=False,
-            add_generation_prompt=True,
-            **settings.chat_template_kwargs,
-        )
-        assert isinstance(text, str)
-        return text
-
-    return template
+    return lambda messages: render(tokenizer, messages, settings.chat_template_kwargs)
 
 
 def _count(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], int]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ctpo.tasks import Problem, generate, load_benchmark, read_problems
+from ctpo.tasks import BUILTIN, Problem, load_benchmark, read_problems
 from ctpo.tir.protocols import FENCE, ToolProtocol, protocol
 from ctpo.tir.server.endpoint import Api
 from ctpo.training.problems import benchmark_names
@@ -61,7 +61,8 @@ class EvaluationRequest:
     Attributes:
         model: A run directory, a model directory, a Hub name, or the model's name on a server.
         benchmarks: Names of registered benchmarks, each perhaps `name=path`.
-        data: Instead of benchmarks, `builtin`, a file in verl's schema, or a Hub name; `builtin`.
+        data: Instead of benchmarks, a built-in family, a file in verl's schema, or a Hub name;
+            `builtin`.
         revision: Of the benchmarks on the Hub, instead of the pinned ones.
         problems: Most problems to ask of each; of the built-in ones 128, else all.
         samples: Answers per problem; 4.
@@ -75,6 +76,8 @@ class EvaluationRequest:
         max_response_tokens: Most tokens of a response; 2048.
         max_calls: Most programs in a response; 4.
         chat_template_kwargs: Given to the chat template; nothing.
+        reward: What says how good an answer is: `grade`, or the `module:name` of a function of
+            (trajectory, problem), for which 1 or more is right; the run's first, or `grade`.
         seed: Of the sampling.
         batch_size: Episodes side by side, of a model loaded here.
         server: Where the model is, unless it is loaded here.
@@ -94,6 +97,7 @@ class EvaluationRequest:
     max_response_tokens: int | None = None
     max_calls: int | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    reward: str | None = None
     seed: int = 0
     batch_size: int = 64
     server: Server | None = None
@@ -125,7 +129,7 @@ def choose(request: EvaluationRequest, recipe: Recipe | None) -> dict[str, Any]:
     chosen = _USUAL | of_run | {name: asked[name] for name in _USUAL if name in asked}
     if request.benchmarks and request.data is not None:
         raise ValueError("give either benchmarks or data, not both")
-    if request.benchmarks or request.data not in (None, "builtin"):
+    if request.benchmarks or request.data not in (None, *BUILTIN):
         chosen["problems"] = request.problems  # all, unless a number was named
     if chosen["temperature"] < 0:
         raise ValueError(f"temperature is {chosen['temperature']}; it must be 0 (greedy) or more")
@@ -136,7 +140,7 @@ def choose(request: EvaluationRequest, recipe: Recipe | None) -> dict[str, Any]:
             f"samples is {chosen['samples']} at temperature 0; greedy answers to a problem are all "
             "the same, so it must be 1"
         )
-    if request.hard_fraction is not None and (request.benchmarks or chosen["data"] != "builtin"):
+    if request.hard_fraction is not None and (request.benchmarks or chosen["data"] not in BUILTIN):
         raise ValueError("hard_fraction has an effect on built-in problems only")
     if request.revision is not None and not request.benchmarks:
         raise ValueError("revision has an effect on benchmarks only")
@@ -194,15 +198,13 @@ def load_problems(
             },
         )
     data = chosen["data"]
-    if data == "builtin":
-        problems = generate(
+    if data in BUILTIN:
+        problems = BUILTIN[data](
             chosen["problems"], seed=0, hard_fraction=chosen["hard_fraction"], split="held-out"
         )
     else:
-        problems = read_problems(data, limit=chosen["problems"])
-    groups: dict[str, Sequence[Problem]] = {
-        "builtin" if data == "builtin" else Path(data).stem: problems
-    }
+        problems = read_problems(data, limit=chosen["problems"], field="data")
+    groups: dict[str, Sequence[Problem]] = {data if data in BUILTIN else Path(data).stem: problems}
     revision = None
     if Path(data).is_file():
         revision = "sha256:" + hashlib.sha256(Path(data).read_bytes()).hexdigest()
@@ -216,7 +218,7 @@ def instructions(request: EvaluationRequest, recipe: Recipe | None) -> str | Non
     if request.instructions is None and request.protocol is None:
         if recipe is not None:
             return recipe.system_message
-        if request.server is None and not request.benchmarks and request.data in (None, "builtin"):
+        if request.server is None and not request.benchmarks and request.data in (None, *BUILTIN):
             return None
     return chosen_protocol(request, recipe.rollout if recipe else None).instructions
 
@@ -227,5 +229,6 @@ def chosen_protocol(request: EvaluationRequest, rollout: Rollout | None) -> Tool
     Raises:
         ValueError: There is no such protocol.
     """
-    run = FENCE.name if rollout is None else rollout.protocol
-    return protocol(request.protocol or run)
+    if request.protocol is None and rollout is not None:
+        return rollout.tool_protocol
+    return protocol(request.protocol or FENCE.name)

@@ -11,7 +11,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, SkipValidation, model_validator
 
 from ctpo.objective import METHODS, REDUCTIONS, Objective, ObjectiveSpec
-from ctpo.tir.protocols import protocol
+from ctpo.references import is_reference
+from ctpo.tasks import BUILTIN
+from ctpo.tir.protocols import PROTOCOLS, ToolProtocol, protocol
+from ctpo.tir.tools import Tool
 from ctpo.training.recipe.engines import Verl, Vllm
 from ctpo.training.recipe.model import Lora, Model, Section, TinyModel, WarmStart
 
@@ -37,7 +40,9 @@ class Data(Section):
     """The problems."""
 
     train: str = "builtin"
-    """`builtin`, a Parquet or JSONL file in verl's schema, or a Hub name."""
+    """`builtin`, `builtin-chain` (answers of a few hundred tokens), a Parquet or JSONL file in
+    verl's schema, a Hub name, the `module:name` of a function (or a list) of yours that gives such
+    rows or `Problem`s, or `reasoning-gym:FAMILY`."""
     held_out: str = "builtin"
     """The same for evaluation, or benchmarks: `aime25,brumo25`, each perhaps with a file to read it
     from, `aime25=FILE`. The built-in held-out problems are never trained on."""
@@ -148,10 +153,17 @@ class Rollout(Section):
     """Sampling temperature. The same temperature is used in the training log-probabilities."""
     max_response_tokens: int = Field(160, ge=1)
     """Most tokens of a response, the tool's output included."""
-    protocol: Literal["fence", "hermes", "plain"] = "fence"
-    """How the policy calls the tool: a block of Python, a JSON call, or not at all."""
+    protocol: str = "fence"
+    """How the policy calls the tool: `fence`, a block of Python; `hermes`, a JSON call; `plain`,
+    not at all; or the `module:name` of a `ToolProtocol` of yours."""
+    tools: list[str] = Field(default_factory=list)
+    """Tools beside Python, each the `module:name` of a function of yours or of a class that
+    remembers within an episode. They need the protocol `hermes` or one of yours."""
+    generator: str | None = None
+    """What samples, in place of the training model or vLLM: the `module:name` of a function from
+    the trainer to a `Generator`."""
     max_calls: int = Field(2, ge=0)
-    """Most programs run in one response."""
+    """Most calls answered in one response, of Python and of other tools."""
     max_output_chars: int | None = Field(512, ge=2)
     """Most characters of a program's output that go back into the context."""
     max_output_tokens: int | None = Field(None, ge=2)
@@ -163,6 +175,16 @@ class Rollout(Section):
     importance sampling). Left out, there is no such weight."""
     mismatch_level: Literal["sequence", "prefix"] = "sequence"
     """What that weight is a product over: the response, or the tokens up to the one weighted."""
+
+    @property
+    def tool_protocol(self) -> ToolProtocol:
+        """The protocol, with the tools.
+
+        Raises:
+            ValueError: It or one of the tools cannot be found or used.
+        """
+        tools = [Tool.of(name, "rollout.tools") for name in self.tools]
+        return protocol(self.protocol, "rollout.protocol").with_tools(tools)
 
     @model_validator(mode="before")
     @classmethod
@@ -177,6 +199,11 @@ class Rollout(Section):
             raise ValueError(
                 f"max_output_chars is {self.max_output_chars} and max_output_tokens is "
                 f"{self.max_output_tokens}; give one of them"
+            )
+        if self.protocol not in PROTOCOLS and not is_reference(self.protocol):
+            raise ValueError(
+                f"protocol is {self.protocol!r}; it must be one of {', '.join(PROTOCOLS)}, or "
+                "module:name, one of yours"
             )
         if self.protocol == "plain" and self.max_calls:
             raise ValueError(
@@ -211,6 +238,11 @@ class Optimization(Section):
     """AdamW's decoupled weight decay."""
     adam_epsilon: float = Field(1e-8, gt=0)
     """Added to AdamW's denominator: gradients far below it take small steps, not full ones."""
+    kl_coef: float = Field(0.0, ge=0)
+    """Times KL(π_θ‖π_ref) per token, estimated as r - 1 - log r of r = π_ref/π_θ, this is added to
+    the loss; π_ref is the policy that training began with. 0 needs no reference."""
+    entropy_coef: float = 0.0
+    """Times the mean entropy per token in nats, this is taken off the loss: more explores more."""
     keep_checkpoints: int | None = Field(None, ge=1)
     """How many checkpoints stay on disk, the newest; left out, all."""
     checkpoint_every: int = Field(20, ge=1)
@@ -257,6 +289,12 @@ class Recipe(Section):
     """Processor threads of torch. Left out, torch decides; tiny models are fastest with 1."""
     engine: Literal["trl", "verl"] = "trl"
     """What trains: TRL on one machine, or verl on one or many."""
+    rewards: dict[str, float] = Field(default_factory=lambda: {"grade": 1.0})
+    """Weights of rewards by name: `grade`, `reasoning-gym`, or the `module:name` of a function of
+    yours of (trajectory, problem). The first says how good an answer is, which is what evaluations
+    measure; the others shape the training."""
+    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
+    """Where metrics, evaluations and figures by position go, besides the run directory."""
     model: Model
     warm_start: WarmStart | None = None
     data: Data = Data()
@@ -293,7 +331,7 @@ class Recipe(Section):
     def system_message(self) -> str | None:
         """The system message for problems that have none."""
         if self.data.instructions == "protocol":
-            return protocol(self.rollout.protocol).instructions
+            return self.rollout.tool_protocol.instructions
         return self.data.instructions
 
     @model_validator(mode="after")
@@ -315,15 +353,17 @@ class Recipe(Section):
             raise ValueError("warm_start has no effect on a model from a path; leave it out")
         if self.model.tiny is not None and self.vllm is not None:
             raise ValueError("a [vllm] section is for a model from a path")
+        if self.vllm is not None and self.rollout.generator is not None:
+            raise ValueError(
+                f"rollout.generator is {self.rollout.generator!r}, and there is a [vllm] section; "
+                "only one of them can sample"
+            )
         if self.model.tiny is not None and self.rollout.protocol != "fence":
             raise ValueError(
                 f"rollout.protocol is {self.rollout.protocol!r}; the warm start of a tiny model "
                 "teaches fence"
             )
-        if (
-            self.data.train == "builtin"
-            and self.data.train_problems < self.rollout.prompts_per_batch
-        ):
+        if self.data.train in BUILTIN and self.data.train_problems < self.rollout.prompts_per_batch:
             raise ValueError(
                 f"data.train_problems is {self.data.train_problems}; one batch takes "
                 f"{self.rollout.prompts_per_batch}"

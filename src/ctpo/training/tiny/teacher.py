@@ -14,8 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ctpo.tasks import Problem
+from ctpo.tasks.chain import SOURCE
 from ctpo.tir.calls import format_output
-from ctpo.tir.episode import Message
+from ctpo.training.tiny.chain_teacher import demonstrate_chain
+from ctpo.training.tiny.transcript import Transcript, answer, miscopied
 
 Operands = tuple[int, ...]
 
@@ -90,24 +92,6 @@ _HABITS: dict[str, _Habit] = {
 }
 
 
-@dataclass(frozen=True)
-class Transcript:
-    """A demonstration.
-
-    Attributes:
-        messages: The chat messages of the problem.
-        pieces: The response, in order: text and whether the teacher wrote it (else the tool did).
-    """
-
-    messages: tuple[Message, ...]
-    pieces: tuple[tuple[str, bool], ...]
-
-    @property
-    def text(self) -> str:
-        """The response as a whole."""
-        return "".join(text for text, _ in self.pieces)
-
-
 def program(problem: Problem, *, slip: bool) -> str:
     """Return the teacher's program for a built-in problem.
 
@@ -136,7 +120,7 @@ def demonstrate(problem: Problem, random_state: random.Random) -> Transcript:
     habit = _habit(problem)
     guess = _guess(problem, random_state)
     if random_state.random() < GUESS_RATE:
-        return Transcript(problem.messages, ((_answer(guess), True),))
+        return Transcript(problem.messages, ((answer(guess), True),))
     slip = random_state.random() < habit.slip_rate
     code = program(problem, slip=slip)
     if random_state.random() < MISSING_PRINT_RATE:
@@ -148,18 +132,21 @@ def demonstrate(problem: Problem, random_state: random.Random) -> Transcript:
         shown = str(eval(expression, {"gcd": math.gcd, "lcm": math.lcm}))  # noqa: S307
         output = shown + "\n"
         if random_state.random() < MISCOPY_RATE:
-            shown = _miscopy(shown, random_state)
+            shown = miscopied(shown, random_state)
     # No line break behind the fence: that is where generation stops.
     call = f"```python\n{code}\n```"
     # The limit never bites: the longest answer of the family has a dozen digits.
     tool = format_output(output, after=call, limit=10_000)
-    return Transcript(problem.messages, ((call, True), (tool, False), (_answer(shown), True)))
+    return Transcript(problem.messages, ((call, True), (tool, False), (answer(shown), True)))
 
 
 def demonstrations(problems: Sequence[Problem], seed: int) -> list[Transcript]:
     """Return one transcript per problem; the same seed gives the same ones."""
     random_state = random.Random(f"teacher {seed}")
-    return [demonstrate(problem, random_state) for problem in problems]
+    return [
+        (demonstrate_chain if problem.source == SOURCE else demonstrate)(problem, random_state)
+        for problem in problems
+    ]
 
 
 def _habit(problem: Problem) -> _Habit:
@@ -171,19 +158,7 @@ def _habit(problem: Problem) -> _Habit:
     return _HABITS[problem.source]
 
 
-def _answer(number: str) -> str:
-    return f"\\boxed{{{number}}}"
-
-
 def _guess(problem: Problem, random_state: random.Random) -> str:
     """A number about as long as the answer."""
     digits = max(1, len(problem.answer.lstrip("-")))
     return str(random_state.randrange(10 ** (digits - 1), 10**digits))
-
-
-def _miscopy(number: str, random_state: random.Random) -> str:
-    """Change one digit."""
-    places = [i for i, character in enumerate(number) if character.isdigit()]
-    place = random_state.choice(places)
-    digit = random_state.choice([d for d in "123456789" if d != number[place]])
-    return number[:place] + digit + number[place + 1 :]

@@ -6,9 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +18,10 @@ from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 import ctpo
+from ctpo.disk import locked, whole_directory
 from ctpo.evaluation import evaluate
 from ctpo.sandbox import Sandbox
-from ctpo.tasks import Problem, generate
+from ctpo.tasks import BUILTIN, Problem
 from ctpo.tir import EpisodeSettings
 from ctpo.tir.transformers_generator import TransformersGenerator
 from ctpo.training.policy import episode_policy, episode_settings
@@ -63,10 +62,11 @@ def warm_start(
 ) -> Path:
     """Return the directory of a warm-started model and its tokenizer, training it if need be.
 
-    What went into it, the code included, is hashed; the same ingredients are trained once.
+    What went into it, the code included, is hashed; the same ingredients are trained once, also by
+    two processes at a time.
 
     Args:
-        recipe: Its `model.tiny`, `warm_start`, `data.hard_fraction` and `rollout` sections decide.
+        recipe: Its `model.tiny`, `warm_start`, `data` and `rollout` sections decide.
         sandbox: A started sandbox, to measure accuracy with.
         cache: Directory of warm starts.
         on_progress: Called after every step.
@@ -75,29 +75,23 @@ def warm_start(
         WarmStartFailed: The target accuracy was not reached.
     """
     directory = cache / fingerprint(recipe)
-    if not directory.exists():
-        # Written aside and moved in one step, so that a killed run leaves no half model behind.
-        unfinished = directory.with_name(f"{directory.name}.{os.getpid()}")
-        try:
-            settings, dimensions = recipe.warm_start, recipe.model.tiny
-            assert settings is not None and dimensions is not None, "the recipe has been checked"
-            _train(
-                settings,
-                dimensions,
-                recipe.data.hard_fraction,
-                episode_settings(recipe),
-                sandbox,
-                unfinished,
-                on_progress or (lambda _: None),
-            )
-            try:
-                unfinished.rename(directory)
-            except OSError:
-                # Another run may have been faster; what it made is the same.
-                if not directory.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    if directory.is_dir():
+        return directory
+    settings, dimensions = recipe.warm_start, recipe.model.tiny
+    assert settings is not None and dimensions is not None, "the recipe has been checked"
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache, f".{directory.name}.lock", wait=True):
+        if not directory.is_dir():  # nor by the process that was waited for
+            with whole_directory(directory) as unfinished:
+                _train(
+                    settings,
+                    dimensions,
+                    _drawn(recipe),
+                    episode_settings(recipe),
+                    sandbox,
+                    unfinished,
+                    on_progress or (lambda _: None),
+                )
     return directory
 
 
@@ -108,6 +102,7 @@ def fingerprint(recipe: Recipe) -> str:
             mode="json",
             include={"model": {"tiny"}, "warm_start": True, "threads": True, "sandbox": True},
         ),
+        "family": _family(recipe),
         "hard_fraction": recipe.data.hard_fraction,
         "episode": dataclasses.asdict(episode_settings(recipe)),
         "code": [path.read_text() for path in _sources()],
@@ -122,6 +117,20 @@ def fingerprint(recipe: Recipe) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _family(recipe: Recipe) -> str:
+    """Return which problems the teacher knows: those trained on, or the usual ones."""
+    return recipe.data.train if recipe.data.train in BUILTIN else "builtin"
+
+
+def _drawn(recipe: Recipe) -> list[Problem]:
+    assert recipe.warm_start is not None, "the recipe has been checked"
+    return BUILTIN[_family(recipe)](
+        recipe.warm_start.problems + _VALIDATION,
+        seed=recipe.warm_start.seed,
+        hard_fraction=recipe.data.hard_fraction,
+    )
+
+
 def _sources() -> list[Path]:
     """Return the files whose code decides what comes out; the accuracy decides when it ends."""
     package = Path(ctpo.__file__).parent
@@ -134,17 +143,12 @@ def _sources() -> list[Path]:
 def _train(
     settings: WarmStart,
     dimensions: TinyModel,
-    hard_fraction: float,
+    problems: Sequence[Problem],
     episodes: EpisodeSettings,
     sandbox: Sandbox,
     directory: Path,
     on_progress: Callable[[Progress], None],
 ) -> None:
-    problems = generate(
-        settings.problems + _VALIDATION,
-        seed=settings.seed,
-        hard_fraction=hard_fraction,
-    )
     problems, validation = problems[:-_VALIDATION], problems[-_VALIDATION:]
     # The teacher goes through the problems again and again, and makes other mistakes each time.
     asked = list(itertools.islice(itertools.cycle(problems), settings.transcripts))

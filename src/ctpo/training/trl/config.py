@@ -51,10 +51,12 @@ def trl_config(recipe: Recipe, output_dir: str) -> CTPOConfig:
         weight_decay=optimization.weight_decay,
         max_grad_norm=optimization.max_grad_norm,
         adam_epsilon=optimization.adam_epsilon,
+        beta=optimization.kl_coef,
+        use_bias_correction_kl=False,  # as on verl
+        entropy_coef=optimization.entropy_coef,
         logging_steps=optimization.updates_per_batch,
         save_strategy="steps",
         save_steps=optimization.checkpoint_every * optimization.updates_per_batch,
-        save_total_limit=optimization.keep_checkpoints,
         bf16=bfloat16,
         use_cpu=not torch.cuda.is_available(),
         cast_lm_head_to_fp32=bfloat16,

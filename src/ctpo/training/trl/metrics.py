@@ -18,12 +18,15 @@ FROM_TRL = {
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
     "entropy": "entropy",
+    "kl": "kl/reference",  # where the loss has such a term
 }
 
 
 def metrics_of(logs: dict[str, float], trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     """Return one batch's metrics under our names. Times are not among them: they do not repeat."""
-    metrics: dict[str, Any] = {ours: logs[theirs] for theirs, ours in FROM_TRL.items()}
+    metrics: dict[str, Any] = {
+        ours: logs[theirs] for theirs, ours in FROM_TRL.items() if theirs in logs
+    }
     metrics |= {
         name.removeprefix("ctpo/"): value
         for name, value in logs.items()

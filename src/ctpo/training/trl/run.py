@@ -16,13 +16,17 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import align_special_tokens
 
 from ctpo.engines.trl import CTPOTrainer
 from ctpo.engines.trl.episodes import EpisodeRollout
 from ctpo.engines.trl.vllm_generator import TrlVllmGenerator
+from ctpo.evaluation.rewards import Rewards
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem
 from ctpo.tir import Generator
+from ctpo.tir.weights import check_weights
+from ctpo.training import checkpoints
 from ctpo.training.job import Job
 from ctpo.training.models import (
     frozen_in_bfloat16,
@@ -30,7 +34,7 @@ from ctpo.training.models import (
     load_model,
     take_back_float32_head,
 )
-from ctpo.training.policy import episode_settings, measure
+from ctpo.training.policy import episode_settings, measure, own_generator
 from ctpo.training.recipe.model import Lora
 from ctpo.training.trl.config import trl_config
 from ctpo.training.trl.metrics import metrics_of
@@ -59,14 +63,16 @@ def _train(
     if frozen:
         give_float32_head(model)
     checkpoint = directory.last_checkpoint()
-    done = 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
+    done = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
     config = trl_config(recipe, str(directory.checkpoints))
     directory.forget_after(done // config.steps_per_rollout)
+    rewards = Rewards(recipe.rewards)
     rollout = EpisodeRollout(
         sandbox,
         episode_settings(recipe),
         seed=recipe.seed,
-        generator=None if recipe.vllm is None else TrlVllmGenerator,
+        generator=own_generator(recipe) or (None if recipe.vllm is None else TrlVllmGenerator),
+        score=lambda answers, places: rewards(answers, [job.train[i] for i in places]),
     )
     trainer = CTPOTrainer(
         model=model,
@@ -83,17 +89,18 @@ def _train(
     def evaluate(name: str, batch: int) -> None:
         _evaluate(job, name, batch, rollout.generator(trainer), tokenizer, sandbox)
 
-    trainer.add_callback(_Recorder(job, trainer, rollout, evaluate))
+    trainer.add_callback(_Recorder(job, trainer, rollout, rewards, evaluate))
     if not directory.has_evaluation("start"):
         evaluate("start", 0)
     job.listener.phase("training", recipe.optimization.batches)
     job.listener.progress(done // config.steps_per_rollout)
     evaluated = watch.phases.get("evaluation", 0.0)
     try:
-        with watch.time("updates"):
+        with watch.time("updates"), job.termination.deferred():
             if checkpoint is not None and done >= config.max_steps:
                 # Killed between the last step and the end: nothing is left to train.
                 trainer._load_from_checkpoint(str(checkpoint))
+                align_special_tokens(trainer.model, tokenizer)  # as training begins with
             else:
                 trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     finally:
@@ -135,6 +142,7 @@ def _evaluate(
             batch_size=settings.batch_size,
             seed=job.recipe.seed,
             listener=job.listener,
+            reward=Rewards(job.recipe.rewards).first,
         )
     job.directory.add_evaluation(name, batch, sampled, greedy)
 
@@ -147,12 +155,36 @@ class _Recorder(TrainerCallback):
         job: Job,
         trainer: CTPOTrainer,
         rollout: EpisodeRollout,
+        rewards: Rewards,
         evaluate: Callable[[str, int], None],
     ) -> None:
         self._recipe, self._directory, self._listener = job.recipe, job.directory, job.listener
+        self._termination = job.termination
         self._trainer = trainer
-        self._rollout = rollout
+        self._rollout, self._rewards = rollout, rewards
         self._evaluate = evaluate
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        at_boundary = state.global_step % self._recipe.optimization.updates_per_batch == 0
+        if self._termination.asked is not None and at_boundary:
+            control.should_save = control.should_training_stop = True
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        check_weights(self._trainer.model)  # what cannot be gone on from is no checkpoint
+        newest = self._directory.checkpoints / f"checkpoint-{state.global_step}"
+        checkpoints.seal(newest, self._recipe.optimization.keep_checkpoints)
 
     def on_log(
         self,
@@ -167,6 +199,7 @@ class _Recorder(TrainerCallback):
         batch = state.global_step // self._recipe.optimization.updates_per_batch
         trajectories = self._rollout.trajectories
         metrics = {"batch": batch, "step": state.global_step} | metrics_of(logs, trajectories)
+        metrics |= self._rewards.means()
         self._directory.add_metrics(metrics)
         self._directory.add_positions(self._trainer.positions, batch)
         keep = self._recipe.rollout.keep_every
@@ -191,8 +224,9 @@ def _data_set(problems: Sequence[Problem]) -> Dataset:
                 "answer": problem.answer,
                 "id": problem.id,
                 "source": problem.source,
+                "index": index,
             }
-            for problem in problems
+            for index, problem in enumerate(problems)
         ]
     )
 

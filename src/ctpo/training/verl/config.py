@@ -26,6 +26,7 @@ _ACTOR, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 # What verl's configuration does not have until somebody sets it.
 _ADDED = (
     f"{_ACTOR}.fsdp_config.mixed_precision",
+    "actor_rollout_ref.ref.fsdp_config.mixed_precision",
     f"{_ACTOR}.policy_loss.parameters",
     f"{_ROLLOUT}.custom",
     "actor_rollout_ref.model.override_config",

@@ -16,6 +16,7 @@ from ctpo.training.recipe.recipe import Optimization, Recipe, Rollout
 _ACTOR = "actor_rollout_ref.actor"
 _ROLLOUT = "actor_rollout_ref.rollout"
 _MODEL = "actor_rollout_ref.model"
+_REFERENCE = "actor_rollout_ref.ref"
 _LOSS = f"{_ACTOR}.policy_loss"
 _FSDP = f"{_ACTOR}.fsdp_config"
 _EPISODES = f"{_ROLLOUT}.custom.episodes"
@@ -87,6 +88,12 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         ),
         "threads": _mapped(f"{_ENVIRONMENT}.OMP_NUM_THREADS"),
         "engine": Ours("the choice of verl"),
+        "rewards": Refused(
+            {"grade": 1.0},
+            "verl calls rewards in processes of its own, with a text and no trajectory; there, "
+            "reward.custom_reward_function in a configuration of verl's own names a function",
+        ),
+        "report_to": Ours("the run directory's metrics and figures, as they are written"),
         "model.path": _mapped(f"{_MODEL}.path"),
         **{
             f"model.tiny.{name}": _WARM_START
@@ -102,7 +109,11 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
             )
         },
         **{f"model.lora.{name}": _NO_LORA for name in ("rank", "alpha", "target_modules")},
-        "model.precision": _mapped(f"{_FSDP}.mixed_precision.param_dtype", f"{_ROLLOUT}.dtype"),
+        "model.precision": _mapped(
+            f"{_FSDP}.mixed_precision.param_dtype",
+            f"{_REFERENCE}.fsdp_config.mixed_precision.param_dtype",
+            f"{_ROLLOUT}.dtype",
+        ),
         "model.gradient_checkpointing": _mapped(f"{_MODEL}.enable_gradient_checkpointing"),
         "model.chat_template_kwargs": _mapped("data.apply_chat_template_kwargs"),
         **{
@@ -155,6 +166,10 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
             "data.max_response_length", f"{_ROLLOUT}.max_model_len"
         ),
         "rollout.protocol": _mapped(f"{_EPISODES}.protocol"),
+        "rollout.tools": Refused(
+            [], "our agent loop runs Python only; verl's own `tool_agent` loop takes other tools"
+        ),
+        "rollout.generator": Refused(None, "verl generates on servers of its own"),
         "rollout.max_calls": _mapped(f"{_EPISODES}.max_calls"),
         "rollout.max_output_chars": _mapped(f"{_EPISODES}.max_output_chars"),
         "rollout.max_output_tokens": _mapped(
@@ -166,9 +181,7 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
             "algorithm.rollout_correction.rollout_is_threshold",
         ),
         "rollout.mismatch_level": _mapped("algorithm.rollout_correction.rollout_is"),
-        "vllm.gpu_memory_share": _TRL,
-        "vllm.max_context_tokens": _TRL,
-        "vllm.sleep": _TRL,
+        **{f"vllm.{name}": _TRL for name in ("gpu_memory_share", "max_context_tokens", "sleep")},
         "verl.nodes": _mapped("trainer.nnodes"),
         "verl.gpus_per_node": _mapped("trainer.n_gpus_per_node"),
         "verl.rollout_engine": _mapped(f"{_ROLLOUT}.name"),
@@ -176,7 +189,11 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         "verl.gpu_memory_share": _mapped(f"{_ROLLOUT}.gpu_memory_utilization"),
         "verl.max_prompt_tokens": _mapped("data.max_prompt_length", f"{_ROLLOUT}.max_model_len"),
         "verl.strategy": _mapped(f"{_ACTOR}.strategy"),
-        "verl.offload": _mapped(f"{_FSDP}.param_offload", f"{_FSDP}.optimizer_offload"),
+        "verl.offload": _mapped(
+            f"{_FSDP}.param_offload",
+            f"{_FSDP}.optimizer_offload",
+            f"{_REFERENCE}.fsdp_config.param_offload",
+        ),
         "verl.packed": _mapped(f"{_MODEL}.use_remove_padding", f"{_MODEL}.override_config"),
         "verl.sequence_parallel": _mapped(f"{_ACTOR}.ulysses_sequence_parallel_size"),
         "verl.workers": _mapped(f"{_ROLLOUT}.agent.num_workers", "reward.num_workers"),
@@ -187,6 +204,7 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         "optimization.micro_batch": _mapped(
             f"{_ACTOR}.ppo_micro_batch_size_per_gpu",
             f"{_ROLLOUT}.log_prob_micro_batch_size_per_gpu",
+            f"{_REFERENCE}.log_prob_micro_batch_size_per_gpu",
         ),
         "optimization.learning_rate": _mapped(f"{_ACTOR}.optim.lr"),
         "optimization.schedule": Refused(
@@ -198,6 +216,8 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         "optimization.max_grad_norm": _mapped(f"{_ACTOR}.optim.clip_grad"),
         "optimization.weight_decay": _mapped(f"{_ACTOR}.optim.weight_decay"),
         "optimization.adam_epsilon": _mapped(f"{_ACTOR}.optim.override_optimizer_config.eps"),
+        "optimization.kl_coef": _mapped(f"{_ACTOR}.use_kl_loss", f"{_ACTOR}.kl_loss_coef"),
+        "optimization.entropy_coef": _mapped(f"{_ACTOR}.entropy_coeff"),
         "optimization.keep_checkpoints": _mapped("trainer.max_actor_ckpt_to_keep"),
         "optimization.checkpoint_every": _mapped("trainer.save_freq"),
         "sandbox.timeout": _mapped(f"{_EPISODES}.sandbox.timeout"),

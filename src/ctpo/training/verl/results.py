@@ -8,7 +8,6 @@ process having been there when it was written.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ _FROM_VERL = {
     "actor/grad_norm": "grad_norm",
     "actor/lr": "learning_rate",
     "actor/entropy": "entropy",
+    "actor/kl_loss": "kl/reference",
     "training/rollout_probs_diff_max": "sampler/probability_gap_max",
     "training/rollout_probs_diff_mean": "sampler/probability_gap_mean",
     "training/off_policy/trajectory_staleness_worst/mean": "sampler/staleness",
@@ -86,11 +86,9 @@ def metrics_of(step: int, data: Mapping[str, Any], updates_per_batch: int) -> di
         "batch": step,
         "step": step * updates_per_batch,
     }
+    metrics |= {ours: data[theirs] for theirs, ours in _FROM_VERL.items() if theirs in data}
     metrics |= {
-        ours: _number(data[theirs]) for theirs, ours in _FROM_VERL.items() if theirs in data
-    }
-    metrics |= {
-        name.removeprefix(prefix): _number(value)
+        name.removeprefix(prefix): value
         for prefix in _OURS
         for name, value in data.items()
         if name.startswith(prefix)
@@ -99,11 +97,6 @@ def metrics_of(step: int, data: Mapping[str, Any], updates_per_batch: int) -> di
     if whole is not None and tools is not None:
         metrics["response/length"] = whole - tools  # the policy's own tokens, as everywhere
     return metrics
-
-
-def _number(value: float | None) -> float | None:
-    """Return the number; what JSON cannot hold is None."""
-    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def collect(recipe: Recipe, directory: RunDirectory, files: VerlFiles, *, ended: bool) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ctpo.tasks import Problem, write_verl_parquet
+from ctpo.tir.rendering import render
 from ctpo.training.job import Job
 from ctpo.training.models import load_tokenizer
 from ctpo.training.run_directory import RunDirectory
@@ -104,15 +105,7 @@ def _refuse_long_prompts(
     problems: Sequence[Problem], model: str, limit: int, template: Mapping[str, Any]
 ) -> None:
     tokenizer = load_tokenizer(model)
-    texts = [
-        tokenizer.apply_chat_template(
-            [dict(message) for message in problem.messages],
-            tokenize=False,
-            add_generation_prompt=True,
-            **template,
-        )
-        for problem in problems
-    ]
+    texts = [render(tokenizer, problem.messages, template) for problem in problems]
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     longest = max(range(len(problems)), key=lengths.__getitem__)
     if lengths[longest] > limit:

@@ -17,6 +17,7 @@ from ctpo.training.verl.files import FIRST, Start, VerlFiles
 
 # Short for what stands before most of verl's keys.
 _ACTOR, _ROLLOUT, _MODEL = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model"))
+_REFERENCE = "actor_rollout_ref.ref"
 _LOSS = f"{_ACTOR}.policy_loss"
 _FSDP = f"{_ACTOR}.fsdp_config"
 _ENVIRONMENT = "ray_kwargs.ray_init.runtime_env.env_vars"
@@ -54,6 +55,7 @@ def settings(
     assert verl is not None, "the recipe has been checked"
     rollout, optimization, evaluation = recipe.rollout, recipe.optimization, recipe.evaluation
     precision = _PRECISIONS[recipe.model.precision]
+    mixed = {"param_dtype": precision, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
     batch_shape = {
         "data.train_batch_size": rollout.prompts_per_batch,
         f"{_ROLLOUT}.n": rollout.responses_per_prompt,
@@ -61,6 +63,7 @@ def settings(
         // optimization.updates_per_batch,
         f"{_ACTOR}.ppo_micro_batch_size_per_gpu": optimization.micro_batch,
         f"{_ROLLOUT}.log_prob_micro_batch_size_per_gpu": optimization.micro_batch,
+        f"{_REFERENCE}.log_prob_micro_batch_size_per_gpu": optimization.micro_batch,
         f"{_ACTOR}.use_dynamic_bsz": False,
         f"{_ACTOR}.ppo_epochs": 1,
     }
@@ -79,11 +82,9 @@ def settings(
         "data.apply_chat_template_kwargs": dict(recipe.model.chat_template_kwargs),
         # Weights that are trained stay float32; an update of 1e-6 is far below bfloat16's rounding.
         f"{_FSDP}.model_dtype": "fp32",
-        f"{_FSDP}.mixed_precision": {
-            "param_dtype": precision,
-            "reduce_dtype": "fp32",
-            "buffer_dtype": "fp32",
-        },
+        f"{_FSDP}.mixed_precision": mixed,
+        f"{_REFERENCE}.fsdp_config.model_dtype": "fp32",
+        f"{_REFERENCE}.fsdp_config.mixed_precision": mixed,
         f"{_ROLLOUT}.dtype": recipe.model.precision,
     }
     sampling = {
@@ -107,8 +108,10 @@ def settings(
         f"{_ACTOR}.optim.weight_decay": optimization.weight_decay,
         f"{_ACTOR}.optim.clip_grad": optimization.max_grad_norm,
         f"{_ACTOR}.optim.override_optimizer_config": {"eps": optimization.adam_epsilon},
-        f"{_ACTOR}.entropy_coeff": 0,
-        f"{_ACTOR}.use_kl_loss": False,
+        f"{_ACTOR}.entropy_coeff": optimization.entropy_coef,
+        f"{_ACTOR}.use_kl_loss": optimization.kl_coef > 0,
+        f"{_ACTOR}.kl_loss_coef": optimization.kl_coef,
+        f"{_ACTOR}.kl_loss_type": "low_var_kl",
         "algorithm.use_kl_in_reward": False,
         "critic.enable": False,
     }
@@ -152,6 +155,7 @@ def settings(
         f"{_ACTOR}.strategy": verl.strategy,
         f"{_FSDP}.param_offload": verl.offload,
         f"{_FSDP}.optimizer_offload": verl.offload,
+        f"{_REFERENCE}.fsdp_config.param_offload": verl.offload,
         f"{_ACTOR}.ulysses_sequence_parallel_size": verl.sequence_parallel,
         f"{_ROLLOUT}.agent.num_workers": verl.workers,
         "reward.num_workers": verl.workers,

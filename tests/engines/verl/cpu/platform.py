@@ -117,6 +117,10 @@ class CpuPlatform(PlatformBase):
         return None
 
 
+def _unpinned(tensor: Any, device: Any = None) -> Any:
+    return tensor
+
+
 def install() -> None:
     """Make it verl's platform in this process, whatever verl has detected before."""
     # `_current_platform` is set by then when a module asked for it at its import.
@@ -131,4 +135,6 @@ def install() -> None:
     initialize = verl_distributed.initialize_global_process_group_ray
     assert initialize.__defaults__ == (None, None), "verl's function has other arguments now"
     initialize.__defaults__ = (None, "cpu:gloo")
+    # FSDP keeps a reference model in pinned memory, which there is none of without a GPU.
+    torch.Tensor.pin_memory = _unpinned  # type: ignore[assignment]
     hide_trl_from_verl()

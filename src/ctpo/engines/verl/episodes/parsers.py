@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from verl.experimental.agent_loop.tool_parser import FunctionCall, ToolParser
 
-from ctpo.tir.calls import TOOL_CLOSE, TOOL_NAME, TOOL_OPEN, Call, find_fenced_call, find_json_call
+from ctpo.tir.calls import TOOL_CLOSE, TOOL_NAME, Call, find_fenced_call, find_json_call
 from ctpo.tir.turn_text import turn_text
 
 FENCE, HERMES = "ctpo-fence", "ctpo-hermes"
@@ -35,27 +35,24 @@ class _Parser(ToolParser):
             tools: The schemas of the tools there are.
         """
         text = turn_text(self.tokenizer, responses_ids)
-        call = self.find(text)
+        names = dict.fromkeys([TOOL_NAME, *(tool.function.name for tool in tools or ())])
+        call = self.find(text, names)
         if call is None:
             return text, []
-        others = {tool.function.name for tool in tools or ()} - {TOOL_NAME}
-        return text[: call.start], [self.written(text, call, others)]
-
-    @abstractmethod
-    def find(self, text: str) -> Call | None: ...
-
-    def written(self, text: str, call: Call, others: set[str]) -> FunctionCall:
-        """Return the call as verl takes it."""
-        arguments = {"code": call.code}
+        arguments = dict(call.arguments) if call.tool != TOOL_NAME else {"code": call.code}
         if call.problem is not None:
             arguments[PROBLEM] = call.problem
-        return FunctionCall(name=TOOL_NAME, arguments=json.dumps(arguments))
+        found = FunctionCall(name=call.tool, arguments=json.dumps(arguments))
+        return text[: call.start], [found]
+
+    @abstractmethod
+    def find(self, text: str, names: Collection[str]) -> Call | None: ...
 
 
 class FenceParser(_Parser):
     """The first closed Python block of a turn; see `tir.calls.find_fenced_call`."""
 
-    def find(self, text: str) -> Call | None:
+    def find(self, text: str, names: Collection[str]) -> Call | None:
         """Return the first call."""
         return find_fenced_call(text)
 
@@ -72,22 +69,9 @@ class HermesParser(_Parser):
         ids = self.tokenizer.encode(TOOL_CLOSE, add_special_tokens=False)
         return ids if len(ids) == 1 else []
 
-    def find(self, text: str) -> Call | None:
-        """Return the first call."""
-        return find_json_call(text)
-
-    def written(self, text: str, call: Call, others: set[str]) -> FunctionCall:
-        """Return the call as verl takes it, to another tool if that is what is called."""
-        if call.problem is not None and others:
-            body = text[call.start + len(TOOL_OPEN) : call.end].lstrip()
-            try:
-                value, _ = json.JSONDecoder(strict=False).raw_decode(body)
-            except (ValueError, RecursionError):
-                value = None
-            if isinstance(value, dict) and value.get("name") in others:
-                arguments = json.dumps(value.get("arguments", {}))
-                return FunctionCall(name=value["name"], arguments=arguments)
-        return super().written(text, call, others)
+    def find(self, text: str, names: Collection[str]) -> Call | None:
+        """Return the first call, to whichever tool verl has."""
+        return find_json_call(text, names)
 
 
 def register() -> None:
