@@ -11,6 +11,8 @@ from ctpo.tir.calls import (
     format_output,
     format_response,
 )
+from ctpo.tir.open_episode import CallStop
+from ctpo.tir.protocols import FENCE
 
 
 @pytest.mark.parametrize(
@@ -235,3 +237,27 @@ def test_a_tag_that_is_spoken_of_swallows_no_call(prose):
     assert call is not None
     assert (call.code, call.problem, call.start) == ("x", None, len(prose))
     assert find_json_call(prose) is None
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "print(6 * 7)",
+        's = """\n```text\nabc\n"""\nprint(s)',
+        "s = '''\n```python\n'''\nprint(len(s))",
+        'f(f"""\n```{x}\n""")',
+        "x = [1,\n     2]\nif x:\n    print(x)",
+        "  print(1)\n bad indentation",
+    ],
+)
+def test_where_a_turn_stops_does_not_depend_on_how_it_is_cut_into_tokens(program):
+    stop = CallStop(FENCE)
+    text = f"So:\n```python\n{program}\n```"
+    stops = [end for end in range(len(text) + 1) if stop(text[:end])]
+    assert stops == [len(text)]
+    assert find_call(text) == program
+
+
+def test_a_fence_within_a_string_closes_at_its_lines_end():
+    stop, text = CallStop(FENCE), 'So:\n```python\ns = """\n```'
+    assert [stop(text), stop(text + "text"), stop(text + "\n")] == [False, False, True]

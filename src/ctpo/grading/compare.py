@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from ctpo.grading.equations import consistent, named_values, one_unknown, relations
+from ctpo.grading.forms import bases, every, is_equated, joined, letters, of_one, words
 from ctpo.grading.reading.normal import counted, normal
 from ctpo.grading.reading.regions import Region, intervals, is_constant, is_plain, is_region, merged
 from ctpo.grading.reading.tree import Node, Undecided
-from ctpo.grading.reading.words import same_words, spells
 
 _SEVERAL = ("list", "set")
 _NUMBER_SETS = ("reals", "integers", "naturals", "rationals", "complexes")
@@ -54,13 +54,13 @@ class Comparison:
             return True
         ops = (answer.op, gold.op)
         if "text" in ops:
-            return self._words(answer, gold)
+            return words(answer, gold)
         if "blank" in ops:
             return answer.op == gold.op
-        if _equated(answer) or _equated(gold):
+        if is_equated(answer) or is_equated(gold):
             return self._equations(answer, gold)
         if "base" in ops:
-            return self._bases(answer, gold)
+            return bases(answer, gold)
         if is_region(answer) or is_region(gold):
             return self._regions(answer, gold)
         if "ordered" in ops or "tuple" in ops or "angle" in ops or set(ops) & set(_SEVERAL):
@@ -85,38 +85,14 @@ class Comparison:
                 raise Undecided(f"no way to compare {other} with the set {one.value}")
         if answer.op == gold.op == "sym" and answer.value.casefold() == gold.value.casefold():
             raise Undecided("the same letter but for its case")
-        if _letters(answer) == _letters(gold) is not None:
+        if letters(answer) == letters(gold) is not None:
             raise Undecided("the same letters, in one with a mark over or around them")
         return self.leaves.same(counted(answer, gold), counted(gold, answer))
 
-    def _words(self, answer: Node, gold: Node) -> bool:
-        if answer.op == gold.op:
-            return same_words(answer, gold)
-        return spells(answer, gold) if answer.op == "text" else spells(gold, answer)
-
-    def _bases(self, answer: Node, gold: Node) -> bool:
-        if answer.op == gold.op:
-            (digits, base), (others, other) = answer.value, gold.value
-            if base == other:
-                return bool(digits == others)
-            if int(digits, base) == int(others, other):
-                raise Undecided("the same number in another base")
-            return False
-        based, plain = (answer, gold) if answer.op == "base" else (gold, answer)
-        digits, base = based.value
-        if plain.op != "num":
-            raise Undecided(f"a number in base {base} against {plain}")
-        # Whoever leaves the base out means the one that was asked for.
-        if str(plain.value) == digits and based is gold:
-            return True
-        if plain.value in (int(digits, base), int(digits) if digits.isdigit() else None):
-            raise Undecided(f"equal in base 10, or but for the base {base}")
-        return False
-
     def _equations(self, answer: Node, gold: Node) -> bool:
-        if _equated(answer) and _equated(gold):
+        if is_equated(answer) and is_equated(gold):
             return self._both_equated(answer, gold)
-        equated, other = (answer, gold) if _equated(answer) else (gold, answer)
+        equated, other = (answer, gold) if is_equated(answer) else (gold, answer)
         value = normal(named_values(equated, equated is gold, self.leaves.same, other))
         return self._same(value, other) if equated is answer else self._same(other, value)
 
@@ -131,7 +107,7 @@ class Comparison:
         roots = one_unknown(left + right)
         if all(len(set(side)) == len(side) for side in names) and set(names[0]) == set(names[1]):
             pairs = [(one, next(o for o in right if o.args[0] == one.args[0])) for one in left]
-            same = _every(self._relation, pairs)
+            same = every(self._relation, pairs)
             if not same and roots and self._as_sets(*values):
                 raise Undecided("the same values under each other's names")
             return same
@@ -175,7 +151,7 @@ class Comparison:
         if answer.op == gold.op == "rel" and len(answer.args) == len(gold.args) == 2:
             if not (is_plain(answer) and is_plain(gold)):
                 return self.leaves.same_relation(answer, gold)
-        if answer.op == gold.op == "list" and not (_of_one(answer) and _of_one(gold)):
+        if answer.op == gold.op == "list" and not (of_one(answer) and of_one(gold)):
             return self._as_sets(answer.args, gold.args)
         for one, other in ((answer, gold), (gold, answer)):
             if is_region(one) and other.op not in ("tuple", "set", "list") and not is_region(other):
@@ -193,14 +169,14 @@ class Comparison:
             (one,), (other,) = left.intervals, right.intervals
             alike = (one.low_open, one.high_open) == (other.low_open, other.high_open)
             ends = ((one.low, other.low), (one.high, other.high))
-            return alike and _every(self._same, ends)
+            return alike and every(self._same, ends)
         pieces = [merged(side.intervals, self.leaves.place) for side in (left, right)]
         if len(pieces[0]) != len(pieces[1]):
             return False
         for one, other in zip(*pieces, strict=True):
             if (one.low_open, one.high_open) != (other.low_open, other.high_open):
                 return False
-        return _every(
+        return every(
             self._same,
             [
                 ends
@@ -217,7 +193,7 @@ class Comparison:
             if same and numbers and len(answer.args) != len(gold.args):
                 raise Undecided("the same but for how often each is named")
             return same
-        if any(node.op == "matrix" for node in (answer, gold)):
+        if "matrix" in kinds:
             return self._vectors(answer, gold)
         plain = [kind not in (*_SEVERAL, "tuple", "angle", "ordered") for kind in kinds]
         for one, other in ((answer, gold), (gold, answer)):
@@ -247,19 +223,18 @@ class Comparison:
         raise Undecided("the same numbers, ordered in one and unordered in the other")
 
     def _one_of_several(self, answer: Node, gold: Node) -> bool:
-        several, one = (
-            (gold, answer) if gold.op in (*_SEVERAL, "tuple", "angle") else (answer, gold)
-        )
+        pair = (answer, gold)
+        several, one = pair[::-1] if gold.op in (*_SEVERAL, "tuple", "angle") else pair
         if several.op == "set" and len(several.args) == 1:
             pair = (several.args[0], one) if several is answer else (one, several.args[0])
             return self._same(*pair)
         if several.op not in _SEVERAL:
-            if is_constant(one):
-                return False
-            raise Undecided(f"no way to compare {one} with {several}")
+            if not is_constant(one):
+                raise Undecided(f"no way to compare {one} with {several}")
+            return False
         if not several.args:
             raise Undecided(f"the empty set against {one}")
-        if several.op == "list" and _joined(several, one):
+        if several.op == "list" and joined(several, one):
             raise Undecided("several numbers, or one with commas in it")
         found = [self._same(part, one) for part in several.args]
         if all(found) or (several is gold and several.value == "or" and any(found)):
@@ -292,7 +267,7 @@ class Comparison:
             (Node("mul", (a, gold.args[0])), Node("mul", (g, answer.args[0])))
             for a, g in zip(answer.args[1:], gold.args[1:], strict=True)
         ]
-        same = _every(self.leaves.same, crossed)
+        same = every(self.leaves.same, crossed)
         clock = any(
             len(side.args) == 2 and side.args[1].op == "num" and side.args[1].value >= 10
             for side in (answer, gold)
@@ -304,11 +279,11 @@ class Comparison:
     def _in_order(self, left: Node, right: Node) -> bool:
         if len(left.args) != len(right.args):
             return False
-        return _every(self._same, zip(left.args, right.args, strict=True))
+        return every(self._same, zip(left.args, right.args, strict=True))
 
     def _as_sets(self, left: Sequence[Node], right: Sequence[Node]) -> bool:
         """Whether every element has its equal on the other side, both ways."""
-        return _every(self._among, [(one, right, False) for one in left]) and _every(
+        return every(self._among, [(one, right, False) for one in left]) and every(
             self._among, [(one, left, True) for one in right]
         )
 
@@ -323,52 +298,3 @@ class Comparison:
         if doubt:
             raise doubt
         return False
-
-
-def _letters(node: Node) -> str | None:
-    r"""The letters of a product such as AB, of \overline{AB} or of |AB|; None of anything else."""
-    if node.op == "call" and node.value == "abs":
-        node = node.args[0]
-    if node.op == "mul" and all(arg.op == "sym" and arg.value.isupper() for arg in node.args):
-        return "".join(arg.value for arg in node.args)
-    if node.op == "sym" and len(node.value) > 2:
-        return node.value.split()[-1]
-    return None
-
-
-def _joined(listed: Node, one: Node) -> bool:
-    """Whether a number is what the digits of several are without the commas."""
-    if one.op != "num" or not all(arg.op == "num" and arg.value >= 0 for arg in listed.args):
-        return False
-    first, *rest = (str(arg.value) for arg in listed.args)
-    grouped = [first + "".join(part.zfill(3) for part in rest)]  # 000 is read as 0
-    if len(rest[-1]) == 3:  # 1,23,456, as in India
-        grouped.append(first + "".join(rest))
-    return str(one.value) in grouped
-
-
-def _of_one(node: Node) -> bool:
-    """Whether inequalities are all of one name."""
-    names = {arg for part in node.args for arg in part.args if not is_constant(arg)}
-    return is_plain(node) and len(names) == 1
-
-
-def _every(same: Callable[..., bool], of: Iterable[tuple[Any, ...]]) -> bool:
-    """Whether all are the same; a difference counts also where another pair leaves a doubt."""
-    doubt = None
-    for one in of:
-        try:
-            if not same(*one):
-                return False
-        except Undecided as undecided:
-            doubt = undecided
-    if doubt:
-        raise doubt
-    return True
-
-
-def _equated(node: Node) -> bool:
-    """Whether an equation is in it, or a name and the set that it is in."""
-    if node.op == "list":
-        return any(map(_equated, node.args))
-    return node.op == "rel" and any(sign in ("=", "in") for sign in node.value)

@@ -14,8 +14,9 @@ import mpmath
 import sympy
 from sympy.core.function import AppliedUndef
 
+from ctpo.grading.equality import same_expression
 from ctpo.grading.exact import value as exact_value
-from ctpo.grading.numeric import difference, evaluate
+from ctpo.grading.numeric import evaluate
 from ctpo.grading.reading.regions import INFINITY, MINUS_INFINITY
 from ctpo.grading.reading.tree import Node, Undecided
 
@@ -59,12 +60,12 @@ class Symbolic:
         if pair[0] is not None and pair[1] is not None:
             return pair[0] == pair[1]
         one, other = expression(left), expression(right)
-        if _same_expression(one, other):
+        if same_expression(one, other):
             return True
         if any(part.op == "call" and part.value == "log" and len(part.args) == 1
                for side in (left, right) for part in side.walk()):  # fmt: skip
             natural = [expression(side, natural=True) for side in (left, right)]
-            if _same_expression(*natural):
+            if same_expression(*natural):
                 raise Undecided("equal if the logarithm without a base is the natural one")
         self._other_names(one, other)
         return False
@@ -75,7 +76,7 @@ class Symbolic:
         alone = [one.free_symbols - other.free_symbols, other.free_symbols - one.free_symbols]
         if len(alone[0]) == len(alone[1]) == 1 and alone[0] | alone[1] <= _PARAMETERS:
             renamed = one.xreplace({alone[0].pop(): next(iter(alone[1]))})
-            if _same_expression(renamed, other):
+            if same_expression(renamed, other):
                 raise Undecided("equal but for the name of a variable")
         applied = [side.atoms(AppliedUndef) for side in (one, other)]
         if applied[0] != applied[1]:
@@ -86,10 +87,10 @@ class Symbolic:
         one, other = (_matrix(side) for side in (left, right))
         matrices = [isinstance(side, sympy.MatrixBase) for side in (one, other)]
         if not any(matrices):
-            return _same_expression(one, other)
+            return same_expression(one, other)
         if not all(matrices):
             raise Undecided("a matrix against a number")
-        return bool(one.shape == other.shape) and all(map(_same_expression, one, other))
+        return bool(one.shape == other.shape) and all(map(same_expression, one, other))
 
     def same_relation(self, left: Node, right: Node) -> bool:
         """Whether two equations or inequalities are multiples of one another."""
@@ -250,60 +251,3 @@ def _matrix(node: Node) -> Any:  # noqa: ANN401
     except (TypeError, ValueError, AttributeError) as error:
         raise Undecided(f"{node}: {error}"[:200]) from error
     raise Undecided(f"{node} is no matrix that can be computed")
-
-
-def _same_expression(left: sympy.Expr, right: sympy.Expr) -> bool:
-    if not left.free_symbols and not right.free_symbols:
-        return _same_number(left, right)
-    left, right = left.doit(), right.doit()
-    if left == right:
-        return True
-    apart = _apart_at_points(left, right)
-    if all(apart):
-        return False
-    equal = sympy.simplify(left - right) == 0 or (left - right).equals(0)
-    if equal is None:
-        raise Undecided(f"could neither show {left} = {right} nor the contrary")
-    if equal and any(apart):
-        raise Undecided("sympy calls them equal, and their values at a point are not")
-    return bool(equal)
-
-
-# Whole numbers, for formulas that hold of those alone, such as (-1)^n = cos(n*pi); and numbers
-# between 0 and 1, for those that hold of probabilities alone.
-_POINTS = (
-    tuple(map(sympy.Integer, (3, 7, 5, 11, 13))),
-    tuple(sympy.Rational(n, 17) for n in (5, 11, 3, 13, 7)),
-)
-
-
-def _apart_at_points(left: sympy.Expr, right: sympy.Expr) -> list[bool]:
-    """Whether two formulas have different values at each of the points."""
-    symbols = sorted(left.free_symbols | right.free_symbols, key=str)
-    apart = []
-    for point in _POINTS:
-        values = {s: point[i % len(point)] for i, s in enumerate(symbols)}
-        apart.append(difference(left.xreplace(values), right.xreplace(values)) == "apart")
-    return apart
-
-
-def _same_number(left: sympy.Expr, right: sympy.Expr) -> bool:
-    # Values first: they need no exact evaluation, which for 10^(10^10) fills the memory.
-    values = difference(left, right)
-    if values == "apart":
-        return False
-    left, right = left.doit(), right.doit()
-    for value in (left, right):
-        if value.has(sympy.nan, sympy.zoo):
-            raise Undecided("a division by zero")
-    if left == right:
-        return True
-    if left.is_Rational and right.is_Rational:
-        return False
-    values = values or difference(left, right)
-    equal = (left - right).equals(0)
-    if values == "apart" or equal is False:
-        return False
-    if equal is None and values is None:
-        raise Undecided(f"could neither show {left} = {right} nor the contrary")
-    return True

@@ -5,8 +5,10 @@ One rule each, and no guessing: what does not follow the rule is text.
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import tokenize
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,6 +112,18 @@ def _outdented(line: str, columns: int) -> str:
     if columns == 0:
         return line
     return " " * (_columns(line[: len(line) - len(body)]) - columns) + body
+
+
+def within_string(code: str) -> bool:
+    """Whether a program ends within a string of several lines."""
+    try:
+        for _ in tokenize.generate_tokens(io.StringIO(code).readline):
+            pass
+    except tokenize.TokenError as error:
+        return "string" in str(error)
+    except SyntaxError:
+        return False
+    return False
 
 
 def find_call(text: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ctpo.tir.calls import Call
+from ctpo.tir.calls import Call, within_string
 from ctpo.tir.generation import Sampled
 from ctpo.tir.ledger import Ledger
 from ctpo.tir.programs import Outcome
@@ -20,15 +20,24 @@ if TYPE_CHECKING:
 
 
 class CallStop:
-    """Ends a turn where a call is complete."""
+    """Ends a turn where a call is complete, wherever the text is cut into tokens.
+
+    A fence closes a block without waiting for the end of its line, so that nothing has to be
+    sampled behind it; but within a string of the program it may go on, as in three backticks and
+    `text`, and then the line's end decides.
+    """
 
     def __init__(self, protocol: ToolProtocol) -> None:
-        self.trigger = protocol.trigger
+        self._fenced = protocol.name == "fence"
+        self.trigger = protocol.trigger + "\n" * self._fenced
         self._protocol = protocol
 
     def __call__(self, text: str) -> bool:
         """Return whether the text of a turn holds a whole call."""
-        return self._protocol.find_call(text) is not None
+        call = self._protocol.find_call(text)
+        if call is None:
+            return False
+        return not self._fenced or call.end < len(text) or not within_string(call.code)
 
 
 class EpisodeRules:

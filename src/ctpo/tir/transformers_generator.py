@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
+from ctpo.tir.cache_check import ANY, UnsupportedModel, refuse_what_needs_another_cache
 from ctpo.tir.generation import Sampled, StopReason, StopRule
+from ctpo.tir.growing_cache import GrowingLayer
 from ctpo.tir.turn_text import turn_text
 from ctpo.tir.weights import check_weights
 
@@ -19,54 +21,9 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ANY = ""
-"""The trigger of a rule that is asked after every token."""
+__all__ = ["TransformersGenerator", "TransformersSession", "UnsupportedModel"]
 
-_GROWTH = 64  # columns a cache grows by at once: fewer copies, little waste
-# Nats between a cached and a plain pass: what rounding does in float32, and in half precision.
-_EXACT, _ROUGH = 1e-3, 0.5
 _COMPACT_BELOW = 0.75  # finished rows are dropped once they are a quarter of the batch
-
-
-class UnsupportedModel(ValueError):
-    """The generator cannot serve this model; the message names it and says why."""
-
-
-class _GrowingLayer(DynamicLayer):
-    """A cache layer that grows in steps, so that a new token costs no copy of the old ones."""
-
-    length = 0
-    is_initialized: bool
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
-    ) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.dtype, self.device = key_states.dtype, key_states.device
-            self.keys = key_states[:, :, :0]
-            self.values = value_states[:, :, :0]
-            self.is_initialized = True
-        end = self.length + key_states.shape[2]
-        if end > self.keys.shape[2]:
-            self.keys = self._grow(self.keys, end + _GROWTH)
-            self.values = self._grow(self.values, end + _GROWTH)
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def _grow(self, old: Tensor, columns: int) -> Tensor:
-        rows, heads, _, width = old.shape
-        new = old.new_empty(rows, heads, columns, width)
-        new[:, :, : self.length] = old[:, :, : self.length]
-        return new
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def select(self, rows: Int[Tensor, " kept"]) -> None:
-        self.keys = self.keys[rows]
-        self.values = self.values[rows]
 
 
 class TransformersGenerator:
@@ -303,7 +260,7 @@ class TransformersSession:
         config = self._model.config.get_text_config(decoder=True)
         # The last layers of some models read the keys of earlier ones.
         own = config.num_hidden_layers - getattr(config, "num_kv_shared_layers", 0)
-        cache = [_GrowingLayer() for _ in range(own)]
+        cache = [GrowingLayer() for _ in range(own)]
         for index, like in enumerate(some if longest > unread else []):
             keys, values = (
                 x.new_zeros(len(rows), len(x), longest - unread, x.shape[2]) for x in like
@@ -324,62 +281,3 @@ def _eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     if not ids:
         raise ValueError("neither the tokenizer nor the model names an end-of-turn token")
     return ids
-
-
-class _AfterTwoTokens:
-    """Ends the turns of two rows after two tokens each."""
-
-    trigger = ANY
-
-    def __init__(self) -> None:
-        self._asked = 0
-
-    def __call__(self, text: str) -> bool:
-        self._asked += 1
-        return self._asked > 2
-
-
-def refuse_what_needs_another_cache(generator: TransformersGenerator) -> None:
-    """Compare two rows of different length, two turns each, with plain forward passes.
-
-    Args:
-        generator: With any model.
-
-    Raises:
-        UnsupportedModel: They differ, or the model cannot be run in this way at all.
-    """
-    model, name = generator.model, type(generator.model).__name__
-    contexts = [[3, 5, 7, 4, 6], [4, 8]]
-    turns: list[list[list[int]]] = [[[], []], [[5], [6, 3, 9]]]
-    training, eos, generator.eos_token_ids = model.training, generator.eos_token_ids, []
-    worst = 0.0
-    try:
-        session = generator.open(contexts, temperature=0.0, seed=0)
-        model.eval()
-        for append in turns:
-            results = session.generate((0, 1), append, (9, 9), _AfterTwoTokens())
-            for context, more, sampled in zip(contexts, append, results, strict=True):
-                context += more + sampled.ids
-                with torch.no_grad(), generator.precision():
-                    logits = model(input_ids=torch.tensor([context], device=model.device)).logits
-                plain = logits[0, -3:-1].float().log_softmax(-1)
-                for line, token, logprob in zip(plain, sampled.ids, sampled.logprobs, strict=True):
-                    worst = max(worst, abs(float(line[token]) - logprob))
-        exact = logits.dtype == torch.float32
-    except torch.OutOfMemoryError:
-        raise
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedModel(
-            f"the model is a {name}, which cannot be run on keys and values of each token alone "
-            f"({error}); state-space, convolution and linear-attention layers need another "
-            "generator, such as vLLM"
-        ) from error
-    finally:
-        generator.eos_token_ids = eos
-        model.train(training)
-    if not worst <= (_EXACT if exact else _ROUGH):
-        raise UnsupportedModel(
-            f"the model is a {name}, whose log-probabilities differ by {worst:.2g} nats with and "
-            "without a cache: every ratio would be off by that; another generator, such as vLLM, "
-            "may serve it"
-        )

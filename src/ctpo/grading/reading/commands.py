@@ -17,6 +17,7 @@ ACCENTS = frozenset(
 OPENING = {"(": "(", "[": "[", "]": "]", "lbrack": "["}
 FENCES = {"lfloor": "rfloor", "lceil": "rceil", "langle": "rangle", "lvert": "rvert"}
 _FENCED = {"lfloor": "floor", "lceil": "ceil", "langle": "angle", "lvert": "abs"}
+_CHOSEN = dict.fromkeys(("binom", "dbinom", "tbinom"), "binomial") | {"perm": "perm"}
 _FRACTIONS = frozenset("frac dfrac tfrac cfrac nicefrac sfrac".split())
 
 
@@ -28,10 +29,8 @@ class Commands(Cursor):
         name = self.take().text
         if name in _FRACTIONS:
             return Node("div", (self.argument(more=True), self.argument()))
-        if name in ("binom", "dbinom", "tbinom"):
-            return Node("call", (self.argument(more=True), self.argument()), "binomial")
-        if name == "perm":
-            return Node("call", (self.argument(more=True), self.argument()), "perm")
+        if name in _CHOSEN:
+            return Node("call", (self.argument(more=True), self.argument()), _CHOSEN[name])
         if name == "sqrt":
             return self._root()
         if name in ("{", "lbrace"):
@@ -39,7 +38,7 @@ class Commands(Cursor):
         if name in ("emptyset", "varnothing"):
             return Node("set")
         if name == "mathbb":
-            letter = self._letter()
+            letter = self._name_in_braces() if self.text == "{" else self.take().text
             if letter not in _NUMBER_SETS or self.text in ("^", "_"):
                 raise Undecided(f"the set {letter}")
             return Node("sym", (), _NUMBER_SETS[letter])
@@ -78,15 +77,6 @@ class Commands(Cursor):
         if node.op == "mul" and all(arg.op == "sym" for arg in node.args):
             return Node("sym", (), "".join(arg.value for arg in node.args))
         return node
-
-    def _letter(self) -> str:
-        braced = self.text == "{"
-        if braced:
-            self.at += 1
-        letter = self.take().text
-        if braced:
-            self.expect("}")
-        return letter
 
     def _root(self) -> Node:
         if self.text == "[" and self.kind == "op":

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from ctpo.grading.reading.built import as_decimal, negated, parted, product, ratio_of, sum_of
 from ctpo.grading.reading.primary import Primary
 from ctpo.grading.reading.tokens import cut
 from ctpo.grading.reading.tree import Node, Undecided, number
@@ -76,17 +77,17 @@ class Parser(Primary):
             items.append(self.relation())
         tight = all(found == {"tight"} for found in separators)
         if len(items) > 1 and tight:
-            items = [part for item in items for part in _parted(item)]
+            items = [part for item in items for part in parted(item)]
         if len(items) == 1:
             return items[0]
         word = "or" if any("or" in found for found in separators) else "and"
-        ratio = _ratio(items[1]) if len(items) == 2 and "and" in separators[0] else None
+        ratio = ratio_of(items[1]) if len(items) == 2 and "and" in separators[0] else None
         if items[0].op == "num" and ratio is not None and 0 < ratio < 1:
             raise Undecided("a mixed number, or two")
         listed = Node(
             "list", tuple(items), word if {"and", "or"} & set().union(*separators) else ","
         )
-        decimal = _decimal(items) if tight else None
+        decimal = as_decimal(items) if tight else None
         return Node("either", (listed, decimal)) if decimal else listed
 
     def relation(self) -> Node:
@@ -135,19 +136,19 @@ class Parser(Primary):
                 if self.kind == "op" and self.text == "+":
                     raise Undecided("two signs in a row")
                 term = self._signed() if self.text == "-" else self.term()
-                terms.append(_negative(term) if negative else term)
+                terms.append(negated(term) if negative else term)
             elif self.kind == "cmd" and self.text in ("pm", "mp"):
                 sign = self.take().text
-                terms = [Node(sign, (_sum(terms), self.term()))]
+                terms = [Node(sign, (sum_of(terms), self.term()))]
             else:
-                return _sum(terms)
+                return sum_of(terms)
 
     def _signed(self) -> Node:
         if self.kind == "op" and self.text in ("+", "-"):
             sign = self.take().text
             if self.kind == "op" and self.text in ("+", "-"):
                 raise Undecided("two signs in a row")
-            return _negative(self.term()) if sign == "-" else self.term()
+            return negated(self.term()) if sign == "-" else self.term()
         return self.term()
 
     def term(self) -> Node:
@@ -156,10 +157,10 @@ class Parser(Primary):
         while True:
             if self.text in _TIMES and self.kind in ("op", "cmd"):
                 self.at += 1
-                node = _product(node, self._factor())
+                node = product(node, self._factor())
             elif self._letter_for_times():
                 self.at += 1
-                node = _product(node, self.power())
+                node = product(node, self.power())
             elif self.text in ("/", "div") and self.kind in ("op", "cmd"):
                 if self.ahead.kind == "text":
                     self.at += 1
@@ -206,7 +207,7 @@ class Parser(Primary):
             raise Undecided("two numbers side by side")
         factor = self.power()
         degrees = factor.op == "degree"
-        ratio = _ratio(factor.args[0] if degrees else factor)
+        ratio = ratio_of(factor.args[0] if degrees else factor)
         if plain and after.text.endswith("frac") and ratio is not None:
             if not 0 < ratio < 1:
                 raise Undecided("a mixed number, or a product")
@@ -214,7 +215,7 @@ class Parser(Primary):
             return Node("degree", (mixed,)) if degrees else mixed
         if node.op == "text" or (node.op == "mul" and node.args[-1].op == "text"):
             raise Undecided(f"prose: {node}")
-        return _product(node, factor)
+        return product(node, factor)
 
     @staticmethod
     def _mixed(node: Node, ratio: Fraction) -> Node:
@@ -226,7 +227,7 @@ class Parser(Primary):
         """A factor behind a sign of multiplication may have a sign of its own."""
         if self.text == "-" and self.kind == "op":
             self.at += 1
-            return _negative(self.power())
+            return negated(self.power())
         return self.power()
 
     def _quotient(self, node: Node) -> Node:
@@ -235,7 +236,7 @@ class Parser(Primary):
         if self.starts_factor() and not self.tokens[self.at].spaced:
             self.slashed = True
             while self.tight and self.starts_factor():
-                below = _product(below, self.power())
+                below = product(below, self.power())
         return Node("div", (node, below))
 
     def unit(self) -> str:
@@ -263,62 +264,3 @@ class Parser(Primary):
         powers = self.ahead.text == "10" and self.tokens[self.at + 2 :][:1]
         spaced = self.tokens[self.at].spaced and self.ahead.spaced
         return bool(spaced or (powers and powers[0].text == "^"))
-
-
-def _negative(node: Node) -> Node:
-    if node.op == "num" and node.value:
-        return number(-node.value)
-    if node.op == "mod":
-        raise Undecided("a sign before a remainder")
-    if node.op == "either":
-        joined, apart = node.args
-        first = Node("list", (_negative(apart.args[0]), *apart.args[1:]), ",")
-        return Node("either", (_negative(joined), first))
-    if node.op in ("unit", "percent", "degree"):
-        return Node(node.op, (_negative(node.args[0]),), node.value)
-    return Node("neg", (node,))
-
-
-def _sum(terms: list[Node]) -> Node:
-    if len(terms) == 1:
-        return terms[0]
-    if any(term.op == "mod" for term in terms):
-        raise Undecided("a sum and a remainder without brackets")
-    return Node("add", tuple(terms))
-
-
-def _product(left: Node, right: Node) -> Node:
-    if "either" in (left.op, right.op):
-        left, right = (node.args[0] if node.op == "either" else node for node in (left, right))
-    return Node("mul", (*(left.args if left.op == "mul" else (left,)), right))
-
-
-def _ratio(node: Node) -> Fraction | None:
-    """The value of a fraction of whole numbers as written."""
-    if node.op == "div" and all(arg.op == "num" for arg in node.args) and node.args[1].value:
-        above, below = (arg.value for arg in node.args)
-        if above.denominator == below.denominator == 1:
-            return Fraction(above / below)
-    return None
-
-
-def _parted(item: Node) -> tuple[Node, ...]:
-    """1,100,20 has no thousands although 1,100 could be a number."""
-    return item.args[1].args if item.op == "either" and item.args[1].op == "list" else (item,)
-
-
-def _decimal(items: list[Node]) -> Node | None:
-    """What two numbers with a bare comma between them are if the comma is a decimal one."""
-    if len(items) != 2:
-        return None
-    whole, part = items
-    negative = whole.op == "neg" or (whole.op == "num" and whole.value < 0)
-    items = [whole.args[0] if whole.op == "neg" else whole, part]
-    whole = items[0]
-    if not all(item.op == "num" and item.value.denominator == 1 for item in items):
-        return None
-    digits = part.args[0].value if part.args else str(part.value)
-    if part.value < 0:
-        return None
-    size = abs(whole.value) + Fraction(int(part.value), 10 ** len(digits))
-    return number(-size if negative else size)

@@ -20,66 +20,32 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import httpx2
 import openai
 
+from ctpo.tir.server.address import PATHS, Api, base_of
 from ctpo.tir.server.events import Broken, Events, error_in, wait_asked
 from ctpo.tir.server.overflow import find_overflow
 from ctpo.tir.server.replies import Reply
-
-Api = Literal["chat", "completions"]
+from ctpo.tir.server.turn import (
+    AnswerFailed,
+    ContextOverflow,
+    EndpointError,
+    Generated,
+    fewer,
+    finished,
+)
 
 logger = logging.getLogger(__name__)
 
-_PATHS: dict[Api, str] = {"chat": "/chat/completions", "completions": "/completions"}
 _TRY_AGAIN = frozenset({408, 409, 425, 429, 499})  # and all from 500
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
-_FEWEST_TOKENS = 16
 _QUIET = 10.0  # seconds in which the same failure is told once
-
-
-class EndpointError(RuntimeError):
-    """The server cannot be used: it is not there, or refuses the request. What was done is kept."""
-
-
-class AnswerFailed(EndpointError):
-    """The server is there, but this answer it gave again and again in a way that is of no use."""
-
-
-class ContextOverflow(Exception):  # noqa: N818 - an outcome, recorded with the answer
-    """The conversation does not fit the model's context.
-
-    Attributes:
-        room: Tokens the server says an answer may have; None if it does not say.
-    """
-
-    def __init__(self, message: str, room: int | None = None) -> None:
-        super().__init__(message)
-        self.room = room
 
 
 class Interrupted(Exception):  # noqa: N818 - the caller's own doing
     """The caller asked for the end."""
-
-
-@dataclass(frozen=True)
-class Generated:
-    """One turn.
-
-    Attributes:
-        text: What the model said, up to the end of its first call.
-        reasoning: What it thought where the server tells that apart; "" else.
-        reason: `stop` (the model ended its turn), `call` (cut behind a call), `length`, `context`
-            (cut off where the context was full) or `filter` (cut off by a content filter).
-        tokens: Tokens generated: as the server counts them, else one for each piece of the stream.
-    """
-
-    text: str
-    reasoning: str
-    reason: Literal["stop", "call", "length", "context", "filter"]
-    tokens: int
 
 
 @dataclass
@@ -113,11 +79,11 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not re.match(r"https?://", self.url):
             raise ValueError(f"endpoint is {self.url!r}; it must begin with http:// or https://")
-        if self.api not in _PATHS:
+        if self.api not in PATHS:
             raise ValueError(f"api is {self.api!r}; it must be chat or completions")
         if self.retries < 0:
             raise ValueError(f"retries is {self.retries}; it must be 0 or more")
-        base, query = _base(self.url, self.api)
+        base, query = base_of(self.url, self.api)
         here = re.search(r"//(localhost|127\.|\[::1\]|0\.0\.0\.0)", self.url)
         self._client = openai.OpenAI(
             base_url=base,
@@ -206,7 +172,7 @@ class Endpoint:
             try:
                 return self._attempt(body, body.get(budget), cut, call_end, trigger)
             except ContextOverflow as full:
-                body[budget], told = _fewer(full, body.get(budget), told), full.room is not None
+                body[budget], told = fewer(full, body.get(budget), told), full.room is not None
                 cut = "context"
                 self._tell(f"{str(full)[:200]}; asks for {body[budget]} tokens")
             except (Broken, openai.APIConnectionError) as error:
@@ -268,12 +234,12 @@ class Endpoint:
                         return Generated(text[:end], reply.reasoning, "call", reply.tokens)
         if reply.finish is None and not (events.done and reply.pieces):
             raise Broken("the stream ended before the answer did", silent=not reply.pieces)
-        return _finished(reply, cut, call_end)
+        return finished(reply, cut, call_end)
 
     def _open(self, body: Mapping[str, Any], asked: int | None) -> Events:
         try:
             events = self._client.post(
-                _PATHS[self.api],
+                PATHS[self.api],
                 cast_to=object,
                 body=body,
                 options={"headers": self._headers},
@@ -320,65 +286,6 @@ class Endpoint:
             f"{self.url} sends requests on to {reply.url}, with a status that loses what they "
             "ask; give that address itself"
         )
-
-
-def _finished(
-    reply: Reply, cut: Literal["length", "context"], call_end: Callable[[str], int | None]
-) -> Generated:
-    """Return the turn that a whole reply makes.
-
-    Args:
-        reply: All of it.
-        cut: What a limit of tokens means: the turn's own, or what the context had room for.
-        call_end: Of `Endpoint.generate`.
-    """
-    text, end = reply.text, reply.end
-    if end == "broken":
-        if find_overflow(200, text, None):  # LMDeploy writes it there
-            raise ContextOverflow(text[:200], 0)
-        raise Broken(f"the server ended the answer with {reply.finish!r}")
-    if end not in ("length", "context", "filter") and reply.calls:
-        text += "\n" * (text[-1:] not in ("", "\n")) + reply.calls
-    if end not in ("context", "filter") and (behind := call_end(text)) is not None:
-        return Generated(text[:behind], reply.reasoning, "call", reply.tokens)
-    if end == "call":
-        raise AnswerFailed(
-            "the server made calls of its own of what the model wrote, which this protocol cannot "
-            "run; start the server without its parser of tool calls, or take the protocol hermes"
-        )
-    if end == "length":
-        # An answer that is over before it has begun had no room (LMDeploy).
-        end = cut if reply.pieces else "context"
-    return Generated(text, reply.reasoning, end, reply.tokens)
-
-
-def _fewer(full: ContextOverflow, asked: int | None, told: bool) -> int:  # noqa: FBT001
-    """Return how many tokens to ask for next; `told`: whether the last number was the server's."""
-    if asked is None or (full.room is not None and full.room < 1):
-        raise full
-    if full.room is not None and full.room < asked:
-        return full.room
-    if full.room == asked and told:
-        return asked - 1  # SGLang wants one token more than it says
-    if asked // 2 < _FEWEST_TOKENS:
-        raise full
-    return asked // 2
-
-
-def _base(url: str, api: Api) -> tuple[str, dict[str, str]]:
-    """Return the address that paths are put behind, and the query."""
-    parts = urlsplit(url)
-    path = parts.path.rstrip("/")
-    for other in ("chat", "completions"):
-        if path.endswith(_PATHS[other]):
-            if other != api:
-                raise ValueError(f"endpoint is {url!r}, which is not of the API {api!r}")
-            path = path.removesuffix(_PATHS[other])
-            break
-    else:
-        path = path or "/v1"
-    base = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-    return base, dict(parse_qsl(parts.query))
 
 
 def _holds(text: str, characters: str) -> bool:
