@@ -60,6 +60,7 @@ def test_on_vllm(speaking, sandbox):
 
     trainer = SimpleNamespace(
         use_vllm=True,
+        model=torch.nn.Linear(1, 1),
         vllm_generation=SimpleNamespace(
             generate=generate, temperature=1.0, max_completion_length=9, sync_weights=lambda: None
         ),
