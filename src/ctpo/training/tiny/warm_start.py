@@ -97,6 +97,8 @@ def warm_start(
 
 def fingerprint(recipe: Recipe) -> str:
     """Return a hash of everything the warm start depends on."""
+    settings = episode_settings(recipe)
+    spoken = settings.protocol
     ingredients = {
         "recipe": recipe.model_dump(
             mode="json",
@@ -104,7 +106,8 @@ def fingerprint(recipe: Recipe) -> str:
         ),
         "family": _family(recipe),
         "hard_fraction": recipe.data.hard_fraction,
-        "episode": dataclasses.asdict(episode_settings(recipe)),
+        # A protocol is functions, which name and version stand for.
+        "episode": dataclasses.asdict(settings) | {"protocol": [spoken.name, spoken.version]},
         "code": [path.read_text() for path in _sources()],
         "versions": [
             platform.python_version(),
