@@ -97,6 +97,10 @@ def warm_start(
 
 def fingerprint(recipe: Recipe) -> str:
     """Return a hash of everything the warm start depends on."""
+    episode = dataclasses.asdict(episode_settings(recipe))
+    # Of the protocol what can be written: its functions change with its version only.
+    written = ("name", "version", "instructions", "trigger", "inline")
+    episode["protocol"] = {name: episode["protocol"][name] for name in written}
     ingredients = {
         "recipe": recipe.model_dump(
             mode="json",
@@ -104,7 +108,7 @@ def fingerprint(recipe: Recipe) -> str:
         ),
         "family": _family(recipe),
         "hard_fraction": recipe.data.hard_fraction,
-        "episode": dataclasses.asdict(episode_settings(recipe)),
+        "episode": episode,
         "code": [path.read_text() for path in _sources()],
         "versions": [
             platform.python_version(),
