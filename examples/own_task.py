@@ -68,7 +68,7 @@ def watched(trainer):
 
 
 def save_tiny_model(place):
-    from own_parts import tiny_model
+    from tiny_model import tiny_model
 
     model, tokenizer = tiny_model()
     tokenizer.chat_template = (

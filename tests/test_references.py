@@ -18,7 +18,8 @@ from ctpo.references import find, find_function, reference_to
         ("given:reward_0", "handed over in Python and cannot be imported"),
     ],
 )
-def test_what_cannot_be_used_is_told_with_its_field(reference, words):
+def test_what_cannot_be_used_is_told_with_its_field(reference, words, monkeypatch):
+    monkeypatch.setattr(references, "_given", {})  # other tests may have handed something over
     with pytest.raises(ValueError, match=f"^rewards is '{reference}'.*{words}"):
         find_function(reference, "rewards", ("trajectory", "problem"), ["grade"])
 
