@@ -116,10 +116,7 @@ def fingerprint(recipe: Recipe) -> str:
             tokenizers.__version__,
         ],
     }
-    # A protocol has functions; their code is among the sources.
-    text = json.dumps(
-        ingredients, sort_keys=True, default=lambda part: f"{part.__module__}.{part.__qualname__}"
-    )
+    text = json.dumps(ingredients, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
