@@ -53,7 +53,7 @@ class Scripted:
 
 TABLE = {
     "Say 0.": [r"\boxed{0}", r"\boxed{5}", r"I do not know."],
-    "Say 1.": [r"\boxed{1}", r"\boxed{1}", r"\boxed{The answer is 1}"],
+    "Say 1.": [r"\boxed{1}", r"\boxed{1}", r"\boxed{maybe 1}"],
     "Say 2.": [r"\boxed{3}", r"\boxed{2.0}", r"\boxed{2}"],
 }
 
@@ -82,7 +82,7 @@ KINDS = [
     said(r"\boxed{7}"),
     said("I do not know."),
     said(r"So \boxed{", finish_reason="length"),
-    said(r"\boxed{The answer is}"),
+    said(r"\boxed{maybe}"),
     said(r"\boxed{7}", BROKEN),
     said("", finish_reason="context"),
     said(r"\boxed{0}", BROKEN),

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from ctpo.engines.trl.vllm_generator import TrlVllmGenerator
 from ctpo.tir.calls import find_call
@@ -45,6 +46,7 @@ def make_session(tokenizer):
         engine = Engine(tokenizer, *answers)
         trainer = SimpleNamespace(
             use_vllm=True,
+            model=torch.nn.Linear(1, 1),
             vllm_generation=engine,
             processing_class=tokenizer,
             eos_token_ids=[tokenizer.eos_token_id],

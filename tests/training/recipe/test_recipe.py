@@ -137,7 +137,6 @@ def test_an_empty_value_removes_a_key():
         ("optimization.schedule=constant", "lr_scheduler_type", "constant_with_warmup"),
         ("optimization.schedule=linear", "lr_scheduler_type", "linear"),
         ("optimization.checkpoint_every=3", "save_steps", 48),
-        ("optimization.keep_checkpoints=4", "save_total_limit", 4),
         ("optimization.batches=7", "max_steps", 112),
         ("optimization.micro_batch=2", "gradient_accumulation_steps", 4),
         ("rollout.temperature=0.5", "temperature", 0.5),
