@@ -230,10 +230,6 @@ def default_place(recipe: Recipe) -> Path:
 def tracked(directory: RunDirectory, listener: Listener | None = None) -> Iterator[Listener]:
     """Yield a listener that sends what the run writes on to the recipe's trackers, too.
 
-    Args:
-        directory: The run.
-        listener: Is told as well.
-
     Raises:
         ValueError: A tracker is not installed.
     """

@@ -58,9 +58,6 @@ def whole_directory(path: Path) -> Iterator[Path]:
 
     What is at `path` is replaced. Of two processes at one path the caller takes care (`locked`).
 
-    Args:
-        path: The directory.
-
     Raises:
         OSError: It cannot be written; nothing is left behind.
     """
@@ -121,9 +118,6 @@ def disk_errors(directory: Path) -> Iterator[None]:
 
     torch and safetensors raise errors of their own; so after any, a few bytes are written on trial.
     An error of the disk that names no file gets the directory's name.
-
-    Args:
-        directory: Where the block writes.
 
     Raises:
         OSError: Nothing can be written to the directory; the block's error is its cause.

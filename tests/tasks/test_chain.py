@@ -59,7 +59,7 @@ def test_a_slip_at_any_step_spoils_the_answer_and_without_one_it_is_right():
             right = (r"\d+\*\d+%\d+", r"pow\(\d+, \d+, \d+\)", r"lcm\(\d+, \d+\)%\d+")[kind]
             slipped |= not re.fullmatch(right, program)
         spoilt[slipped].append(answer != problem.answer)
-    assert not any(spoilt[False]) and len(spoilt[False]) > 50
+    assert not any(spoilt[False]) and len(spoilt[False]) > 40
     # Now and then two ways lead to one number, above all where the last step is the one.
     assert sum(spoilt[True]) > 0.9 * len(spoilt[True]) and len(spoilt[True]) > 100
 

@@ -24,12 +24,7 @@ def batch_file(batch: int, rank: int | None = None) -> str:
 
 
 def files_after(table: Path, batch: int) -> list[Path]:
-    """Return the files of a table that are of later batches.
-
-    Args:
-        table: The directory.
-        batch: Number of a batch.
-    """
+    """Return the files of a table that are of later batches."""
     numbered = [(_NAME.fullmatch(file.name), file) for file in table.iterdir()]
     return [file for match, file in numbered if match and int(match.group(1)) > batch]
 

@@ -71,9 +71,6 @@ def register(objective: str = "ctpo", *, config: Any = None, **settings: Any) ->
 def check(config: Any) -> None:  # noqa: ANN401 - SkyRL's `SkyRLTrainConfig`
     """Refuse what would change the ratio, and warn where a product restarts.
 
-    Args:
-        config: SkyRL's whole configuration.
-
     Raises:
         ValueError: Names the setting, its value and what would be right.
     """

@@ -55,11 +55,6 @@ def questions(
 ) -> list[Question]:
     """Return every asking of an evaluation, in the order of the problems.
 
-    Args:
-        problems: Each with its benchmark.
-        samples: Askings of each problem.
-        run_seed: The evaluation's seed.
-
     Raises:
         ValueError: There are no problems, two of a benchmark have one name, or `samples` is below
             1.

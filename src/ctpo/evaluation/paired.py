@@ -111,11 +111,6 @@ def compare_answers(
 ) -> dict[str, Comparison]:
     """Compare two evaluations, benchmark by benchmark.
 
-    Args:
-        first: Answers of one.
-        second: Answers of the other.
-        seed: Of the bootstrap.
-
     Raises:
         ValueError: They have no benchmark, or in one of them no problem, in common; or a problem
             of the same name has another gold answer.
@@ -157,11 +152,7 @@ def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> l
 
 
 def missing(answers: Sequence[Answer]) -> str:
-    """Say which answers of an evaluation its server did not give, or not whole; "" if none.
-
-    Args:
-        answers: All of them.
-    """
+    """Say which answers of an evaluation its server did not give, or not whole; "" if none."""
     ended = Counter(answer.finish_reason for answer in answers)
     words = {
         "failed": "failed (`ctpo eval` as before asks for them again)",

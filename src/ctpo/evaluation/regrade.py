@@ -50,9 +50,6 @@ def regrade(place: Path) -> Regraded:
 
     Each changed line of `answers.jsonl` keeps its old grade in `earlier`.
 
-    Args:
-        place: The evaluation's directory.
-
     Raises:
         FileNotFoundError: It is no evaluation's directory.
         ValueError: A line cannot be read, there are no answers, or another process is at work in

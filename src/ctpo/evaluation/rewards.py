@@ -92,10 +92,6 @@ class Rewards:
     ) -> list[float | None]:
         """Return the reward of each answer.
 
-        Args:
-            trajectories: The answers.
-            problems: What each answers.
-
         Raises:
             TypeError: A function returned no number.
             ValueError: A function returned a number that is not finite. Function and problem are

@@ -94,9 +94,6 @@ def last_box(text: str) -> str | None:
 
     Braces inside are balanced; `\{` and `\}` are characters to print and do not count.
 
-    Args:
-        text: A response, or any LaTeX.
-
     Returns:
         The content without surrounding white space, or None if there is no box.
 

@@ -32,11 +32,7 @@ class Leaves(Protocol):
 
 
 class Comparison:
-    """Compares an answer's tree with a gold answer's.
-
-    Args:
-        leaves: What compares single values.
-    """
+    """Compares an answer's tree with a gold answer's."""
 
     def __init__(self, leaves: Leaves) -> None:
         self.leaves = leaves

@@ -57,10 +57,6 @@ class NoValue(Exception):  # noqa: N818 - an outcome, not a fault
 def difference(left: sympy.Expr, right: sympy.Expr) -> Literal["apart", "together"] | None:
     """Says whether two closed forms have the same value.
 
-    Args:
-        left: An expression without free symbols.
-        right: Same.
-
     Returns:
         `apart` where the values differ for certain, `together` where they agree to 600 digits, and
         None where one of them is no closed form or the question stays open.

@@ -128,11 +128,7 @@ class _Worker:
 
 
 class Pool:
-    """Up to `size` workers shared by any number of threads.
-
-    Args:
-        size: Most workers at a time.
-    """
+    """Up to `size` workers shared by any number of threads."""
 
     def __init__(self, size: int) -> None:
         self._slots = threading.Semaphore(size)

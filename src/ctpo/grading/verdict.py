@@ -206,9 +206,6 @@ def canonical(answer: str) -> str:
     For grouping the answers of a majority vote, where comparing each with each would be slow.
     Formulas that are equal but written differently stay apart.
 
-    Args:
-        answer: What stood in a box.
-
     Returns:
         A key, such as `1/2` for both `0.5` and `\frac{1}{2}`.
     """

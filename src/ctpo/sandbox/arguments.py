@@ -189,10 +189,6 @@ def _check_room(checked: Mapping[str, bytes]) -> None:
 def names(collect: Sequence[str], field: str = "collect") -> tuple[str, ...]:
     """Files to collect.
 
-    Args:
-        collect: Their names.
-        field: What the caller calls them.
-
     Raises:
         TypeError: It is one str, or holds something else.
         ValueError: A name is no relative path that stays below, is there twice, or they are too

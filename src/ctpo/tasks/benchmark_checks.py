@@ -30,9 +30,6 @@ def digest(golds: Sequence[str]) -> str:
     """Returns the first 16 hexadecimal digits of a SHA-256 over gold answers, whatever their order.
 
     Zero padding and LaTeX's spacing make no difference: the same set comes from several places.
-
-    Args:
-        golds: The gold answers.
     """
     text = "\n".join(sorted(map(_normal, golds)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -36,9 +36,6 @@ class _AfterTwoTokens:
 def refuse_what_needs_another_cache(generator: TransformersGenerator) -> None:
     """Compare two rows of different length, two turns each, with plain forward passes.
 
-    Args:
-        generator: With any model.
-
     Raises:
         UnsupportedModel: They differ, or the model cannot be run in this way at all.
     """

@@ -14,9 +14,6 @@ class Ledger:
     Enter each turn of the policy (`turn`) and, if that was a call to run, how long the text is that
     answers it (`output`), until there is a `finish` reason.
 
-    Args:
-        settings: What the episode may use.
-
     Attributes:
         left: Tokens that may still follow.
         calls: Calls answered so far.
@@ -30,13 +27,7 @@ class Ledger:
         self.finish: FinishReason | None = None
 
     def turn(self, text: str, tokens: int, reason: StopReason) -> Call | None:
-        """Enter a turn of the policy; returns its call if it is to be run.
-
-        Args:
-            text: What it wrote.
-            tokens: How many tokens that took.
-            reason: Why the turn ended.
-        """
+        """Enter a turn of the policy; returns its call if it is to be run."""
         self.left -= tokens
         if reason != "stop":
             self.finish = "answered" if reason == "eos" else "length"

@@ -110,10 +110,6 @@ class OpenEpisode:
     Add in turn what the policy sampled (`add_turn`) and, if that was a call to run, what came of it
     (`add_outcome`), until it has a `finish` reason. A `Ledger` decides.
 
-    Args:
-        rules: Of the episode.
-        prompt_ids: What the policy reads first.
-
     Attributes:
         ids: The response so far.
         append: What `add_outcome` put behind the policy's last turn.

@@ -73,11 +73,7 @@ class Tool:
 
 
 class Tools:
-    """The tools of one episode, opened when they are first called.
-
-    Args:
-        tools: What there is.
-    """
+    """The tools of one episode, opened when they are first called."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
         self._tools = {tool.name: tool for tool in tools}

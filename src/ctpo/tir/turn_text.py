@@ -15,12 +15,7 @@ _TAGS = (TOOL_OPEN, TOOL_CLOSE)
 
 
 def turn_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Decode a turn, without special tokens but for those that mark a call.
-
-    Args:
-        tokenizer: The policy's.
-        ids: What it sampled.
-    """
+    """Decode a turn, without special tokens but for those that mark a call."""
     added = tokenizer.added_tokens_decoder
     special = {i for i, token in added.items() if token.special}
     if not any(added[i].content in _TAGS for i in special):

@@ -12,9 +12,6 @@ class BrokenWeights(ValueError):
 def check_weights(model: nn.Module) -> None:
     """Refuse a model that can say nothing, before somebody looks for the reason elsewhere.
 
-    Args:
-        model: The model.
-
     Raises:
         BrokenWeights: Some of its weights are NaN or infinite.
     """

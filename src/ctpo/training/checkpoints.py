@@ -40,9 +40,6 @@ def newest_whole(folder: Path) -> Path | None:
 
     Newer ones that are not are renamed, so that nothing takes them for checkpoints; what is wrong
     with them and from where the run goes on is logged.
-
-    Args:
-        folder: Directory of checkpoints.
     """
     damaged = []
     for checkpoint in _newest_first(folder):

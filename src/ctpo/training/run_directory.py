@@ -42,9 +42,6 @@ class RunDirectory:
 
     `positions.parquet` and `trajectories.parquet` are directories of one file per batch, which
     Parquet readers take for one table.
-
-    Args:
-        path: The directory.
     """
 
     def __init__(self, path: Path) -> None:

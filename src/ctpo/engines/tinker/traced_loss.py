@@ -31,9 +31,6 @@ def traced_loss(objective: Objective) -> Traced:
     There are no statistics by position on the server: its metrics are scalars. It reports the
     tokens and Σ log r_t, log ρ at the end of a response, as sums.
 
-    Args:
-        objective: Without a mismatch weight.
-
     Raises:
         ValueError: The objective has a mismatch weight.
     """

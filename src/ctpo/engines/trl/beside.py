@@ -32,10 +32,6 @@ _LARGEST_LOG_WEIGHT = 60.0
 def refuse_kl_correction(objective: Objective, config: GRPOConfig) -> None:
     """Raise if the KL term is to be corrected by a weight that corrects nothing.
 
-    Args:
-        objective: Whose weight it would be.
-        config: TRL's settings.
-
     Raises:
         ValueError: Says what to set instead.
     """

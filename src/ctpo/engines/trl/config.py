@@ -163,9 +163,6 @@ class CTPOConfig(GRPOConfig):
 def refuse_mismatch(objective: Objective) -> None:
     """Raise if an objective wants a weight against the generator, which TRL computes itself.
 
-    Args:
-        objective: The objective.
-
     Raises:
         ValueError: Names the weight and what to set instead.
     """

@@ -32,10 +32,6 @@ def save(directory: str, trainer: GRPOTrainer) -> None:
 def load(directory: str, trainer: GRPOTrainer) -> None:
     """Take the reference from a checkpoint, if it follows the policy.
 
-    Args:
-        directory: The checkpoint.
-        trainer: Whose reference it becomes.
-
     Raises:
         ValueError: The checkpoint has none.
     """

@@ -49,14 +49,7 @@ class Rollouts:
 
 
 def save(directory: str, process: int, plan: Plan, rollouts: Rollouts) -> None:
-    """Write a process's rollouts into a checkpoint.
-
-    Args:
-        directory: The checkpoint.
-        process: Number of the process.
-        plan: As trained with.
-        rollouts: In hand.
-    """
+    """Write a process's rollouts into a checkpoint."""
     content = {"plan": asdict(plan), **vars(rollouts)}
     torch.save(content, _file(directory, process))
 

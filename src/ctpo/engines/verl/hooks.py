@@ -50,9 +50,6 @@ def install() -> None:
 def wrap(module: Any) -> None:
     """Wrap the functions of a module of verl.
 
-    Args:
-        module: The module.
-
     Raises:
         RuntimeError: If it does not have them as they are known here.
     """

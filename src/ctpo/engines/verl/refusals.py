@@ -109,9 +109,6 @@ def refuse_rollout_correction(correction: Any) -> None:
 def refuse_and_warn(config: Any) -> None:
     """Look at verl's whole configuration, if it asks for a loss of ours.
 
-    Args:
-        config: The root of verl's configuration.
-
     Raises:
         ValueError: A setting would do nothing, or change the ratio; names it, its value and what
             would be right.

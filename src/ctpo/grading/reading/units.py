@@ -43,9 +43,6 @@ _PARTS = re.compile(r"[A-Za-z¢µ]+")
 def canonical_unit(text: str) -> str:
     r"""Writes a unit in one spelling: "square centimeters", "sq cm" and `cm^2` alike.
 
-    Args:
-        text: What stood behind a number.
-
     Returns:
         It in lower case and the singular, such as `cm^2` or `km/h`; of "units" nothing is left.
     """

@@ -55,11 +55,7 @@ class Choice:
 
 
 def choice(text: str) -> Choice | None:
-    r"""Reads `B`, `(B)`, `(B) 13`, `\textbf{(B)}\ 13`, `C. 3` or `D) none of them`.
-
-    Args:
-        text: An answer without typography.
-    """
+    r"""Reads `B`, `(B)`, `(B) 13`, `\textbf{(B)}\ 13`, `C. 3` or `D) none of them`."""
     if found := _FONT.fullmatch(text):
         text = f"{found[1].strip()} {found[2]}".strip().replace(" :", ":")
     if found := _NAMED.fullmatch(text):

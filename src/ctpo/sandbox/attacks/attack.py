@@ -113,14 +113,7 @@ def attacks() -> tuple[Attack, ...]:
 
 
 def try_attack(attack: Attack, sandbox: Sandbox, targets: Targets, timeout: float = 1.0) -> Outcome:
-    """Run an attack and see what came of it.
-
-    Args:
-        attack: Which one.
-        sandbox: Where.
-        targets: What it may aim at.
-        timeout: Seconds of its own time.
-    """
+    """Run an attack and see what came of it."""
     nonce = secrets.token_hex(8)
     target = targets.target | {
         "nonce": nonce,

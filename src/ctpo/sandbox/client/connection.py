@@ -66,9 +66,6 @@ class Connection:
     def receive(self, lock: threading.Lock) -> tuple[wire.Header, dict[str, bytes]]:
         """Its next answer, to one of `jobs`, and the files that came with it.
 
-        Args:
-            lock: Held by whoever sends.
-
         Raises:
             OSError: The connection broke.
             EOFError: It is gone.
@@ -98,12 +95,7 @@ class Connection:
 
 
 def roomiest(connections: Iterable[Connection], lane: str) -> Connection | None:
-    """The fork server of a kind that has the fewest jobs, if one has room.
-
-    Args:
-        connections: All there are.
-        lane: The kind.
-    """
+    """The fork server of a kind that has the fewest jobs, if one has room."""
     usable = [
         each
         for each in connections

@@ -25,12 +25,7 @@ Message = dict[str, Any]
 
 
 async def serve_pool(sandbox: Sandbox, connection: socket.socket) -> None:
-    """Let another process run programs in a sandbox until it hangs up.
-
-    Args:
-        sandbox: A started one.
-        connection: To the other process. Closed.
-    """
+    """Let another process run programs in a sandbox until it hangs up."""
     reader, writer = await asyncio.open_unix_connection(sock=connection)
     runs: dict[int, asyncio.Task[None]] = {}
 

@@ -13,9 +13,6 @@ class Shares:
     One client alone gets half, two get a third each, and so on: whatever some hold, a newcomer gets
     something (the dynamic threshold of Choudhury and Hahne, 1998,
     https://doi.org/10.1109/90.664262).
-
-    Args:
-        most: How much there is.
     """
 
     def __init__(self, most: int) -> None:

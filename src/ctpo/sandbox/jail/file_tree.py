@@ -38,9 +38,6 @@ _SLOTS = "/.slots"
 def enter(slots: int) -> None:
     """Replace the root of this mount namespace by the tree and its copies.
 
-    Args:
-        slots: How many copies.
-
     Raises:
         OSError: The kernel refused a step; the message names it.
     """

@@ -16,12 +16,7 @@ _LATE = 1 << 62  # in the year 2116, in nanoseconds
 
 
 class Scratch:
-    """A tmpfs in the slot's copy of the file tree; where there is none, a directory of the host's.
-
-    Args:
-        plan: Where it is.
-        slot: Whose it is.
-    """
+    """A tmpfs in the slot's copy of the file tree; without one, a directory of the host's."""
 
     def __init__(self, plan: Plan, slot: int) -> None:
         self._tmpfs = plan.file_tree

@@ -13,11 +13,7 @@ _LONGEST_SECONDS = 5.0
 
 
 def end_everyone(proc: int) -> None:
-    """Kill and reap every process but this one: all of its namespace, or all its children.
-
-    Args:
-        proc: Descriptor of a /proc directory.
-    """
+    """Kill and reap every process but this one: all of its namespace, or all its children."""
     if os.getpid() == 1:
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)

@@ -41,11 +41,7 @@ class Task:
 
     @classmethod
     def empty(cls, timeout: float) -> Task:
-        """A program that does nothing, to see that one can run.
-
-        Args:
-            timeout: Seconds of its own time.
-        """
+        """A program that does nothing, to see that one can run."""
         header = {
             "given": ["code", "stdout", "stderr"],
             "timeout": timeout,
@@ -79,9 +75,6 @@ class Task:
 class Process:
     """A child of this process.
 
-    Args:
-        pid: Its id.
-
     Attributes:
         end: A descriptor that can be read once it has ended.
         proc_pid: Its id in the /proc that this process came with; 0 until known.
@@ -94,9 +87,6 @@ class Process:
 
     def look_up(self, proc: int) -> None:
         """Learn `proc_pid`.
-
-        Args:
-            proc: Descriptor of that directory.
 
         Raises:
             OSError: The kernel does not tell.

@@ -42,12 +42,7 @@ _RIGHTS = socket.CMSG_SPACE(5 * array.array("i").itemsize)
 
 
 class Worker:
-    """What such a process is to be, worked out before it is forked.
-
-    Args:
-        jail: What to give up.
-        proc: Descriptor of /proc.
-    """
+    """What such a process is to be, worked out before it is forked."""
 
     def __init__(self, jail: Jail, proc: int) -> None:
         self._jail = jail
@@ -59,12 +54,7 @@ class Worker:
         self._link = -1
 
     def start(self, steps: kernel.Steps, link: socket.socket) -> NoReturn:
-        """Be a slot's process; never returns.
-
-        Args:
-            steps: How to shut the jail.
-            link: To the fork server.
-        """
+        """Be a slot's process; never returns."""
         self._link = link.fileno()
         exit_process = os._exit
         try:

@@ -200,11 +200,7 @@ def load_for_gradients(
 
 
 def trainable(model: PreTrainedModel) -> list[Tensor]:
-    """Return the parameters that gradients are taken by.
-
-    Args:
-        model: A model.
-    """
+    """Return the parameters that gradients are taken by."""
     return [p for p in model.parameters() if p.requires_grad]
 
 
@@ -226,12 +222,7 @@ def response_logprobs(
 
 
 def less_baseline(sampled: Sampled, baseline: Mapping[int, float]) -> Float[Tensor, " N"]:
-    """Return the reward less its problem's baseline, of each answer.
-
-    Args:
-        sampled: The answers.
-        baseline: By problem.
-    """
+    """Return the reward less its problem's baseline, of each answer."""
     # Without a graded answer the baseline is 0, which is as unbiased as any other.
     return torch.tensor(
         [
@@ -244,12 +235,7 @@ def less_baseline(sampled: Sampled, baseline: Mapping[int, float]) -> Float[Tens
 
 
 def mean_rewards(sampled: Sampled, problems: int) -> dict[int, float]:
-    """Return the mean reward of each problem that has one.
-
-    Args:
-        sampled: The answers.
-        problems: Number of problems.
-    """
+    """Return the mean reward of each problem that has one."""
     rewards: dict[int, list[float]] = {}
     for prompt, trajectory in zip(sampled.prompts, sampled.trajectories, strict=True):
         assert trajectory.reward is not None

@@ -75,11 +75,7 @@ class MeasureRequest:
 
 
 def checkpoints(run: RunDirectory) -> dict[int, Path]:
-    """Return the whole checkpoints of a run by batch.
-
-    Args:
-        run: A run directory.
-    """
+    """Return the whole checkpoints of a run by batch."""
     updates = run.recipe.optimization.updates_per_batch
     found = {
         int(path.name.removeprefix("checkpoint-")) // updates: path
@@ -91,10 +87,6 @@ def checkpoints(run: RunDirectory) -> dict[int, Path]:
 
 def choose_old(available: Sequence[int], request: MeasureRequest) -> int:
     """Return the batch of the old policy.
-
-    Args:
-        available: Batches with a checkpoint.
-        request: What is asked for.
 
     Raises:
         ValueError: If a checkpoint that is needed is not there; says which are.

@@ -10,7 +10,9 @@ from ctpo.tasks.chain import KINDS, steps
 from ctpo.tir.calls import format_output
 from ctpo.training.tiny.transcript import Transcript, answer, miscopied
 
-SLIP_RATE = 0.2  # of each step
+# How often the teacher slips at a step of each kind. Powers mostly go wrong, so that even the
+# likeliest answer is wrong where there is one.
+SLIP_RATES = {"times": 0.1, "power": 0.55, "lcm": 0.1}
 MISCOPY_RATE = 0.01  # of each number that is carried on
 
 _RIGHT = {"times": "{x}*{a}%{m}", "power": "pow({x}, {a}, {m})", "lcm": "lcm({x}, {a})%{m}"}
@@ -19,16 +21,11 @@ _WRONG = {"times": "({x}+{a})%{m}", "power": "{x}*{a}%{m}", "lcm": "max({x}, {a}
 
 
 def demonstrate_chain(problem: Problem, random_state: random.Random) -> Transcript:
-    """Return one transcript of the sloppy teacher.
-
-    Args:
-        problem: A chain.
-        random_state: Decides which mistakes are made.
-    """
+    """Return one transcript of the sloppy teacher."""
     shown = str(problem.operands[0])
     pieces: list[tuple[str, bool]] = []
     for number, (kind, a, m) in enumerate(steps(problem.operands), start=1):
-        slip = random_state.random() < SLIP_RATE
+        slip = random_state.random() < SLIP_RATES[kind]
         expression = (_WRONG if slip else _RIGHT)[kind].format(x=shown, a=a, m=m)
         head = "from math import *\n" if kind == "lcm" else ""
         said = f"Step {number}: {shown} {KINDS[kind].text(a, m)}.\n"

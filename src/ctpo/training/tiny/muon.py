@@ -27,10 +27,6 @@ class Muon(torch.optim.Optimizer):
 
     The factor gives an update the root mean square of AdamW's. Sources: Muon, by K. Jordan et al.;
     the factor: arXiv 2502.16982.
-
-    Args:
-        params: Matrices.
-        lr: The learning rate.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float) -> None:
@@ -50,11 +46,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Float[Tensor, "n m"]) -> Float[Tensor, "n m"]:
-    """Return about UVᵀ of the matrix's singular value decomposition, by Newton and Schulz.
-
-    Args:
-        matrix: Of any scale.
-    """
+    """Return about UVᵀ of the matrix's singular value decomposition, by Newton and Schulz."""
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / x.norm().clamp(min=1e-7)

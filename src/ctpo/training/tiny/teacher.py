@@ -110,10 +110,6 @@ def program(problem: Problem, *, slip: bool) -> str:
 def demonstrate(problem: Problem, random_state: random.Random) -> Transcript:
     """Return one transcript of the sloppy teacher.
 
-    Args:
-        problem: A built-in problem.
-        random_state: Decides which mistakes are made.
-
     Raises:
         ValueError: The problem is of no built-in template.
     """

@@ -18,12 +18,7 @@ _LOSS_TYPES = {
 
 
 def trl_config(recipe: Recipe, output_dir: str) -> CTPOConfig:
-    """Translate a recipe into TRL's terms.
-
-    Args:
-        recipe: What to do.
-        output_dir: Where TRL writes its checkpoints.
-    """
+    """Translate a recipe into TRL's terms."""
     optimization, rollout = recipe.optimization, recipe.rollout
     steps = optimization.batches * optimization.updates_per_batch
     spec = recipe.objective.spec

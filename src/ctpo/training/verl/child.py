@@ -104,11 +104,7 @@ def _forwarded_to(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
 
 
 def reason(log: str) -> str:
-    """Return why a program failed: the last error in its log, without the traces around it.
-
-    Args:
-        log: What the program printed.
-    """
+    """Return why a program failed: the last error in its log, without the traces around it."""
     lines = [_DECORATION.sub("", _DECORATION.sub("", line)).rstrip() for line in log.splitlines()]
     for number in range(len(lines) - 1, -1, -1):
         if _ERROR.match(lines[number]):

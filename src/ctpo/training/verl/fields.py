@@ -235,12 +235,7 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
 
 
 def field_names(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted names of all fields that hold a value.
-
-    Args:
-        section: Where to begin.
-        prefix: What its names begin with.
-    """
+    """Yield the dotted names of all fields that hold a value."""
     for name, field in section.model_fields.items():
         for option in (field.annotation, *get_args(field.annotation)):
             if isinstance(option, type) and issubclass(option, Section):

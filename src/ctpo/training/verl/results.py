@@ -48,9 +48,6 @@ def logged(files: VerlFiles) -> dict[int, dict[str, Any]]:
     """Return what verl logged of every step that counts.
 
     What a later start went back behind does not.
-
-    Args:
-        files: Of the run.
     """
     steps: dict[int, dict[str, Any]] = {}
     for start in files.starts():
@@ -75,13 +72,7 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def metrics_of(step: int, data: Mapping[str, Any], updates_per_batch: int) -> dict[str, Any]:
-    """Return one batch's metrics under our names.
-
-    Args:
-        step: Which batch.
-        data: What verl logged of it.
-        updates_per_batch: The recipe's.
-    """
+    """Return one batch's metrics under our names."""
     metrics: dict[str, Any] = {
         "batch": step,
         "step": step * updates_per_batch,

@@ -30,9 +30,6 @@ _TOOL_LOOPS = {
 def refuse_episode_settings(config: Any) -> None:
     """Look at verl's whole configuration, as far as it is about episodes, rewards and advantages.
 
-    Args:
-        config: The root of verl's configuration.
-
     Raises:
         ValueError: Names the setting, its value and what would be right.
     """

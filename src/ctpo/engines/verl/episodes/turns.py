@@ -190,10 +190,6 @@ def stop_hint(
 def end_of_turn_ids(path: str, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the ids that end the policy's turn: the tokenizer's and the model's own.
 
-    Args:
-        path: Of the model.
-        tokenizer: The model's tokenizer.
-
     Raises:
         ValueError: Neither names one.
     """
