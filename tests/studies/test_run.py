@@ -6,8 +6,10 @@ import signal
 import time
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
+from ctpo.studies.results import read_results
 from ctpo.studies.study import load_study
 
 CELLS = [f"test_{method}_seed={seed}" for method in ("ctpo", "grpo") for seed in (0, 1)]
@@ -33,13 +35,29 @@ def test_every_cell_is_an_ordinary_finished_run(whole):
 
 
 @pytest.mark.slow
+def test_results_survive_parquet(whole, tmp_path, ctpo):
+    ctpo("report", whole)
+    runs = read_results(whole / "results.parquet")
+    assert len(runs) == 4 and not any(one.failed for one in runs)
+    assert {(r["evaluation"], r["batch"]) for one in runs for r in one.rows} == {
+        ("start", 0),
+        ("final", 1),
+    }
+    assert len({one.warm_start for one in runs}) == 1
+    table = pq.read_table(whole / "results.parquet").to_pylist()
+    assert all(
+        row["torch"] and row["digest"] and row["updates"] == 2 * row["batch"] for row in table
+    )
+
+
+@pytest.mark.slow
 def test_done_cells_are_left_as_they_are(whole, ctpo):
     before = {p: p.stat().st_mtime_ns for p in (whole / "cells").rglob("*") if p.is_file()}
     ctpo("run", "small.toml", "--output", "whole")
     assert before == {p: p.stat().st_mtime_ns for p in (whole / "cells").rglob("*") if p.is_file()}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_killed_midway_comes_to_the_same_results(whole, home, command, ctpo):
     killed = home / "killed"
     shutil.copytree(whole, killed)
@@ -61,7 +79,7 @@ def test_a_study_killed_midway_comes_to_the_same_results(whole, home, command, c
     assert results(killed) == results(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_directory_that_was_half_made_is_made_again(whole, home, ctpo):
     half = home / "half"
     shutil.copytree(whole, half)
@@ -72,7 +90,7 @@ def test_a_run_directory_that_was_half_made_is_made_again(whole, home, ctpo):
     assert results(half) == results(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_content_is_refused_unless_it_is_said(whole, home, small, ctpo):
     (home / "changed.toml").write_text(small.replace("seeds = [0, 1]", "seeds = [1]"))
     shown = ctpo("run", "changed.toml", "--output", "whole", expect=1)
@@ -106,7 +124,7 @@ def test_a_failed_cell_is_recorded_once_and_tried_again_if_asked(home, small, ct
     assert "no run of the test" in ctpo("report", "broken", expect=1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_warm_start_that_fails_is_tried_once_and_not_by_every_cell(home, small, ctpo):
     hopeless = small.replace("target_accuracy=0.0", "target_accuracy=0.9")
     (home / "hopeless.toml").write_text(

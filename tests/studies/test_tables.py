@@ -4,11 +4,10 @@ import math
 import tomllib
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from ctpo.studies.figures import FIGURES
-from ctpo.studies.results import read_results, results
+from ctpo.studies.results import results
 from ctpo.studies.statistics import holm, sign_flip
 from ctpo.studies.study import Study
 from ctpo.studies.tables import batches_until, tables
@@ -179,19 +178,3 @@ def test_every_figure_is_drawn_with_a_line_for_each_method(study):
         assert len(figure.axes) == 3
         assert {x.get_label() for x in figure.axes[0].lines} == {"ctpo", "grpo"}
         assert all(np.isfinite(x.get_ydata()).all() for x in figure.axes[0].lines)
-
-
-@pytest.mark.slow
-def test_results_survive_parquet(whole, tmp_path, ctpo):
-    ctpo("report", whole)
-    runs = read_results(whole / "results.parquet")
-    assert len(runs) == 4 and not any(one.failed for one in runs)
-    assert {(r["evaluation"], r["batch"]) for one in runs for r in one.rows} == {
-        ("start", 0),
-        ("final", 1),
-    }
-    assert len({one.warm_start for one in runs}) == 1
-    table = pq.read_table(whole / "results.parquet").to_pylist()
-    assert all(
-        row["torch"] and row["digest"] and row["updates"] == 2 * row["batch"] for row in table
-    )
