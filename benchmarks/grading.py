@@ -23,8 +23,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import sympy
+
 from ctpo.grading import grade
+from ctpo.grading.compare import Comparison
+from ctpo.grading.equality import same_expression
 from ctpo.grading.pool import shared_pool
+from ctpo.grading.reading.tree import Node
+from ctpo.grading.symbolic import Symbolic
 from ctpo.tasks import read_problems
 from tests.grading.corpus.cases import cases_of, corpus
 
@@ -129,16 +135,10 @@ def _lark(text):
 
 
 def _same(left, right):
-    import sympy
-
-    from ctpo.grading.compare import Comparison
-    from ctpo.grading.reading.tree import Node
-    from ctpo.grading.symbolic import Symbolic, _same_expression
-
     if isinstance(left, Node):
         return Comparison(Symbolic()).same(left, right)
     if isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr):
-        return _same_expression(left, right)
+        return same_expression(left, right)
     return bool(left == right)
 
 

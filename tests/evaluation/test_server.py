@@ -20,6 +20,9 @@ from ctpo.training.policy import episode_policy
 from tests.evaluation.conftest import transformers_serve
 from tests.evaluation.lessons import LESSONS, SETTINGS, questions
 
+# A server of transformers takes a quarter of a minute to start.
+pytestmark = pytest.mark.slow
+
 
 def template(model):
     tokenizer = AutoTokenizer.from_pretrained(model)

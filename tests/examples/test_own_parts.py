@@ -11,6 +11,7 @@ import pytest
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_parts.py"
 
 
+@pytest.mark.slow
 def test_the_example_trains_its_own_parts_and_finds_them_on_verl(tmp_path):
     shown = subprocess.run([sys.executable, EXAMPLE], cwd=tmp_path, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr

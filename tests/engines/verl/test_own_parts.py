@@ -136,6 +136,7 @@ def test_verls_check_knows_a_module_and_what_goes_with_its_method(tmp_path, monk
     sys.modules.pop("own_method", None)
 
 
+@pytest.mark.verl
 @pytest.mark.parametrize("how", ["external", "section"])
 def test_a_process_of_verls_own_finds_the_loss(how):
     """What a worker does: verl with its plug-ins, the section of the loss, the lookup."""
