@@ -159,7 +159,7 @@ def test_the_page_says_what_is_missing(whole, home, ctpo):
     assert page.count("data:image/svg+xml") == 3
 
 
-@pytest.mark.verl
+@pytest.mark.long
 def test_on_a_ray_cluster_the_results_are_the_same(whole, home, ctpo):
     pytest.importorskip("ray")
     ctpo("run", "small.toml", "--output", "on-ray", "--ray", "local")
