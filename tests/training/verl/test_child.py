@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ctpo.training.verl.child import reason, run_child
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 
 def python(code):
@@ -55,10 +55,15 @@ def test_an_error_meanwhile_ends_it(tmp_path):
 
 # Starts a child that says what signal it got, tells its number, and says how the child ended.
 PARENT = """
+import signal
 import sys
 from pathlib import Path
 from ctpo.training.verl.child import run_child
 place = Path(sys.argv[1])
+# Whoever starts the tests in the background has interrupts ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for name in sys.argv[2:]:
+    signal.signal(signal.Signals[name], signal.SIG_IGN)
 CHILD = '''
 import os, signal, sys, time
 def heard(number, frame):
@@ -78,9 +83,9 @@ except KeyboardInterrupt:
 """
 
 
-def parent(place):
+def parent(place, *ignored):
     started = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(place)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARENT, str(place), *ignored], stdout=subprocess.PIPE, text=True
     )
     eventually((place / "pid").is_file)
     return started, int((place / "pid").read_text())
@@ -93,8 +98,30 @@ def parent(place):
 def test_our_signals_go_on_to_it_and_it_is_waited_for(number, said, tmp_path):
     started, _ = parent(tmp_path)
     started.send_signal(number)
-    assert started.communicate()[0].split("\n")[0] == said
+    assert started.communicate(timeout=PATIENCE)[0].split("\n")[0] == said
     assert (tmp_path / "log").read_text() == f"heard {number.value}\n"
+
+
+def test_a_hang_up_that_is_ignored_does_not_end_it(tmp_path):
+    started, _ = parent(tmp_path, "SIGHUP")
+    started.send_signal(signal.SIGHUP)
+    started.send_signal(signal.SIGTERM)
+    assert started.communicate(timeout=PATIENCE)[0] == "ended 3\n"
+    assert (tmp_path / "log").read_text() == f"heard {signal.SIGTERM.value}\n"
+
+
+def test_a_signal_that_comes_before_it_starts_goes_on_to_it(tmp_path, monkeypatch):
+    begin = subprocess.Popen
+
+    def interrupted(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return begin(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    code = run_child(
+        [sys.executable, "-c", "import time; time.sleep(1000)"], tmp_path / "log", lambda: None
+    )
+    assert code == 128 + signal.SIGTERM
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at a parent's death")

@@ -35,7 +35,8 @@ def run_child(
     """Run a program to its end.
 
     What it prints goes to the log alone. An interrupt, a termination or a hang-up of this process
-    goes on to it, and then it is waited for; if this process is killed, it is terminated.
+    goes on to it, and then it is waited for; if this process is killed, it is terminated. A signal
+    that is ignored, as under nohup, stays so.
 
     Args:
         command: The program and its arguments.
@@ -49,30 +50,32 @@ def run_child(
     Raises:
         KeyboardInterrupt: This process was interrupted, and the program has ended.
     """
-    with log.open("ab") as file:
-        child = subprocess.Popen(
-            command,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | dict(environment or {}),
-            start_new_session=True,  # or the terminal would interrupt it a second time
-            preexec_fn=_end_with_parent,
-        )
-    try:
-        with _forwarded_to(child) as received:
+    # Before it starts: one that came between would end this process and leave the program behind.
+    with _forwarding() as signals:
+        with log.open("ab") as file:
+            child = subprocess.Popen(
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | dict(environment or {}),
+                start_new_session=True,  # or the terminal would interrupt it a second time
+                preexec_fn=_end_with_parent,
+            )
+        signals.go_on_to(child)
+        try:
             while True:
                 try:
                     code = child.wait(_POLL)
                     break
                 except subprocess.TimeoutExpired:
                     meanwhile()
-    except BaseException:
-        # `meanwhile` failed: nobody would wait for the program any more.
-        child.terminate()
-        child.wait()
-        raise
-    if signal.SIGINT in received:
+        except BaseException:
+            # `meanwhile` failed: nobody would wait for the program any more.
+            child.terminate()
+            child.wait()
+            raise
+    if signal.SIGINT in signals.received:
         raise KeyboardInterrupt
     return code if code >= 0 else 128 - code
 
@@ -82,22 +85,35 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
 
 
-@contextmanager
-def _forwarded_to(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Hand signals on to the child instead of obeying them; yields those that came."""
-    received: list[int] = []
+class _Signals:
+    """Those that came, and whom they go on to."""
 
-    def forward(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        if child.poll() is None:
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        self.received.append(number)
+        if self._child is not None:
+            self._child.send_signal(number)  # which does nothing once it has ended
+
+    def go_on_to(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+        for number in tuple(self.received):
             child.send_signal(number)
 
+
+@contextmanager
+def _forwarding() -> Iterator[_Signals]:
+    """Hand signals on to a child instead of obeying them."""
+    signals = _Signals()
     if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread gets signals
+        yield signals  # only the main thread gets any
         return
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    taken = [number for number in _FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, signals.handle) for number in taken}
     try:
-        yield received
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
