@@ -60,8 +60,10 @@ import sys
 from pathlib import Path
 from ctpo.training.verl.child import run_child
 place = Path(sys.argv[1])
-# Whoever starts the tests in the background has interrupts ignored.
+# Whoever starts the tests in the background, or under nohup, has some ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 for name in sys.argv[2:]:
     signal.signal(signal.Signals[name], signal.SIG_IGN)
 CHILD = '''
