@@ -63,6 +63,10 @@ def child(work: Callable[[], object]) -> Ended:
     if not pid:
         code = 1
         try:
+            # Whoever starts the tests in the background, or under nohup, has some ignored.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
             os.dup2(writing, 2)
             sys.stderr = os.fdopen(2, "w", closefd=False)
             logging.basicConfig(stream=sys.stderr, format="%(message)s", force=True)
