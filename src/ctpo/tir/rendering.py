@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jinja2.exceptions import TemplateError
-
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -27,6 +25,8 @@ def render(
         ValueError: The template refuses the messages; says what to leave out where that is the
             system message.
     """
+    # Whoever has a chat template has jinja2; who asks a server for a chat may not.
+    from jinja2.exceptions import TemplateError
 
     def rendered(some: Sequence[Mapping[str, str]]) -> str:
         text = tokenizer.apply_chat_template(
