@@ -99,7 +99,7 @@ test-timing: $(INSTALLED)
 	$(PYTEST) -m timing $(ARGS)
 
 test-verl: $(INSTALLED)
-	$(PYTEST) -m verl $(ARGS)
+	$(PYTEST) -m "verl and not long" $(ARGS)
 
 test-faults: $(INSTALLED)
 	$(PYTEST) -m faults $(ARGS)
@@ -115,7 +115,7 @@ test-inspect: $(INSPECT)/.installed
 	PYTHONPATH=src $(INSPECT)/bin/python -m pytest --noconftest tests/evaluation/test_inspect_log.py $(ARGS)
 
 learn-verl: $(INSTALLED)
-	$(PYTEST) -m long tests/engines/verl $(ARGS)
+	$(PYTEST) -m long tests/engines/verl/test_learning.py $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

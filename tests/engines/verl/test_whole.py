@@ -259,6 +259,7 @@ def test_without_the_plug_in_nothing_starts(model: Path, tmp_path: Path) -> None
     assert not path.exists()
 
 
+@pytest.mark.long
 def test_answers_of_older_weights_have_ratios_of_their_own(model: Path, tmp_path: Path) -> None:
     """verl alone and asynchronous, with the generator's log-probs for the old ones.
 

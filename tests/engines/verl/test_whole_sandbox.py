@@ -9,6 +9,7 @@ from tests.engines.verl import whole
 from tests.engines.verl.writing_model import save_writing_model, write_sums
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.verl,
     pytest.mark.skipif(
         importlib.util.find_spec("verl") is None, reason="verl has no release for this Python"
