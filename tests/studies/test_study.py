@@ -140,6 +140,7 @@ def test_the_best_mean_over_seeds_wins_by_method_and_level(study, tmp_path):
     assert chosen["grpo", ("2",)] == {"rate": "high", "clip": "published"}  # of equals the first
     test = result_cells(study, tmp_path, chosen)
     assert len(test) == 3 * 2 * 2
+    assert [cell.seed for cell in test] == sorted(study.seeds * 6)  # all methods of a seed first
     low = [c for c in test if c.recipe.optimization.learning_rate == 1e-4]
     assert {(c.method, c.levels["updates"]) for c in low} == {("ctpo", "2")}
 

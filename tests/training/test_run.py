@@ -175,7 +175,12 @@ def test_the_warm_start_is_trained_once_for_the_same_ingredients(whole, cache):
     assert (cache / fingerprint(recipe)).is_dir()
     same = load_recipe("tiny", [*SMALL, "seed=5", "optimization.batches=9"])
     assert fingerprint(same) == fingerprint(recipe)
-    for change in ("warm_start.seed=1", "model.tiny.layers=2", "data.hard_fraction=0.5"):
+    for change in (
+        "warm_start.seed=1",
+        "model.tiny.layers=2",
+        "data.hard_fraction=0.5",
+        "data.train=builtin-chain",
+    ):
         assert fingerprint(load_recipe("tiny", [*SMALL, change])) != fingerprint(recipe)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -54,19 +54,28 @@ class Termination:
 
 @contextmanager
 def terminable() -> Iterator[Termination]:
-    """Have SIGTERM and SIGHUP raise `Terminated` in the block, as Ctrl-C raises its own.
+    """Have SIGTERM and SIGHUP raise `Terminated` in the block, as Ctrl-C raises its own."""
+    termination = Termination()
+    with handled(_SIGNALS, termination.handle):
+        yield termination
+
+
+@contextmanager
+def handled(
+    numbers: Iterable[signal.Signals], handle: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Have signals call `handle` in the block.
 
     A signal that is ignored, as under nohup, stays so. Signals reach the main thread only; in
     another nothing changes.
     """
-    termination = Termination()
     if threading.current_thread() is not threading.main_thread():
-        yield termination
+        yield
         return
-    taken = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, termination.handle) for number in taken}
+    taken = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in taken}
     try:
-        yield termination
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

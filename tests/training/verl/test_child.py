@@ -121,7 +121,7 @@ def test_a_signal_that_comes_before_it_starts_goes_on_to_it(tmp_path, monkeypatc
 
     monkeypatch.setattr(subprocess, "Popen", interrupted)
     code = run_child(
-        [sys.executable, "-c", "import time; time.sleep(1000)"], tmp_path / "log", lambda: None
+        [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log", lambda: None
     )
     assert code == 128 + signal.SIGTERM
 

@@ -8,11 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+from ctpo.training.termination import handled
 
 _POLL = 0.5  # seconds between two calls of `meanwhile`
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -51,7 +51,8 @@ def run_child(
         KeyboardInterrupt: This process was interrupted, and the program has ended.
     """
     # Before it starts: one that came between would end this process and leave the program behind.
-    with _forwarding() as signals:
+    signals = _Signals()
+    with handled(_FORWARDED, signals.handle):
         with log.open("ab") as file:
             child = subprocess.Popen(
                 command,
@@ -101,22 +102,6 @@ class _Signals:
         self._child = child
         for number in tuple(self.received):
             child.send_signal(number)
-
-
-@contextmanager
-def _forwarding() -> Iterator[_Signals]:
-    """Hand signals on to a child instead of obeying them."""
-    signals = _Signals()
-    if threading.current_thread() is not threading.main_thread():
-        yield signals  # only the main thread gets any
-        return
-    taken = [number for number in _FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, signals.handle) for number in taken}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def reason(log: str) -> str:
