@@ -67,11 +67,17 @@ def command(
     if dry_run:
         console.print(dump_recipe(resolved), markup=False, highlight=False, soft_wrap=True)
         from ctpo.training.engine import engine_of
+        from ctpo.training.models import HubOutOfReach, check_model, quiet_libraries
         from ctpo.training.policy import check_own_parts
 
         with usable(ValueError):
             check_own_parts(resolved)
             text = engine_of(resolved).describe(path)
+            quiet_libraries()
+            try:
+                check_model(resolved.model)
+            except HubOutOfReach as error:  # it may be there where the run will be
+                text = f"# model.path is not checked: {' '.join(str(error).split())}\n{text}"
         console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
         return
 

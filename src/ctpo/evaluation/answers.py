@@ -115,6 +115,7 @@ class Answer:
         seconds: Time it took.
         earlier: The grades it had before it was graded again, by the names of `GRADE`, oldest
             first.
+        also: Other answers that are right, too.
     """
 
     benchmark: str
@@ -134,6 +135,12 @@ class Answer:
     token_ids: list[int] | None
     seconds: float
     earlier: list[dict[str, str | None]] = field(default_factory=list)
+    also: list[str] = field(default_factory=list)
+
+    @property
+    def golds(self) -> list[str]:
+        """All answers that are right."""
+        return [self.gold, *self.also]
 
     @property
     def key(self) -> Key:
@@ -193,7 +200,7 @@ def graded(question: Question, reply: Reply, reward: Reward | None = None) -> An
     """
     response, problem = reply.response, question.problem
     if reward is None:
-        verdict, path = grade(response.assistant_text, problem.answer), ""
+        verdict, path = grade(response.assistant_text, problem.golds), ""
     else:
         verdict, path = _verdict(reward(response, problem)), "reward"
     if response.sandbox_failed:
@@ -232,6 +239,7 @@ def graded(question: Question, reply: Reply, reward: Reward | None = None) -> An
         tokens=tokens,
         token_ids=ids,
         seconds=round(reply.seconds, 3),
+        also=list(problem.also),
     )
 
 
@@ -250,7 +258,7 @@ def graded_again(answer: Answer) -> Answer:
     """
     if answer.path in ("sandbox", "server", "reward") or not answer.text.strip():
         return answer
-    verdict = grade(answer.text, answer.gold)
+    verdict = grade(answer.text, answer.golds)
     if (verdict.outcome, verdict.extracted) == (answer.outcome, answer.extracted):
         return answer  # other words for the same grade are no change
     now = {name: getattr(verdict, name) for name in GRADE}

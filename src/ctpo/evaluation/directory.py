@@ -35,6 +35,7 @@ _SCHEMA = pa.schema(
         ("token_ids", pa.list_(pa.int32())),
         ("seconds", pa.float64()),
         ("earlier", pa.list_(pa.struct([(name, pa.string()) for name in GRADE]))),
+        ("also", pa.list_(pa.string())),
     ]
 )
 
@@ -185,6 +186,7 @@ class EvaluationDirectory:
                     "benchmark": benchmark,
                     "problem_id": name,
                     "gold": problem.answer,
+                    **({"also": problem.also} if problem.also else {}),
                     "messages": problem.messages,
                 }
             )

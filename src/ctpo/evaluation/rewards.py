@@ -19,7 +19,7 @@ Reward = Callable[[Any, Problem], float | None]
 
 def by_grader(trajectory: Any, problem: Problem) -> float | None:  # noqa: ANN401
     """Return 1 for a right answer, 0 for a wrong one, None where `grading.grade` cannot tell."""
-    return grade(trajectory.assistant_text, problem.answer).score
+    return grade(trajectory.assistant_text, problem.golds).score
 
 
 REWARDS: Mapping[str, Reward | str] = MappingProxyType(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,7 +83,11 @@ class _Exact:
 
 
 def grade(
-    text: str, gold: str, *, timeout: float = DEFAULT_TIMEOUT, explain: bool = False
+    text: str,
+    gold: str | Sequence[str],
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    explain: bool = False,
 ) -> Verdict:
     r"""Grades a response by what it puts in `\boxed{...}` last. Never raises and never hangs.
 
@@ -94,6 +99,7 @@ def grade(
         text: The assistant's own words. What a tool printed must be left out, or a printed box
             counts.
         gold: The right answer, in LaTeX or plain; it may stand in a box or between dollar signs.
+            Of several, each is right: `wrong` is what is wrong against all of them.
         timeout: Processor seconds a worker may take over a formula.
         explain: Whether the verdict's reason also tells how the answer and the gold answer were
             read.
@@ -103,6 +109,15 @@ def grade(
         cannot be read, or compared in time, a gold answer that cannot be used, and a fault of the
         grader itself are `could-not-tell`.
     """
+    if not isinstance(gold, str) and isinstance(gold, Sequence):
+        verdicts = []
+        for one in gold:
+            verdicts.append(grade(text, one, timeout=timeout, explain=explain))
+            if verdicts[-1].outcome == "right":
+                return verdicts[-1]
+        untold = [verdict for verdict in verdicts if verdict.outcome == "could-not-tell"]
+        none = Verdict("could-not-tell", None, "gold", "there is no gold answer")
+        return [*untold, *verdicts, none][0]
     box: str | None = None
     try:
         wanted = _gold(gold)

@@ -18,6 +18,7 @@ class Problem:
         id: Stable identifier, unique within the list it came in.
         messages: The chat put to the model, each message with a "role" and a "content".
         answer: The right answer, as the source writes it.
+        also: Other answers that are right, too.
         source: Name of the built-in template, or the file's `data_source`.
         split: "train", "held-out" (built-in problems never trained on) or "test".
         level: Digits of the operands of a built-in problem; 0 for a problem from a file.
@@ -34,3 +35,9 @@ class Problem:
     level: int = 0
     operands: tuple[int, ...] = ()
     row: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    also: tuple[str, ...] = ()
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """All answers that are right, as `grading.grade` takes them."""
+        return (self.answer, *self.also)

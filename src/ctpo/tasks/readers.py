@@ -1,4 +1,4 @@
-"""Read problems from Parquet, JSONL and CSV files, data sets on the Hub, and your functions."""
+"""Read problems from files (Parquet, JSONL, JSON, CSV), the Hub, and your functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENVIRONMENTS = {
     verifiers.PREFIX: verifiers.verifiers_problems,
 }
 
-SUFFIXES = (".parquet", ".jsonl", ".csv")
+SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 
 
 def read_problems(
@@ -35,9 +35,10 @@ def read_problems(
     """Reads problems from a file, a directory, the Hub or a function.
 
     Args:
-        source: A `.parquet`, `.jsonl` or `.csv` file, a directory that `datasets.load_dataset`
-            understands, the name of a data set on the Hub, such as `math-ai/aime24`, or the
-            `module:name` of a function without arguments, or of a list, that gives rows in the same
+        source: A `.parquet`, `.jsonl`, `.json` or `.csv` file, a directory that
+            `datasets.load_dataset` understands, the name of a data set on the Hub, such as
+            `math-ai/aime24`, or the `module:name` of a function without arguments, or of a list, that
+            gives rows in the same
             schemas, or `Problem`s; or `reasoning-gym:FAMILY`
             or `verifiers:TASKSET`.
         split: Which part to read. Of a directory or a Hub data set, the split of that name, needed
@@ -102,12 +103,12 @@ def _named_split(split: str | None, place: str | Path) -> Split | None:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Yields the rows of a `.parquet`, `.jsonl` or `.csv` file with their numbers, counted from 1.
+    """Yields the rows of a file of one of `SUFFIXES` with their numbers, counted from 1.
 
     Raises:
         ValueError: If the file or a line of it cannot be read.
     """
-    readers = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}
+    readers = dict(zip(SUFFIXES, (_parquet_rows, _jsonl_rows, _json_rows, _csv_rows), strict=True))
     return readers[path.suffix](path)
 
 
@@ -223,6 +224,20 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
                 f"{path}, row {number}: is {line.strip()[:100]}; it must be a JSON object"
             )
         yield number, row
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yields the objects of a list; one list may stand in an object, as under `data`."""
+    try:
+        found = json.loads("".join(line for _, line in _lines(path)))
+    except json.JSONDecodeError as error:
+        hint = "; a file with one object a line is named .jsonl" * (error.msg == "Extra data")
+        raise ValueError(f"{path}: not JSON: {error}{hint}") from error
+    lists = [v for v in found.values() if isinstance(v, list)] if isinstance(found, dict) else []
+    rows = lists[0] if len(lists) == 1 else found
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path}: must be a list of JSON objects, or an object that holds one")
+    yield from enumerate(rows, start=1)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:

@@ -14,6 +14,7 @@ Row = Mapping[str, Any]
 
 QUESTION_FIELDS = ("prompt", "problem", "question")
 ANSWER_FIELDS = ("answer", "final_answer")
+_GOLD_FIELDS = (*ANSWER_FIELDS, "answers", "reward_model.ground_truth", "solution (in a box)")
 # What others call them, nearest first.
 _OTHER_NAMES = {
     "question": ("query", "instruction", "input", "problem_text", "statement", "text"),
@@ -38,7 +39,8 @@ def problem_from_row(row: Row, place: str, number: int, name: str, split: Split)
     verl's schema has `prompt` (a list of messages), `reward_model.ground_truth`, `data_source`,
     `extra_info.index` and perhaps `id`. The plain one has `prompt`, `problem` or `question` (a
     string), `answer` or `final_answer` and perhaps `id`, `source` and a `context` that precedes the
-    question; without an answer the last box of `solution` is it. `plain_gold` says what becomes of
+    question; without an answer the last box of `solution` is it. `answers`, a list, has several
+    that are right each. `plain_gold` says what becomes of
     golds.
 
     Args:
@@ -57,13 +59,15 @@ def problem_from_row(row: Row, place: str, number: int, name: str, split: Split)
     """
     reader = _RowReader(row, place)
     source = reader.source(name)
+    answer, *also = reader.answers()
     return Problem(
         id=reader.identifier(source, number),
         messages=reader.messages(),
-        answer=reader.answer(),
+        answer=answer,
         source=source,
         split=stated_split(row, place) or split,
         row=row,
+        also=tuple(also),
     )
 
 
@@ -160,7 +164,23 @@ class _RowReader:
             self.fail(f"{field}[-1].role", messages[-1]["role"], "'user': the model answers next")
         return tuple(messages)
 
-    def answer(self) -> str:
+    def answers(self) -> list[str]:
+        """Return the accepted answers, of which `answers` names several."""
+        for field, values in (
+            ("answers", self._row.get("answers")),
+            ("extra_info.answers", self.extra_info().get("answers")),
+        ):
+            if values is None:
+                continue
+            if not isinstance(values, list | tuple) or not values:
+                self.fail(field, values, "a non-empty list of answers, each of them right")
+            named = [f for f in ANSWER_FIELDS if self._row.get(f) is not None]
+            if named:
+                raise ValueError(f"{self._place}: has {field} and {named[0]}; give one of them")
+            return [self._gold(f"{field}[{at}]", value) for at, value in enumerate(values)]
+        return [self._answer()]
+
+    def _answer(self) -> str:
         field = next((f for f in ANSWER_FIELDS if self._row.get(f) is not None), "answer")
         value = self._row.get(field)
         model = self._row.get("reward_model")
@@ -171,13 +191,17 @@ class _RowReader:
             value = model.get("ground_truth")
         elif value is None:
             value = _last_box(str(self._row.get("solution") or ""))
-        wanted = "a non-empty string"
-        if value is None:
-            others = f"{wanted}; the fields are {', '.join(self._row)}"
-            self.fail(field, value, others + self._nearest("answer", ANSWER_FIELDS))
+        if value is None and model is None:
+            raise ValueError(
+                f"{self._place}: none of the fields {', '.join(_GOLD_FIELDS)} has an answer; the "
+                f"fields are {', '.join(self._row)}{self._nearest('answer', ANSWER_FIELDS)}"
+            )
+        return self._gold(field, value)
+
+    def _gold(self, field: str, value: object) -> str:
         parts = value if isinstance(value, list | tuple) else [value]
         if not all(isinstance(p, str | int | float) and not isinstance(p, bool) for p in parts):
-            self.fail(field, value, wanted)
+            self.fail(field, value, "a non-empty string")
         gold = plain_gold(value)
         return gold if gold else self._text(field, value)
 

@@ -13,8 +13,8 @@ def write_verl_parquet(path: Path, problems: Sequence[Problem], agent: str = "ct
     """Write problems to a Parquet file in verl's schema, whole or not at all.
 
     A row has `prompt` (the messages), `data_source`, `ability`, `reward_model` (`ground_truth` and
-    `style`), `agent_name`, and `extra_info` with `index`, `id` and `split`. `read_problems` reads
-    it back as it was, but for the level and the operands of built-in problems.
+    `style`), `agent_name`, and `extra_info` with `index`, `id`, `split` and perhaps `answers`.
+    `read_problems` reads it back as it was, but for the level and the operands of built-in ones.
 
     Args:
         path: The file; what is there is replaced.
@@ -41,6 +41,7 @@ def write_verl_parquet(path: Path, problems: Sequence[Problem], agent: str = "ct
 
 
 def _row(problem: Problem, index: int, agent: str) -> dict[str, object]:
+    several = {"answers": list(problem.golds)} if problem.also else {}
     return {
         "id": problem.id,
         "data_source": problem.source,
@@ -48,5 +49,5 @@ def _row(problem: Problem, index: int, agent: str) -> dict[str, object]:
         "ability": "math",
         "reward_model": {"style": "rule", "ground_truth": problem.answer},
         "agent_name": agent,
-        "extra_info": {"index": index, "id": problem.id, "split": problem.split},
+        "extra_info": {"index": index, "id": problem.id, "split": problem.split, **several},
     }

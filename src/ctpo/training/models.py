@@ -11,6 +11,7 @@ import datasets
 import huggingface_hub.constants
 import torch
 import transformers
+from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -22,14 +23,19 @@ class ModelNotFound(ValueError):
     """There is no such model, or it cannot be read; the message names it."""
 
 
+class HubOutOfReach(ModelNotFound):
+    """It may be there: the Hub cannot be asked, and no copy of it is on this machine."""
+
+
 def load_model(
-    path: str | Path, dtype: torch.dtype | str = "auto"
+    path: str | Path, dtype: torch.dtype | str = "auto", told: Model | None = None
 ) -> tuple[PreTrainedModel, Tokenizer]:
     """Load a causal language model, onto the GPU if there is one, and its tokenizer.
 
     Args:
         path: A directory or a Hub name.
         dtype: Of the weights; `auto` takes what they were saved in.
+        told: What a recipe says of its tokenizer.
 
     Raises:
         ModelNotFound: There is no such model, or it has no chat template.
@@ -37,36 +43,69 @@ def load_model(
     try:
         AutoConfig.from_pretrained(path)  # without a network a wrong name fails soonest here
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _not_found(path, error) from error
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_tokenizer(path)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_tokenizer(path, told)
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
+def load_tokenizer(path: str | Path, told: Model | None = None) -> Tokenizer:
     """Load a model's tokenizer.
 
     Args:
         path: A directory or a Hub name.
+        told: What a recipe says of it: another place, a chat template.
 
     Raises:
-        ModelNotFound: There is no such model, or it has no chat template.
+        ModelNotFound: There is none, or it has no chat template.
     """
+    path = (told and told.tokenizer) or path
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except OSError as error:
-        raise _not_found(path, error) from error
+    except (OSError, ValueError) as error:
+        raise _not_found(path, error, "tokenizer") from error
+    if told and told.chat_template:
+        tokenizer.chat_template = told.chat_template
     if tokenizer.chat_template is None:
         raise ModelNotFound(
-            f"{path} has no chat template; episodes are chats, so take an instruction-tuned model"
+            f"{path} has no chat template; episodes are chats, so take an instruction-tuned model, "
+            "or give it a template: model.chat_template in a recipe (docs/model.md)"
         )
     return tokenizer
 
 
-def _not_found(path: str | Path, error: OSError) -> ModelNotFound:
-    where = "a directory without a model" if Path(path).is_dir() else "no directory here"
-    return ModelNotFound(
-        f"{path} cannot be loaded: it is {where}, and as a Hub name it gave: {error}"
-    )
+def check_model(told: Model) -> None:
+    """Find out whether a recipe's model can be loaded, without its weights.
+
+    Raises:
+        HubOutOfReach: It cannot be told.
+        ModelNotFound: It cannot: there is none, it is no language model, or it has no tokenizer or
+            chat template.
+    """
+    if told.path is None:
+        return
+    try:
+        config = AutoConfig.from_pretrained(told.path)
+    except (OSError, ValueError) as error:
+        raise _not_found(told.path, error) from error
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ModelNotFound(f"{told.path} is a {config.model_type}, which is no language model")
+    place = Path(told.path)
+    kinds = ("*.safetensors", "*.bin")
+    if place.is_dir() and not any(path for kind in kinds for path in place.glob(kind)):
+        raise ModelNotFound(f"{place} holds no weights: no {' and no '.join(kinds)}")
+    load_tokenizer(told.path, told)
+
+
+def _not_found(path: str | Path, error: Exception, what: str = "model") -> ModelNotFound:
+    name = str(path)
+    if Path(path).is_dir():
+        return ModelNotFound(f"{name} is a directory whose {what} cannot be loaded: {error}")
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        return ModelNotFound(f"{name}: no such directory")
+    causes = [error.__cause__, error.__context__]
+    away = any(isinstance(cause, LocalEntryNotFoundError) for cause in causes)
+    kind = HubOutOfReach if away else ModelNotFound
+    return kind(f"{name} is no directory here, and as a {what} on the Hub it gave: {error}")
 
 
 def frozen_in_bfloat16(model: Model) -> bool:

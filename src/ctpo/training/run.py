@@ -11,7 +11,7 @@ from ctpo.tasks import Problem
 from ctpo.training.engine import engine_of
 from ctpo.training.job import Job
 from ctpo.training.listening import Listener, Quiet
-from ctpo.training.models import quiet_libraries
+from ctpo.training.models import check_model, quiet_libraries
 from ctpo.training.policy import check_own_parts
 from ctpo.training.problems import problems
 from ctpo.training.recipe.recipe import Recipe
@@ -73,7 +73,9 @@ def preflight(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
         FileNotFoundError: A file of problems is not there.
         ValueError: It cannot be read or has too few problems, a part of the user's cannot be found
             or used, vLLM or verl is not installed, or the engine cannot do what is asked for.
+        ModelNotFound: The recipe's model cannot be loaded.
     """
     check_own_parts(recipe)
     engine_of(recipe).preflight()
+    check_model(recipe.model)
     return problems(recipe)

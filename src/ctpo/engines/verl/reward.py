@@ -53,7 +53,9 @@ def compute_score(
         `wrong`, `could-not-tell`), its `reason`, and what stood in the box, `answer`; and of the
         problem its `source` and its identifier, `problem`, empty if it has none.
     """
-    verdict = _verdict(solution_str, str(ground_truth), extra_info or {}, timeout)
+    golds = (extra_info or {}).get("answers")
+    golds = [str(ground_truth)] if golds is None else list(golds)
+    verdict = _verdict(solution_str, golds, extra_info or {}, timeout)
     score = verdict.score
     return {
         "score": UNGRADED if score is None else score,
@@ -67,7 +69,7 @@ def compute_score(
     }
 
 
-def _verdict(text: str, gold: str, extra_info: Mapping[str, Any], timeout: float) -> Verdict:
+def _verdict(text: str, gold: list[str], extra_info: Mapping[str, Any], timeout: float) -> Verdict:
     record = extra_info.get(RECORD)
     if record is not None and record["failures"]:
         reason = f"the sandbox failed: {record['failures'][-1]}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -70,13 +71,27 @@ class Model(Section):
     """Recompute activations in the backward pass: a third more time, much less memory."""
     chat_template_kwargs: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """Given to the chat template, e.g. `enable_thinking = false` for Qwen3."""
+    tokenizer: str | None = None
+    """A directory or Hub name to take the tokenizer from, where `path` has none."""
+    chat_template: str | None = None
+    """A Jinja file, or the template itself, in place of the tokenizer's; a base model has none."""
+
+    @field_validator("chat_template")
+    @classmethod
+    def _read(cls, value: str | None) -> str | None:
+        if value is None or "{" in value:
+            return value
+        if not Path(value).is_file():
+            raise ValueError(f"there is no file {value!r}, and as a template it has no {{{{")
+        return Path(value).read_text(encoding="utf-8")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if (self.path is None) == (self.tiny is None):
             raise ValueError("exactly one of path and tiny must be given")
-        if self.tiny is not None and (self.lora is not None or self.gradient_checkpointing):
-            raise ValueError("lora and gradient_checkpointing are for a model from a path")
+        for name in ("lora", "gradient_checkpointing", "tokenizer", "chat_template"):
+            if self.tiny is not None and getattr(self, name):
+                raise ValueError(f"{name} is for a model from a path")
         return self
 
 

@@ -45,7 +45,8 @@ def train(job: Job) -> None:
     frozen = frozen_in_bfloat16(job.recipe.model)
     with job.start_sandbox() as sandbox:
         path = job.policy_path(sandbox)
-        model, tokenizer = load_model(path, torch.bfloat16 if frozen else torch.float32)
+        dtype = torch.bfloat16 if frozen else torch.float32
+        model, tokenizer = load_model(path, dtype, job.recipe.model)
         _train(job, model, tokenizer, sandbox, frozen=frozen)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ctpo.engines.verl import check
 from ctpo.training.job import Job
-from ctpo.training.models import load_tokenizer
 from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.verl import config as verl_config
 from ctpo.training.verl.fields import refuse
@@ -34,7 +33,6 @@ class VerlEngine:
         Raises:
             ValueError: verl is not installed or does not load the plug-in, the recipe asks for
                 something that verl cannot do, or verl refuses its configuration.
-            ModelNotFound: There is no such model.
         """
         self.describe(Path(self._recipe.name))
         engine = self._verl.rollout_engine
@@ -44,8 +42,6 @@ class VerlEngine:
         found = _plugin_loaded()
         if not found.loaded:
             raise ValueError(f"verl would not find ctpo's losses: {found.words}")
-        if self._recipe.model.path is not None:
-            load_tokenizer(self._recipe.model.path)
 
     def describe(self, run: Path) -> str:
         """Return verl's settings, its whole configuration and the command, all checked.

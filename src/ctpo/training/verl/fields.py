@@ -116,6 +116,8 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         ),
         "model.gradient_checkpointing": _mapped(f"{_MODEL}.enable_gradient_checkpointing"),
         "model.chat_template_kwargs": _mapped("data.apply_chat_template_kwargs"),
+        "model.tokenizer": _mapped(f"{_MODEL}.tokenizer_path"),
+        "model.chat_template": _mapped(f"{_MODEL}.custom_chat_template"),
         **{
             f"warm_start.{name}": _WARM_START
             for name in (

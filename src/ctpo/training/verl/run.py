@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ctpo.tasks import Problem, write_verl_parquet
 from ctpo.tir.rendering import render
 from ctpo.training.job import Job
 from ctpo.training.models import load_tokenizer
+from ctpo.training.recipe.model import Model
 from ctpo.training.run_directory import RunDirectory
 from ctpo.training.verl import config as verl_config
 from ctpo.training.verl import results
@@ -56,7 +56,7 @@ def train(job: Job) -> None:
             [*job.train, *job.held_out],
             model,
             verl.max_prompt_tokens,
-            recipe.model.chat_template_kwargs,
+            recipe.model,
         )
         write_verl_parquet(files.train, job.train)
         write_verl_parquet(files.held_out, job.held_out)
@@ -101,11 +101,9 @@ def train(job: Job) -> None:
         _write_model(files, directory)
 
 
-def _refuse_long_prompts(
-    problems: Sequence[Problem], model: str, limit: int, template: Mapping[str, Any]
-) -> None:
-    tokenizer = load_tokenizer(model)
-    texts = [render(tokenizer, problem.messages, template) for problem in problems]
+def _refuse_long_prompts(problems: Sequence[Problem], path: str, limit: int, model: Model) -> None:
+    tokenizer, options = load_tokenizer(path, model), model.chat_template_kwargs
+    texts = [render(tokenizer, problem.messages, options) for problem in problems]
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     longest = max(range(len(problems)), key=lengths.__getitem__)
     if lengths[longest] > limit:

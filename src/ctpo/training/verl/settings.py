@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from ctpo.engines.verl.names import loss_name
@@ -77,6 +78,8 @@ def settings(
     }
     model_settings = {
         f"{_MODEL}.path": model,
+        f"{_MODEL}.tokenizer_path": _absolute(recipe.model.tokenizer),
+        f"{_MODEL}.custom_chat_template": recipe.model.chat_template,
         f"{_MODEL}.enable_gradient_checkpointing": recipe.model.gradient_checkpointing,
         f"{_MODEL}.use_remove_padding": verl.packed,
         "data.apply_chat_template_kwargs": dict(recipe.model.chat_template_kwargs),
@@ -180,6 +183,11 @@ def settings(
         machines,
     )
     return {key: value for group in groups for key, value in group.items()}
+
+
+def _absolute(place: str | None) -> str | None:
+    """Ray's workers are elsewhere; a Hub name stays as it is."""
+    return str(Path(place).resolve()) if place and Path(place).is_dir() else place
 
 
 def external_modules() -> str:
