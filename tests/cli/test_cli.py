@@ -76,9 +76,44 @@ def test_a_dry_run_prints_the_resolved_recipe_and_does_nothing(tmp_path):
 
 
 def test_the_large_recipe_can_be_dry_run_without_its_model(tmp_path):
-    recipe = tomllib.loads(ctpo("train", "qwen3-4b-1gpu", "--dry-run", home=tmp_path).stdout)
+    shown = ctpo("train", "qwen3-4b-1gpu", "--dry-run", home=tmp_path).stdout
+    assert "# model.path is not checked: Qwen/Qwen3-4B is no directory here" in shown
+    recipe = tomllib.loads(shown)
     assert recipe["model"]["path"] == "Qwen/Qwen3-4B"
     assert recipe["rollout"]["mismatch_cap"] == 5.0
+
+
+def test_a_dry_run_refuses_a_model_that_is_not_there(tmp_path):
+    shown = ctpo(
+        "train", "qwen3-4b-1gpu", "--set", "model.path=/nope", "--dry-run", home=tmp_path, expect=1
+    )
+    assert "/nope: no such directory" in shown.stderr
+
+
+def test_init_writes_a_recipe_that_is_complete_and_nothing_over_what_is_there(
+    tmp_path, monkeypatch
+):
+    assert "ctpo train recipe.toml" in ctpo("init", "mine", home=tmp_path).stdout
+    monkeypatch.syspath_prepend(tmp_path / "mine")
+    shown = ctpo("train", "recipe.toml", "--dry-run", home=tmp_path / "mine").stdout
+    assert tomllib.loads(shown)["rewards"] == {"my_reward:right": 1.0, "my_reward:one_program": 0.1}
+    before = {file: file.read_bytes() for file in (tmp_path / "mine").glob("*.*")}
+    assert len(before) == 4
+    again = ctpo("init", "mine", home=tmp_path, expect=1)
+    assert "recipe.toml is there already" in again.stderr
+    assert before == {file: file.read_bytes() for file in before}
+
+
+@pytest.mark.long
+def test_what_init_writes_gets_better_as_it_is(tmp_path, monkeypatch):
+    ctpo("init", "mine", home=tmp_path)
+    monkeypatch.setenv("PYTHONPATH", ".")
+    place = tmp_path / "mine"
+    shown = ctpo_process("train", "recipe.toml", "--output", "run", home=place)
+    assert shown.returncode == 0, shown.stderr
+    files = [place / f"run/evaluations/{name}.json" for name in ("start", "final")]
+    start, final = (json.loads(f.read_text())["sampled"]["overall"]["mean"] for f in files)
+    assert final > start + 0.1
 
 
 def test_mistakes_get_one_sentence_and_no_traceback(tmp_path):

@@ -365,3 +365,17 @@ def test_a_space_between_digits_is_never_nothing(space):
     for left, right in (("2", "3"), ("10", "11"), ("3", "1/2"), ("1", "23"), ("2", ".5")):
         assert grade(rf"\boxed{{{left}{space}{right}}}", left + right).outcome != "right"
         assert grade(rf"\boxed{{{left}{right}}}", left + space + right).outcome != "right"
+
+
+@pytest.mark.parametrize(
+    ("box", "golds", "outcome"),
+    [
+        ("0.5", ["1/3", "1/2"], "right"),
+        ("0.5", ["72pow(4", "1/2"], "right"),
+        ("0.5", ["1/3", "72pow(4"], "could-not-tell"),
+        ("0.5", ["1/3", "1/4"], "wrong"),
+        ("0.5", [], "could-not-tell"),
+    ],
+)
+def test_of_several_gold_answers_each_is_right(box, golds, outcome):
+    assert grade(rf"\boxed{{{box}}}", golds).outcome == outcome

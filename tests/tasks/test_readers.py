@@ -102,7 +102,7 @@ def test_split_leaves_out_rows_of_another_and_counts_toward_the_limit(path):
         ({"reward_model": {"style": "rule"}}, r"row 2: reward_model.ground_truth is None; it must"),
         ({"reward_model": "rule"}, r"row 2: reward_model is 'rule'; it must be a mapping"),
         ({"reward_model": {"ground_truth": " "}}, r"row 2: reward_model.ground_truth is ' '"),
-        ({"reward_model": None}, r"row 2: none of the fields answer, .* has an answer; the fields are"),
+        ({"reward_model": None}, r"row 2: none of the fields answer, .* has an answer; the"),
         ({"reward_model": {"ground_truth": True}}, r"row 2: reward_model.ground_truth is True"),
         ({"prompt": []}, r"row 2: prompt is \[\]; it must be a string or a non-empty list"),
         ({"prompt": ["hi"]}, r"row 2: prompt\[0\] is 'hi'; it must be a message"),

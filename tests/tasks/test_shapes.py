@@ -29,6 +29,10 @@ SHAPES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         ],
         [r"\frac{1}{4}"],
     ),
+    "several-that-are-right": (
+        [{"question": "Half of 1?", "answers": ["1/2", 0.5, "$50$"]}],
+        ["1/2", "0.5", "50"],
+    ),
     "minerva": (
         [
             {"question": "How hot?", "answer": "$3.2 \\times 10^4$", "idx": 0},
@@ -88,7 +92,7 @@ def file(tmp_path, rows, start=b"", encoding="utf-8"):
 def test_golds_are_taken_out_of_every_shape(shape, tmp_path):
     rows, golds = SHAPES[shape]
     problems = read_problems(file(tmp_path, rows))
-    assert [problem.answer for problem in problems] == golds
+    assert [gold for problem in problems for gold in problem.golds] == golds
     assert len({problem.id for problem in problems}) == len(rows)
     assert all(problem.messages[-1]["content"] for problem in problems)
 
@@ -111,6 +115,29 @@ def test_repeated_rows_are_left_out_where_that_is_asked_for_and_counted(tmp_path
     assert "4 rows repeat an earlier question and answer and are left out; 3 stay" in (
         caplog.text.replace("3 problems", "3")
     )
+
+
+@pytest.mark.parametrize("around", ["{}", '{{"version": "1", "data": {}}}', " \n{}\n"])
+def test_a_json_file_holds_what_a_jsonl_file_holds(tmp_path, around):
+    rows = SHAPES["minerva"][0]
+    (tmp_path / "some.json").write_text(around.format(json.dumps(rows, indent=2)))
+    found = [(p.messages, p.answer) for p in read_problems(tmp_path / "some.json")]
+    assert found == [(p.messages, p.answer) for p in read_problems(file(tmp_path, rows))]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1}\n{"a": 2}', "one object a line is named .jsonl"),
+        ('{"question": "?", "answer": "1"}', "must be a list of JSON objects"),
+        ("[1, 2]", "must be a list of JSON objects"),
+        ("[", "some.json: not JSON"),
+    ],
+)
+def test_a_json_file_that_holds_no_rows_says_what_it_should(tmp_path, text, message):
+    (tmp_path / "some.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_problems(tmp_path / "some.json")
 
 
 def test_a_byte_order_mark_is_no_part_of_a_row(tmp_path):
@@ -142,6 +169,9 @@ def test_a_file_that_is_not_utf8_is_named_with_its_row(tmp_path, suffix):
         ({"question": "p", "expected_answers": "1"}, "if 'expected_answers' is the answer"),
         ({"question": "p", "answer": []}, r"answer is \[\]; it must be a non-empty string"),
         ({"question": "p", "answer": [{"a": 1}]}, "it must be a non-empty string"),
+        ({"question": "p", "answers": "1"}, "answers is '1'; it must be a non-empty list"),
+        ({"question": "p", "answers": ["1", ""]}, r"answers\[1\] is ''; it must be a non-empty"),
+        ({"question": "p", "answers": ["1"], "answer": "1"}, "has answers and answer; give one"),
     ],
 )
 def test_unknown_columns_are_told_with_the_nearest(tmp_path, row, message):

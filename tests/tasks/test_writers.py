@@ -15,6 +15,7 @@ def problem(name="p", system=None):
 
 def test_what_is_written_is_read_back_as_it_was(tmp_path):
     problems = [problem("a"), problem("b", system="Use the tool.")]
+    problems.append(dataclasses.replace(problem("c"), also=("four", "2^2")))
     write_verl_parquet(tmp_path / "deep" / "x.parquet", problems)
     assert read_problems(tmp_path / "deep" / "x.parquet") == problems
 

@@ -1,4 +1,4 @@
-"""`ctpo eval`, `ctpo compare` and `ctpo inspect-log`."""
+"""`ctpo eval`, `ctpo compare`, `ctpo inspect-log` and `ctpo lm-eval-log`."""
 
 from __future__ import annotations
 
@@ -300,6 +300,20 @@ def inspect_log(
     with usable(FileNotFoundError, ValueError):
         file = write_inspect_log(evaluation, output)
     console.print(f"log         {file}", soft_wrap=True, highlight=False)
+
+
+def lm_eval_log(
+    evaluation: Annotated[Path, typer.Argument(help="A finished evaluation's directory.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the files. (default: that directory)")
+    ] = None,
+) -> None:
+    """Write an evaluation as lm-evaluation-harness writes its results and samples."""
+    from ctpo.evaluation.lm_eval_log import write_lm_eval_log
+
+    with usable(OSError, ValueError):
+        file = write_lm_eval_log(evaluation, output)
+    console.print(f"results     {file}", soft_wrap=True, highlight=False)
 
 
 def _refuse_idle(context: typer.Context, endpoint: str | None) -> None:

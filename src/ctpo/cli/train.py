@@ -1,4 +1,4 @@
-"""`ctpo train`."""
+"""`ctpo train` and `ctpo init`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ctpo.cli.console import Bars, console, fail, usable
 
 if TYPE_CHECKING:
     from ctpo.commands import TrainingResult
+    from ctpo.training.recipe.model import Model
 
 
 def command(
@@ -39,8 +40,8 @@ def command(
         bool,
         typer.Option(
             "--dry-run",
-            help="Print the resolved recipe, with verl also its configuration and the command, and "
-            "do nothing.",
+            help="Check the model and parts of yours, print the resolved recipe, with verl also "
+            "its configuration and the command, and do nothing.",
         ),
     ] = False,
 ) -> None:
@@ -67,17 +68,11 @@ def command(
     if dry_run:
         console.print(dump_recipe(resolved), markup=False, highlight=False, soft_wrap=True)
         from ctpo.training.engine import engine_of
-        from ctpo.training.models import HubOutOfReach, check_model, quiet_libraries
         from ctpo.training.policy import check_own_parts
 
         with usable(ValueError):
             check_own_parts(resolved)
-            text = engine_of(resolved).describe(path)
-            quiet_libraries()
-            try:
-                check_model(resolved.model)
-            except HubOutOfReach as error:  # it may be there where the run will be
-                text = f"# model.path is not checked: {' '.join(str(error).split())}\n{text}"
+            text = _about_the_model(resolved.model) + engine_of(resolved).describe(path)
         console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
         return
 
@@ -114,6 +109,38 @@ def command(
             console.print(f"when that is mended, go on with: ctpo train --resume {path}")
             raise typer.Exit(getattr(error, "code", 1)) from None
         _show_result(result, time.perf_counter() - started)
+
+
+def _about_the_model(model: Model) -> str:
+    """Refuse a model that cannot be loaded; return what is to be said where that cannot be told."""
+    if model.path is None:
+        return ""
+    from ctpo.training.models import HubOutOfReach, check_model, quiet_libraries
+
+    quiet_libraries()
+    try:
+        check_model(model)
+    except HubOutOfReach as error:  # it may be there where the run will be
+        return f"# model.path is not checked: {' '.join(str(error).split())}\n"
+    return ""
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; made if need be.")],
+) -> None:
+    """Write a commented recipe, problems and a reward, which train as they are."""
+    from ctpo.training.starter import write_starter
+
+    with usable(OSError):
+        files = write_starter(folder)
+    for file in files:
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+    console.print(
+        f"\ncd {folder}\nexport PYTHONPATH=.\nctpo train recipe.toml --dry-run   # what holds\n"
+        "ctpo train recipe.toml             # some minutes, on a processor",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _show_result(result: TrainingResult, seconds: float) -> None:

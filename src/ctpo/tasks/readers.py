@@ -37,9 +37,8 @@ def read_problems(
     Args:
         source: A `.parquet`, `.jsonl`, `.json` or `.csv` file, a directory that
             `datasets.load_dataset` understands, the name of a data set on the Hub, such as
-            `math-ai/aime24`, or the `module:name` of a function without arguments, or of a list, that
-            gives rows in the same
-            schemas, or `Problem`s; or `reasoning-gym:FAMILY`
+            `math-ai/aime24`, or the `module:name` of a function without arguments, or of a list,
+            that gives rows in the same schemas, or `Problem`s; or `reasoning-gym:FAMILY`
             or `verifiers:TASKSET`.
         split: Which part to read. Of a directory or a Hub data set, the split of that name, needed
             where there are several. Of a file, the rows whose `extra_info.split` is this one, and

@@ -59,7 +59,15 @@ def load_tokenizer(path: str | Path, told: Model | None = None) -> Tokenizer:
         ModelNotFound: There is none, or it has no chat template.
     """
     path = (told and told.tokenizer) or path
+    files = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
     try:
+        # Else transformers makes one without words, by the model's kind.
+        if Path(path).is_dir() and not any(
+            file for kind in files for file in Path(path).glob(kind)
+        ):
+            raise OSError(
+                f"there is no {', '.join(files)}; model.tokenizer of a recipe names another"
+            )
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise _not_found(path, error, "tokenizer") from error

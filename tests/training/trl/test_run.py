@@ -67,6 +67,8 @@ AROUND = {
     "engine": "`run.run`",
     "model.path": "`Job.policy_path`",
     "model.lora": "`trl.run._lora`",
+    "model.tokenizer": "`models.load_tokenizer`",
+    "model.chat_template": "`models.load_tokenizer`",
     "model.tiny": "`tiny.build_model`",
     "warm_start": "`warm_start` and `supervised`",
     "data": "`problems.problems`",
