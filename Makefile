@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest
 QUICK := $(PYTEST) -n $(WORKERS) -m "not (slow or long or timing or verl or faults)"
 
 .PHONY: help demo demo-short test test-repeat test-slow test-long test-timing test-verl test-faults test-inspect learn-verl \
-  check bench \
+  check bench figures \
   bench-sandbox overload-sandbox soak-sandbox soak-episodes bench-grading docs clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -43,6 +43,7 @@ help:
 	@echo "make soak-sandbox       200,000 programs, a third of them hostile, and sessions"
 	@echo "make soak-episodes      10,000 batches of tiny episodes without updates"
 	@echo "make bench-grading  the tables of docs/grading.md (ARGS='--pairs FILE' adds pairs of yours)"
+	@echo "make figures    run examples/ratios.ipynb, and renew the figures of docs/method.md"
 	@echo "make docs       the documentation, into site/"
 	@echo "make clean      remove what the other targets made, but not runs/"
 	@echo
@@ -141,6 +142,9 @@ soak-episodes: $(INSTALLED)
 
 bench-grading: $(INSTALLED)
 	$(BIN)/python -m benchmarks.grading $(ARGS)
+
+figures: $(INSTALLED)
+	$(BIN)/python examples/run_notebook.py examples/ratios.ipynb --figures docs/images
 
 docs: $(DOCS_INSTALLED)
 	$(BIN)/mkdocs build --strict

@@ -1,32 +1,124 @@
 """What the README and the pages of the documentation tell users to type works."""
 
 import importlib
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import typer
+import yaml
 from datasets import Dataset
 
 from ctpo.cli.app import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Their code needs the engine: `tests/engines/test_real_engines.py` runs it there.
-ENGINES = {"nemo-rl", "roll", "skyrl"}
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.M | re.S)
+READ = {"toml": tomllib.loads, "yaml": yaml.safe_load, "json": json.loads}
 
 
-def blocks(language):
-    """Page, number and text of each fenced block in a language."""
-    for page in PAGES:
-        found = [text for name, text in FENCED.findall(page.read_text("utf-8")) if name == language]
-        for number, text in enumerate(found, start=1):
-            yield pytest.param(page, text, id=f"{page.name}-{number}")
+@dataclass(frozen=True)
+class Block:
+    """A fenced block, and what the rule says of it.
+
+    One rule holds for all pages: a block is run, unless the line above it says why not, as
+    `<!-- not run: needs a GPU -->`. `python` is executed; `<!-- long -->` keeps it out of the
+    quick tests. A block without a language is for the shell, and all of a page's run one after
+    another in one directory. `toml`, `yaml` and `json` are read, `mermaid` is a picture, and
+    `text` is what the block above it prints, where `…` stands for anything. What has a title is
+    a file of that name, which the page's commands find.
+    """
+
+    page: Path
+    number: int
+    language: str
+    text: str
+    title: str | None = None
+    mark: str | None = None
+    prints: str | None = None
+
+    def runs_as(self, *languages):
+        not_run = self.mark is not None and self.mark.startswith("not run: ")
+        return self.language in languages and not not_run
+
+    def check(self, shown):
+        if self.prints is not None:
+            wanted = re.escape(self.prints.strip()).replace("…", ".*")
+            assert re.fullmatch(wanted, shown.strip(), re.S), shown
+
+
+def blocks_of(page):
+    fence = re.compile(
+        r'^(?:<!-- ([^\n]*) -->\n)?```(\w*)(?: title="([^"\n]+)")?\n(.*?)^```$', re.M | re.S
+    )
+    found = []
+    for number, match in enumerate(fence.finditer(page.read_text("utf-8")), start=1):
+        mark, language, title, text = match.groups()
+        if language == "text" and mark is None:
+            found[-1] = replace(found[-1], prints=text)
+        else:
+            found.append(Block(page, number, language, text, title, mark))
+    return found
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+
+
+def params(*languages):
+    for block in BLOCKS:
+        if block.runs_as(*languages):
+            long = [pytest.mark.long] if block.mark == "long" else []
+            yield pytest.param(block, id=f"{block.page.name}-{block.number}", marks=long)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_is_run_or_says_why_not(page):
+    found = blocks_of(page)
+    # No fence that the pattern of blocks leaves out, such as one in a list.
+    fences = re.findall(r"^ *```", page.read_text("utf-8"), re.M)
+    assert len(fences) == 2 * (len(found) + sum(block.prints is not None for block in found))
+    for block in found:
+        assert block.title or block.language in {"", "python", "text", "mermaid", *READ}, block
+        marked = block.mark is None or block.mark == "long" or len(block.mark) > len("not run: why")
+        assert marked, block
+        assert block.mark is None or re.match("long$|not run: ", block.mark), block
+        if block.runs_as(*READ):
+            READ[block.language](block.text)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if any(block.runs_as("") for block in blocks_of(page))],
+    ids=lambda page: page.name,
+)
+def test_the_commands_of_a_page_run_one_after_another(page, tmp_path):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for block in blocks_of(page):
+        if block.title is not None:
+            (tmp_path / block.title).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / block.title).write_text(block.text)
+        elif block.runs_as(""):
+            shown = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block.text],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            assert shown.returncode == 0, f"{block.text}\n{shown.stdout}\n{shown.stderr}"
+            block.check(shown.stdout)
 
 
 @pytest.fixture
@@ -113,17 +205,17 @@ def users_own(make_batch, sandbox, registering):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("page", "text"), [b for b in blocks("python") if b.values[0].stem not in ENGINES]
-)
-def test_python_runs_as_it_stands(page, text, users_own, short_spoken, tmp_path, monkeypatch):
+@pytest.mark.parametrize("block", params("python"))
+def test_python_runs_as_it_stands(block, users_own, short_spoken, tmp_path, monkeypatch, capsys):
+    page = block.page
     monkeypatch.chdir(tmp_path)
     if page.stem == "tinker":
         users_own |= tinkers_clients()
     if page.stem == "own_task":
         users_own |= the_examples_task(tmp_path, short_spoken, monkeypatch)
-    code = text.replace('"Qwen/Qwen3-0.6B"', repr(short_spoken))
+    code = block.text.replace('"Qwen/Qwen3-0.6B"', repr(short_spoken))
     exec(compile(code, str(page), "exec"), users_own)
+    block.check(capsys.readouterr().out)
 
 
 def test_expressions_of_the_readme_can_be_evaluated():
@@ -141,7 +233,7 @@ def commands():
     """Every line of a block or in backticks that starts with one of our commands."""
     for page in PAGES:
         text = page.read_text("utf-8").replace("\\\n", "")
-        blocks = [block for language, block in FENCED.findall(text) if language != "toml"]
+        blocks = [block for language, block in FENCED.findall(text) if language == ""]
         lines = [line for block in blocks for line in block.splitlines()]
         lines += re.findall(r"`([^`\n]+)`", FENCED.sub("", text))
         for line in dict.fromkeys(lines):

@@ -29,7 +29,7 @@ def test_results_and_samples_are_lm_evals_and_accepted_answers_count(tmp_path):
             for problem, boxes in zip(asked, BOXES, strict=True)
             for sample, box in enumerate(boxes)
         ]
-        directory.add(reversed(answers))
+        directory.add(list(reversed(answers)))
         keep_summary(directory, "m", SOURCES, [1], seed=0)
     assert [answer.score for answer in answers] == [1, 0, 1, 1, None, 0]
     assert graded_again(answers[3]) is answers[3]
