@@ -25,10 +25,9 @@ def run(notebook, figures=None):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
-        text = printed.getvalue().splitlines(keepends=True)
-        cell["outputs"] = (
-            [{"output_type": "stream", "name": "stdout", "text": text}] if text else []
-        )
+        cell["outputs"] = []
+        if text := printed.getvalue().splitlines(keepends=True):
+            cell["outputs"].append({"output_type": "stream", "name": "stdout", "text": text})
         for number in plt.get_fignums():
             picture = io.BytesIO()
             plt.figure(number).savefig(picture, format="png", dpi=110, metadata={"Software": None})
