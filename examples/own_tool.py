@@ -30,7 +30,11 @@ def main():
     hermes = protocol("hermes").with_tools([tool := Tool.of(Shop)])
     print(hermes.instructions)
     tools = Tools([tool])
-    for arguments in ('"item": "nuts", "count": "15"', '"item": "nuts", "count": 5', '"item": "x"'):
+    for arguments in (
+        '"item": "nuts", "count": "15"',
+        '"item": "nuts", "count": 5',
+        '"item": "x", "count": 1',
+    ):
         text = f'<tool_call>\n{{"name": "Shop", "arguments": {{{arguments}}}}}\n</tool_call>'
         call = hermes.find_call(text)
         try:

@@ -11,7 +11,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # What each shows, and no other example does; those that train or load a model are long.
 SCREENS = {
-    "plain_loop.py": ["batch 0: reward 0.1", "batch 9: reward 0."],
+    "plain_loop.py": ["batch 0: reward 0.0", "batch 9: reward 0."],
     "sandbox_tool.py": ["['42']", "ZeroDivisionError", "timeout"],
     "own_tool.py": ['"name": "Shop"', "80 nuts are left", "75 nuts are left", "no such item"],
     "own_problems.py": ["2/2 or 1.0", "if 'query' is the question, rename it to 'question'"],
