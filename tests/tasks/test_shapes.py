@@ -169,7 +169,7 @@ def test_a_file_that_is_not_utf8_is_named_with_its_row(tmp_path, suffix):
         ({"question": "p", "expected_answers": "1"}, "if 'expected_answers' is the answer"),
         ({"question": "p", "answer": []}, r"answer is \[\]; it must be a non-empty string"),
         ({"question": "p", "answer": [{"a": 1}]}, "it must be a non-empty string"),
-        ({"question": "p", "answers": "1"}, "answers is '1'; it must be a non-empty list"),
+        ({"question": "p", "answers": "1"}, "answers is '1'; it must be a list"),
         ({"question": "p", "answers": ["1", ""]}, r"answers\[1\] is ''; it must be a non-empty"),
         ({"question": "p", "answers": ["1"], "answer": "1"}, "has answers and answer; give one"),
     ],

@@ -31,10 +31,10 @@ def places(model, tokenizer, tmp_path):
     ("name", "message"),
     [
         ("nope", "nope: no such directory"),
-        ("empty", "a directory whose model cannot be loaded"),
+        ("empty", "the model in .*empty cannot be loaded"),
         ("vit", "vit is a vit, which is no language model"),
         ("weightless", "holds no weights"),
-        ("bare", "a directory whose tokenizer cannot be loaded"),
+        ("bare", "the tokenizer in .*bare cannot be loaded: there is none"),
         ("untold", "no chat template; .* model.chat_template"),
     ],
 )

@@ -133,14 +133,9 @@ def init(
 
     with usable(OSError):
         files = write_starter(folder)
-    for file in files:
-        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
-    console.print(
-        f"\ncd {folder}\nexport PYTHONPATH=.\nctpo train recipe.toml --dry-run   # what holds\n"
-        "ctpo train recipe.toml             # some minutes, on a processor",
-        highlight=False,
-        soft_wrap=True,
-    )
+    told = [f"wrote {file}" for file in files]
+    told += ["", f"cd {folder}", "export PYTHONPATH=.", "ctpo train recipe.toml --dry-run"]
+    console.print("\n".join([*told, "ctpo train recipe.toml"]), highlight=False, soft_wrap=True)
 
 
 def _show_result(result: TrainingResult, seconds: float) -> None:

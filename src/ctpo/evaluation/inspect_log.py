@@ -162,6 +162,7 @@ def _name(spec: Fields) -> str:
 
 def _sample(answer: Answer, problem: Mapping[str, Any], spec: Fields) -> Fields:
     name, model = f"{answer.benchmark}/{answer.problem_id}", spec["model"]
+    target = answer.golds if answer.also else answer.gold
     asked = [{"role": m["role"], "content": m["content"]} for m in problem["messages"]]
     messages = [
         {"id": f"{name}/{answer.sample}/{number}", **message}
@@ -181,7 +182,7 @@ def _sample(answer: Answer, problem: Mapping[str, Any], spec: Fields) -> Fields:
     output["choices"][0]["stop_reason"] = _STOPS.get(answer.finish_reason, "stop")
     usage = {"output_tokens": answer.tokens, "total_tokens": answer.tokens}
     output["usage"] = usage
-    events.append({"event": "score", "score": score, "target": _target(answer), "scorer": _SCORER})
+    events.append({"event": "score", "score": score, "target": target, "scorer": _SCORER})
     for number, event in enumerate(events):
         event["uuid"] = f"{name}/{answer.sample}/event-{number}"
         event |= {"timestamp": spec["created"], "working_start": 0}
@@ -189,7 +190,7 @@ def _sample(answer: Answer, problem: Mapping[str, Any], spec: Fields) -> Fields:
         "id": name,
         "epoch": answer.sample + 1,  # Inspect counts from 1
         "input": messages[: len(asked)],
-        "target": _target(answer),
+        "target": target,
         "messages": messages,
         "output": output,
         "scores": {_SCORER: score},
@@ -202,10 +203,6 @@ def _sample(answer: Answer, problem: Mapping[str, Any], spec: Fields) -> Fields:
         "model_usage": {model: usage},
         "total_time": answer.seconds,
     }
-
-
-def _target(answer: Answer) -> str | list[str]:
-    return answer.golds if answer.also else answer.gold
 
 
 def _call(before: list[Fields], said: Fields, stop: str, model: str) -> Fields:

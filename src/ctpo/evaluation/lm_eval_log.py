@@ -1,8 +1,4 @@
-"""An evaluation as lm-evaluation-harness writes one, for what reads and compares its files.
-
-`results_TIME.json` has the figures under lm-eval's names, `samples_TASK_TIME.jsonl` a line for each
-problem with all responses to it. Tried with `lm_eval.utils.make_table` of 0.4.13.
-"""
+"""An evaluation as lm-evaluation-harness writes one, for what reads and compares its files."""
 
 from __future__ import annotations
 
@@ -16,15 +12,14 @@ from ctpo.disk import write_text
 from ctpo.evaluation.answers import Answer
 from ctpo.evaluation.directory import read_answers, read_settings
 
-# Ours: what is right is decided by the grader or a reward, not by a filter of the text.
-_FILTER = "ctpo"
+_FILTER = "ctpo"  # where lm-eval names what took the answer out of the text
 
 
 def write_lm_eval_log(place: Path, folder: Path | None = None) -> Path:
-    """Write a finished evaluation's figures and answers as lm-eval does.
+    """Write `results_TIME.json`, and `samples_TASK_TIME.jsonl` with a line for each problem.
 
     Each figure's error is the one over problems, as lm-eval's is. An answer without a score enters
-    no figure and has null among a sample's scores.
+    no figure and is null among a sample's scores. Tried with lm-eval 0.4.13.
 
     Args:
         place: The evaluation's directory.
@@ -54,18 +49,15 @@ def write_lm_eval_log(place: Path, folder: Path | None = None) -> Path:
         samples = [_sample(at, *both) for at, both in enumerate(problems.values())]
         text = "".join(json.dumps(sample) + "\n" for sample in samples)
         write_text(folder / f"samples_{name.replace('/', '_')}_{stamp}.jsonl", text)
-    counts = {name: one["problems"] for name, one in summary.items()}
     results = {
         "results": {name: _figures(name, one["figures"]) for name, one in summary.items()},
-        "group_subtasks": {name: [] for name in summary},
+        "group_subtasks": {},
         "configs": {name: {"task": name, "repeats": settings["samples"]} for name in summary},
         "versions": {name: one.get("revision") or "N/A" for name, one in summary.items()},
         "n-shot": dict.fromkeys(summary, 0),
-        "higher_is_better": {
-            name: dict.fromkeys(one["figures"], True) for name, one in summary.items()
-        },
-        "n-samples": {name: {"original": n, "effective": n} for name, n in counts.items()},
-        "config": {"model": "ctpo", "model_args": {"pretrained": settings["model"]}, **settings},
+        "higher_is_better": {n: dict.fromkeys(one["figures"], True) for n, one in summary.items()},
+        "n-samples": {n: dict.fromkeys(("original", "effective"), len(rows[n])) for n in summary},
+        "config": {"model": "ctpo", **settings},
         "model_name": settings["model"],
         "date": time,
     }
@@ -84,26 +76,20 @@ def _figures(name: str, figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sample(number: int, problem: dict[str, Any], answers: list[Answer]) -> dict[str, Any]:
-    """A line; responses are in the order of their sample's number."""
     answers = sorted(answers, key=lambda answer: answer.sample)
     prompt = json.dumps(problem["messages"])
     told = [answer.score for answer in answers if answer.score is not None]
+    hashed = {"doc": json.dumps(problem), "prompt": prompt, "target": problem["gold"]}
     return {
         "doc_id": number,
         "doc": problem,
         "target": problem["gold"],
-        "arguments": [[prompt, {}]],
+        "arguments": {"gen_args_0": {"arg_0": prompt, "arg_1": {}}},
         "resps": [[answer.text for answer in answers]],
         "filtered_resps": [answer.extracted for answer in answers],
         "filter": _FILTER,
         "metrics": ["acc"],
-        "doc_hash": _hash(json.dumps(problem)),
-        "prompt_hash": _hash(prompt),
-        "target_hash": _hash(problem["gold"]),
+        **{f"{n}_hash": hashlib.sha256(text.encode()).hexdigest() for n, text in hashed.items()},
         "acc": sum(told) / len(told) if told else None,
         "scores": [answer.score for answer in answers],
     }
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

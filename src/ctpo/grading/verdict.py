@@ -110,14 +110,9 @@ def grade(
         grader itself are `could-not-tell`.
     """
     if not isinstance(gold, str) and isinstance(gold, Sequence):
-        verdicts = []
-        for one in gold:
-            verdicts.append(grade(text, one, timeout=timeout, explain=explain))
-            if verdicts[-1].outcome == "right":
-                return verdicts[-1]
-        untold = [verdict for verdict in verdicts if verdict.outcome == "could-not-tell"]
-        none = Verdict("could-not-tell", None, "gold", "there is no gold answer")
-        return [*untold, *verdicts, none][0]
+        each = [grade(text, one, timeout=timeout, explain=explain) for one in gold]
+        each = each or [Verdict("could-not-tell", None, "gold", "there is no gold answer")]
+        return min(each, key=lambda one: ("right", "could-not-tell", "wrong").index(one.outcome))
     box: str | None = None
     try:
         wanted = _gold(gold)

@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 QUESTION_FIELDS = ("prompt", "problem", "question")
 ANSWER_FIELDS = ("answer", "final_answer")
-_GOLD_FIELDS = (*ANSWER_FIELDS, "answers", "reward_model.ground_truth", "solution (in a box)")
+_GOLD_FIELDS = (*ANSWER_FIELDS, "answers", "reward_model.ground_truth", "solution")
 # What others call them, nearest first.
 _OTHER_NAMES = {
     "question": ("query", "instruction", "input", "problem_text", "statement", "text"),
@@ -166,19 +166,14 @@ class _RowReader:
 
     def answers(self) -> list[str]:
         """Return the accepted answers, of which `answers` names several."""
-        for field, values in (
-            ("answers", self._row.get("answers")),
-            ("extra_info.answers", self.extra_info().get("answers")),
-        ):
-            if values is None:
-                continue
-            if not isinstance(values, list | tuple) or not values:
-                self.fail(field, values, "a non-empty list of answers, each of them right")
-            named = [f for f in ANSWER_FIELDS if self._row.get(f) is not None]
-            if named:
-                raise ValueError(f"{self._place}: has {field} and {named[0]}; give one of them")
-            return [self._gold(f"{field}[{at}]", value) for at, value in enumerate(values)]
-        return [self._answer()]
+        values = self._row.get("answers") or self.extra_info().get("answers")
+        if values is None:
+            return [self._answer()]
+        if not isinstance(values, list | tuple):
+            self.fail("answers", values, "a list of answers, each of them right")
+        if named := [field for field in ANSWER_FIELDS if self._row.get(field) is not None]:
+            raise ValueError(f"{self._place}: has answers and {named[0]}; give one of them")
+        return [self._gold(f"answers[{at}]", value) for at, value in enumerate(values)]
 
     def _answer(self) -> str:
         field = next((f for f in ANSWER_FIELDS if self._row.get(f) is not None), "answer")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -40,37 +42,24 @@ def load_model(
     Raises:
         ModelNotFound: There is no such model, or it has no chat template.
     """
-    try:
+    with _loading(path, "model"):
         AutoConfig.from_pretrained(path)  # without a network a wrong name fails soonest here
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise _not_found(path, error) from error
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_tokenizer(path, told)
 
 
 def load_tokenizer(path: str | Path, told: Model | None = None) -> Tokenizer:
-    """Load a model's tokenizer.
-
-    Args:
-        path: A directory or a Hub name.
-        told: What a recipe says of it: another place, a chat template.
+    """Load a model's tokenizer, or the one that a recipe names in its place.
 
     Raises:
         ModelNotFound: There is none, or it has no chat template.
     """
     path = (told and told.tokenizer) or path
-    files = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
-    try:
-        # Else transformers makes one without words, by the model's kind.
-        if Path(path).is_dir() and not any(
-            file for kind in files for file in Path(path).glob(kind)
-        ):
-            raise OSError(
-                f"there is no {', '.join(files)}; model.tokenizer of a recipe names another"
-            )
+    with _loading(path, "tokenizer"):
+        if Path(path).is_dir() and not _holds(path, "tokenizer*", "vocab*", "*.model"):
+            # transformers would make one without words, by the model's kind.
+            raise OSError("there is none; model.tokenizer of a recipe names another place")
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise _not_found(path, error, "tokenizer") from error
     if told and told.chat_template:
         tokenizer.chat_template = told.chat_template
     if tokenizer.chat_template is None:
@@ -86,34 +75,37 @@ def check_model(told: Model) -> None:
 
     Raises:
         HubOutOfReach: It cannot be told.
-        ModelNotFound: It cannot: there is none, it is no language model, or it has no tokenizer or
-            chat template.
+        ModelNotFound: It cannot; says what it lacks.
     """
     if told.path is None:
         return
-    try:
+    with _loading(told.path, "model"):
         config = AutoConfig.from_pretrained(told.path)
-    except (OSError, ValueError) as error:
-        raise _not_found(told.path, error) from error
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ModelNotFound(f"{told.path} is a {config.model_type}, which is no language model")
-    place = Path(told.path)
-    kinds = ("*.safetensors", "*.bin")
-    if place.is_dir() and not any(path for kind in kinds for path in place.glob(kind)):
-        raise ModelNotFound(f"{place} holds no weights: no {' and no '.join(kinds)}")
+    if Path(told.path).is_dir() and not _holds(told.path, "*.safetensors", "*.bin"):
+        raise ModelNotFound(f"{told.path} holds no weights: no *.safetensors and no *.bin")
     load_tokenizer(told.path, told)
 
 
-def _not_found(path: str | Path, error: Exception, what: str = "model") -> ModelNotFound:
-    name = str(path)
-    if Path(path).is_dir():
-        return ModelNotFound(f"{name} is a directory whose {what} cannot be loaded: {error}")
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        return ModelNotFound(f"{name}: no such directory")
-    causes = [error.__cause__, error.__context__]
-    away = any(isinstance(cause, LocalEntryNotFoundError) for cause in causes)
-    kind = HubOutOfReach if away else ModelNotFound
-    return kind(f"{name} is no directory here, and as a {what} on the Hub it gave: {error}")
+def _holds(place: str | Path, *kinds: str) -> bool:
+    return any(file for kind in kinds for file in Path(place).glob(kind))
+
+
+@contextmanager
+def _loading(path: str | Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if Path(path).is_dir():
+            raise ModelNotFound(f"the {what} in {path} cannot be loaded: {error}") from error
+        if str(path).startswith(("/", ".", "~")) or str(path).count("/") > 1:
+            raise ModelNotFound(f"{path}: no such directory") from error
+        causes = (error.__cause__, error.__context__)
+        away = any(isinstance(cause, LocalEntryNotFoundError) for cause in causes)
+        raise (HubOutOfReach if away else ModelNotFound)(
+            f"{path} is no directory here, and as a {what} on the Hub it gave: {error}"
+        ) from error
 
 
 def frozen_in_bfloat16(model: Model) -> bool:

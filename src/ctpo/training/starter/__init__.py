@@ -10,26 +10,19 @@ from ctpo.tasks import Problem, generate
 
 
 def write_starter(folder: Path) -> list[Path]:
-    """Write a recipe that trains as it is, its problems and its reward.
-
-    Args:
-        folder: Where; made if it is not there.
-
-    Returns:
-        The files.
+    """Write a recipe that trains as it is, its problems and its reward; returns the files.
 
     Raises:
         FileExistsError: One of them is there already; nothing is written then.
         OSError: They cannot be written.
     """
     ours = resources.files(__name__)
-    texts = {
-        "recipe.toml": (ours / "recipe.toml").read_text(encoding="utf-8"),
-        "my_reward.py": (ours / "my_reward.txt").read_text(encoding="utf-8"),
-        "problems.jsonl": _lines(generate(256, seed=0)),
-        "held_out.jsonl": _lines(generate(64, seed=0, split="held-out")),
+    files = {
+        folder / "recipe.toml": (ours / "recipe.toml").read_text(encoding="utf-8"),
+        folder / "my_reward.py": (ours / "my_reward.txt").read_text(encoding="utf-8"),
+        folder / "problems.jsonl": _lines(generate(256, seed=0)),
+        folder / "held_out.jsonl": _lines(generate(64, seed=0, split="held-out")),
     }
-    files = {folder / name: text for name, text in texts.items()}
     for file in files:
         if file.exists():
             raise FileExistsError(f"{file} is there already; name another directory")
@@ -40,7 +33,7 @@ def write_starter(folder: Path) -> list[Path]:
 
 
 def _lines(problems: list[Problem]) -> str:
-    rows = (
+    rows = [
         {"id": p.id, "question": p.messages[0]["content"], "answer": p.answer} for p in problems
-    )
+    ]
     return "".join(json.dumps(row) + "\n" for row in rows)
