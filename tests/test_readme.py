@@ -74,10 +74,15 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
 def params(*languages):
-    for block in BLOCKS:
-        if block.runs_as(*languages):
-            long = [pytest.mark.long] if block.mark == "long" else []
-            yield pytest.param(block, id=f"{block.page.name}-{block.number}", marks=long)
+    return [
+        pytest.param(
+            block,
+            id=f"{block.page.name}-{block.number}",
+            marks=[pytest.mark.long] if block.mark == "long" else [],
+        )
+        for block in BLOCKS
+        if block.runs_as(*languages)
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

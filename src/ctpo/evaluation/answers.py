@@ -138,11 +138,6 @@ class Answer:
     also: list[str] = field(default_factory=list)
 
     @property
-    def golds(self) -> list[str]:
-        """All answers that are right."""
-        return [self.gold, *self.also]
-
-    @property
     def key(self) -> Key:
         """What tells it from every other."""
         return (self.benchmark, self.problem_id, self.sample)
@@ -258,7 +253,7 @@ def graded_again(answer: Answer) -> Answer:
     """
     if answer.path in ("sandbox", "server", "reward") or not answer.text.strip():
         return answer
-    verdict = grade(answer.text, answer.golds)
+    verdict = grade(answer.text, [answer.gold, *answer.also])
     if (verdict.outcome, verdict.extracted) == (answer.outcome, answer.extracted):
         return answer  # other words for the same grade are no change
     now = {name: getattr(verdict, name) for name in GRADE}

@@ -162,7 +162,7 @@ def _name(spec: Fields) -> str:
 
 def _sample(answer: Answer, problem: Mapping[str, Any], spec: Fields) -> Fields:
     name, model = f"{answer.benchmark}/{answer.problem_id}", spec["model"]
-    target = answer.golds if answer.also else answer.gold
+    target = [answer.gold, *answer.also] if answer.also else answer.gold
     asked = [{"role": m["role"], "content": m["content"]} for m in problem["messages"]]
     messages = [
         {"id": f"{name}/{answer.sample}/{number}", **message}

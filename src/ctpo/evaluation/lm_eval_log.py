@@ -51,7 +51,6 @@ def write_lm_eval_log(place: Path, folder: Path | None = None) -> Path:
         write_text(folder / f"samples_{name.replace('/', '_')}_{stamp}.jsonl", text)
     results = {
         "results": {name: _figures(name, one["figures"]) for name, one in summary.items()},
-        "group_subtasks": {},
         "configs": {name: {"task": name, "repeats": settings["samples"]} for name in summary},
         "versions": {name: one.get("revision") or "N/A" for name, one in summary.items()},
         "n-shot": dict.fromkeys(summary, 0),
