@@ -184,25 +184,12 @@ def command(
                 timeout,
                 _json("--request-fields", request_fields) or {},
             )
+        # What is called alike here and there is handed on as it is.
+        alike = context.params.keys() & EvaluationRequest.__dataclass_fields__.keys()
+        chosen: dict[str, Any] = {name: context.params[name] for name in alike}
+        chosen["chat_template_kwargs"] = _json("--chat-template-kwargs", chat_template_kwargs)
         request = EvaluationRequest(
-            model=model,
-            benchmarks=names,
-            data=data,
-            revision=revision,
-            problems=problems,
-            samples=samples,
-            ks=_numbers("--k", k),
-            temperature=temperature,
-            hard_fraction=hard_fraction,
-            protocol=protocol,
-            instructions=instructions,
-            max_response_tokens=max_response_tokens,
-            max_calls=max_calls,
-            chat_template_kwargs=_json("--chat-template-kwargs", chat_template_kwargs),
-            reward=reward,
-            seed=seed,
-            batch_size=batch_size,
-            server=server,
+            **chosen, benchmarks=names, ks=_numbers("--k", k), server=server
         )
         try:
             with terminable(), Bars() as bars:

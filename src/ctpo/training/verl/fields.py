@@ -10,8 +10,8 @@ from typing import get_args
 from pydantic import BaseModel
 
 from ctpo.training.recipe.engines import Verl
-from ctpo.training.recipe.model import Section
-from ctpo.training.recipe.recipe import Optimization, Recipe, Rollout
+from ctpo.training.recipe.model import Lora, Section, TinyModel, WarmStart
+from ctpo.training.recipe.recipe import Data, Optimization, Recipe, Rollout
 
 _ACTOR = "actor_rollout_ref.actor"
 _ROLLOUT = "actor_rollout_ref.rollout"
@@ -95,20 +95,8 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         ),
         "report_to": Ours("the run directory's metrics and figures, as they are written"),
         "model.path": _mapped(f"{_MODEL}.path"),
-        **{
-            f"model.tiny.{name}": _WARM_START
-            for name in (
-                "hidden_size",
-                "layers",
-                "heads",
-                "key_value_heads",
-                "head_size",
-                "intermediate_size",
-                "vocabulary",
-                "weight_std",
-            )
-        },
-        **{f"model.lora.{name}": _NO_LORA for name in ("rank", "alpha", "target_modules")},
+        **{f"model.tiny.{name}": _WARM_START for name in TinyModel.model_fields},
+        **{f"model.lora.{name}": _NO_LORA for name in Lora.model_fields},
         "model.precision": _mapped(
             f"{_FSDP}.mixed_precision.param_dtype",
             f"{_REFERENCE}.fsdp_config.mixed_precision.param_dtype",
@@ -118,31 +106,8 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         "model.chat_template_kwargs": _mapped("data.apply_chat_template_kwargs"),
         "model.tokenizer": _mapped(f"{_MODEL}.tokenizer_path"),
         "model.chat_template": _mapped(f"{_MODEL}.custom_chat_template"),
-        **{
-            f"warm_start.{name}": _WARM_START
-            for name in (
-                "problems",
-                "transcripts",
-                "batch_size",
-                "learning_rate",
-                "target_accuracy",
-                "check_every",
-                "decay_steps",
-                "max_steps",
-                "seed",
-            )
-        },
-        **{
-            f"data.{name}": _PROBLEMS
-            for name in (
-                "train",
-                "held_out",
-                "train_problems",
-                "held_out_problems",
-                "hard_fraction",
-                "instructions",
-            )
-        },
+        **{f"warm_start.{name}": _WARM_START for name in WarmStart.model_fields},
+        **{f"data.{name}": _PROBLEMS for name in Data.model_fields},
         "objective.preset": _mapped(f"{_LOSS}.loss_mode"),
         "objective.import": _mapped(f"{_LOSS}.import_", f"{_LOSS}.loss_mode"),
         "objective.reduction": _mapped(f"{_ACTOR}.loss_agg_mode", f"{_ACTOR}.loss_scale_factor"),
