@@ -77,7 +77,7 @@ def test_a_dry_run_prints_the_resolved_recipe_and_does_nothing(tmp_path):
 
 def test_the_large_recipe_can_be_dry_run_without_its_model(tmp_path):
     shown = ctpo("train", "qwen3-4b-1gpu", "--dry-run", home=tmp_path).stdout
-    assert "# model.path is not checked: Qwen/Qwen3-4B is no directory here" in shown
+    assert "# model.path is not checked: Qwen/Qwen3-4B cannot be loaded: it is no" in shown
     recipe = tomllib.loads(shown)
     assert recipe["model"]["path"] == "Qwen/Qwen3-4B"
     assert recipe["rollout"]["mismatch_cap"] == 5.0

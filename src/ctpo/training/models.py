@@ -104,7 +104,7 @@ def _loading(path: str | Path, what: str) -> Iterator[None]:
         causes = (error.__cause__, error.__context__)
         away = any(isinstance(cause, LocalEntryNotFoundError) for cause in causes)
         raise (HubOutOfReach if away else ModelNotFound)(
-            f"{path} is no directory here, and as a {what} on the Hub it gave: {error}"
+            f"{path} cannot be loaded: it is no directory here, and on the Hub it gave: {error}"
         ) from error
 
 
