@@ -87,7 +87,7 @@ def test_a_dry_run_refuses_a_model_that_is_not_there(tmp_path):
     shown = ctpo(
         "train", "qwen3-4b-1gpu", "--set", "model.path=/nope", "--dry-run", home=tmp_path, expect=1
     )
-    assert "/nope: no such directory" in shown.stderr
+    assert "/nope cannot be loaded: there is no such directory" in shown.stderr
 
 
 def test_init_writes_a_recipe_that_is_complete_and_nothing_over_what_is_there(

@@ -97,15 +97,16 @@ def _loading(path: str | Path, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
+        kind: type[ModelNotFound] = ModelNotFound
         if Path(path).is_dir():
-            raise ModelNotFound(f"the {what} in {path} cannot be loaded: {error}") from error
-        if str(path).startswith(("/", ".", "~")) or str(path).count("/") > 1:
-            raise ModelNotFound(f"{path}: no such directory") from error
-        causes = (error.__cause__, error.__context__)
-        away = any(isinstance(cause, LocalEntryNotFoundError) for cause in causes)
-        raise (HubOutOfReach if away else ModelNotFound)(
-            f"{path} cannot be loaded: it is no directory here, and on the Hub it gave: {error}"
-        ) from error
+            why = f"the directory holds no whole {what}: {error}"
+        elif str(path).startswith(("/", ".", "~")) or str(path).count("/") > 1:
+            why = "there is no such directory"
+        else:
+            why = f"it is no directory here, and as a Hub name it gave: {error}"
+            if isinstance(error.__cause__ or error.__context__, LocalEntryNotFoundError):
+                kind = HubOutOfReach
+        raise kind(f"{path} cannot be loaded: {why}") from error
 
 
 def frozen_in_bfloat16(model: Model) -> bool:
