@@ -51,7 +51,7 @@ def test_what_a_model_lacks_a_recipe_can_give_it(places):
     for template in (TEMPLATE, str(places / "mine.jinja")):
         told = Model(path=str(places / "untold"), chat_template=template)
         check_model(told)
-        found = load_tokenizer(told.path, told)
+        found = load_tokenizer(places / "untold", told)
         chat = [{"role": "user", "content": "17?"}]
         assert found.apply_chat_template(chat, tokenize=False) == "17?\n"
 
