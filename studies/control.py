@@ -23,6 +23,7 @@ import torch
 
 from ctpo.objective import Objective, preset
 from ctpo.studies import statistics
+from ctpo.theory.tables import Table, documented
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import cartpole  # noqa: E402
@@ -84,13 +85,9 @@ def outcomes(task: str, file: Path, settings: list[Setting], play: bool) -> dict
     return {setting: found[setting] for setting in settings if setting in found}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=TASKS)
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--table", action="store_true", help="run nothing")
-    args = parser.parse_args()
-    rates = TASKS[args.task][1]
+def tables(task: str, file: Path, *, play: bool = False) -> tuple[Table, Table]:
+    """Return the tables of the tuning and of the test; `play` runs what the file lacks."""
+    rates = TASKS[task][1]
     candidates = {
         method: list(
             itertools.product([method], WIDTHS[: 1 if method == "no-clip" else None], rates)
@@ -98,13 +95,25 @@ def main() -> None:
         for method in METHODS
     }
     trials = [(*c, seed) for found in candidates.values() for c in found for seed in TUNING_SEEDS]
-    tried = outcomes(args.task, args.file, trials, play=not args.table)
-    best = {
-        method: max(found, key=lambda c: np.mean([tried[(*c, seed)] for seed in TUNING_SEEDS]))
-        for method, found in candidates.items()
+    tried = outcomes(task, file, trials, play)
+    means = {
+        c: float(np.mean([tried[(*c, seed)] for seed in TUNING_SEEDS]))
+        for found in candidates.values()
+        for c in found
     }
+    best = {method: max(found, key=means.__getitem__) for method, found in candidates.items()}
+    by_width = [
+        (
+            method,
+            *(
+                max((means[c] for c in candidates[method] if c[1] == width), default="")
+                for width in WIDTHS
+            ),
+        )
+        for method in METHODS
+    ]
     tests = [(*best[method], seed) for seed in TEST_SEEDS for method in METHODS]
-    tested = outcomes(args.task, args.file, tests, play=not args.table)
+    tested = outcomes(task, file, tests, play)
     scores = {
         method: np.array([tested[(*best[method], seed)] for seed in TEST_SEEDS])
         for method in METHODS
@@ -113,8 +122,7 @@ def main() -> None:
     others = [method for method in METHODS if method != REFERENCE]
     corrected = statistics.holm([statistics.sign_flip(differences[method]) for method in others])
     p_values = {REFERENCE: "", **{m: f"{p:.3f}" for m, p in zip(others, corrected, strict=True)}}
-    head = "method|width|rate|mean (95 %)|interquartile mean|less grpo (95 %)|p, Holm"
-    print(f"|{head}|\n{'|---' * 7}|")
+    rows = []
     for method in sorted(METHODS, key=lambda m: -scores[m].mean()):
         _, width, rate = best[method]
         figures = [
@@ -125,7 +133,28 @@ def main() -> None:
         shown = [f"{f.value:.3g} ({f.low:.3g} to {f.high:.3g})" for f in figures]
         if method == REFERENCE:
             shown[-1] = ""
-        print(f"| {method} | ×{width:g} | {rate:g} | {' | '.join(shown)} | {p_values[method]} |")
+        clip = "none" if method == "no-clip" else f"×{width:g}"
+        rows.append((method, clip, f"{rate:g}", *shown, p_values[method]))
+    head = ("method", "width", "rate", "mean (95 %)", "interquartile mean", "less grpo", "p, Holm")
+    widths = ("method", *(f"×{width:g}" for width in WIDTHS))
+    return (
+        Table(f"{task}-tuning", "each width at its best rate", widths, tuple(by_width)),
+        Table(task, "each method at its best, on ten other seeds", head, tuple(rows)),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--write", type=Path, help="a page with markers for the tables")
+    args = parser.parse_args()
+    found = tables(args.task, args.file, play=not args.table)
+    for table in found:
+        print(f"{table.title}\n\n{table.markdown()}")
+    if args.write:
+        args.write.write_text(documented(args.write.read_text(), found))
 
 
 if __name__ == "__main__":
