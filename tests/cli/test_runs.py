@@ -27,6 +27,9 @@ def runs(tmp_path):
         shutil.copytree(folder / "done", folder / name)
     (folder / "stopped" / "evaluations" / "final.json").unlink()
     (folder / "group/broken" / "metrics.jsonl").write_text("no JSON\n")
+    begun = folder / "begun"  # and killed in its warm start
+    begun.mkdir()
+    (begun / "recipe.toml").write_text("seed = 3\n")
     return folder
 
 
@@ -40,6 +43,7 @@ def test_runs_are_listed_with_state_and_accuracy_at_any_width(runs, monkeypatch,
     assert words["done"][:3] == ["done", "80.0", "%"]
     assert words["stopped"][:3] == ["stopped", "50.0", "%"]
     assert words["going"][0] == "running"
+    assert words["begun"][0] == "stopped"
     assert words["group/broken"][0].startswith("unreadable")
     assert ("12/?" in words["done"]) == (width == 120)
 

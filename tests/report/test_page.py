@@ -76,7 +76,7 @@ def test_numbers_before_and_after_are_on_the_page(text):
 
 
 def test_the_page_says_what_was_trained_and_how_the_recipe_differs(text):
-    assert "objective ctpo" in text
+    assert "preset ctpo" in text
     assert "from the shipped recipe tiny in seed 1 instead of 0, model.path here instead of" in text
     assert "ctpo eval" in text and "recipe.toml" in text
 

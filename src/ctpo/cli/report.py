@@ -81,13 +81,13 @@ def watch(
         return shown
 
     with usable(ReportError):
-        now = read_run(run, positions=False)
+        now = read_run(run, glance=True)
         try:
             # Without a terminal, the last look alone is printed.
             with Live(table(now), console=console, auto_refresh=False) as live:
                 while now.state == "running":
                     time.sleep(every)
-                    now = read_run(run, positions=False)
+                    now = read_run(run, glance=True)
                     live.update(table(now), refresh=console.is_terminal)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

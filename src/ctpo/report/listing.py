@@ -39,7 +39,7 @@ def list_runs(folder: Path) -> list[tuple[Path, Run | ReportError]]:
 
 def _read(path: Path) -> Run | ReportError:
     try:
-        run = read_run(path, positions=False)
+        run = read_run(path, glance=True)
         _ = run.settings  # read only now
     except ReportError as error:
         return error

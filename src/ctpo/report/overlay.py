@@ -97,7 +97,7 @@ def _against(first: Run, second: Run) -> str:
         return "cannot be compared, as one has no sampled answers"
     if found.paired:
         return f"{found}, problem by problem"
-    return f"{found}, as of independent problems: their scores by problem are not the same ones'"
+    return f"{found}, as if on different problems: not both runs recorded scores by the same ones"
 
 
 def _figures(runs: _Runs, folder: Path) -> Iterator[dict[str, Any]]:

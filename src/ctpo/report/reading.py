@@ -145,7 +145,7 @@ class Run:
         return batches[finite], values[finite]
 
 
-def read_run(run_dir: Path | str, *, positions: bool = True) -> Run:
+def read_run(run_dir: Path | str, *, glance: bool = False) -> Run:
     """Read a run directory.
 
     `recipe.toml` and `metrics.jsonl` are required, everything else may be absent; of a run at work,
@@ -153,7 +153,8 @@ def read_run(run_dir: Path | str, *, positions: bool = True) -> Run:
 
     Args:
         run_dir: The directory.
-        positions: Whether to read the statistics by position, which are the most of it.
+        glance: Leave out the statistics by position, which are the most of it, and let metrics be
+            absent of any run.
 
     Returns:
         Its content.
@@ -169,9 +170,9 @@ def read_run(run_dir: Path | str, *, positions: bool = True) -> Run:
     return Run(
         path=path,
         recipe=_required(path / "recipe.toml").read_text(encoding="utf-8"),
-        metrics=_read_metrics(metrics, growing=running),
+        metrics=_read_metrics(metrics, growing=running or glance),
         evaluations=evaluations,
-        positions=_read_positions(path / "positions.parquet") if positions else None,
+        positions=None if glance else _read_positions(path / "positions.parquet"),
         environment=_read_json(path / "environment.json"),
         timing=None if timing is None else timing["phases"],
         changes=_read_json(path / "changes.json"),

@@ -56,7 +56,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         model = f"a Qwen3 made from its configuration, {layers} layers of {hidden}"
     sizes = (of("rollout.prompts_per_batch"), of("rollout.responses_per_prompt"))
     lines = [
-        ("objective", of("objective.preset") or of("objective.import")),
+        ("preset", of("objective.preset") or of("objective.import")),
         ("seed", of("seed")),
         ("model", model),
         ("engine", of("engine")),
