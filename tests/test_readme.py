@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import typer
-import yaml
+import yaml  # type: ignore[import-untyped]
 from datasets import Dataset
 
 from ctpo.cli.app import app
@@ -60,7 +60,7 @@ def blocks_of(page):
     fence = re.compile(
         r'^(?:<!-- ([^\n]*) -->\n)?```(\w*)(?: title="([^"\n]+)")?\n(.*?)^```$', re.M | re.S
     )
-    found = []
+    found: list[Block] = []
     for number, match in enumerate(fence.finditer(page.read_text("utf-8")), start=1):
         mark, language, title, text = match.groups()
         if language == "text" and mark is None:
