@@ -106,4 +106,4 @@ def test_mistakes_get_one_sentence(arguments, message, tmp_path, monkeypatch):
 def test_a_broken_row_is_named(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"problem": "a", "answer": "1"}\n{"problem": "b"}\n')
     shown = data(tmp_path / "x.jsonl", "--output", tmp_path / "out.parquet", expect=1)
-    assert "row 2: answer is None" in " ".join(shown.stderr.split())
+    assert "row 2: answer is missing or null" in " ".join(shown.stderr.split())

@@ -120,7 +120,7 @@ def test_problems_come_from_a_function_or_a_list_as_rows_or_whole(source):
         (lambda: 3, "which gives 3; it must give rows or problems"),
         (lambda: [3], "row 1: is 3; it must be a mapping or a Problem"),
         (lambda: [], "no problems"),
-        (lambda: [{"question": "?"}], "row 1: answer is None"),
+        (lambda: [{"question": "?"}], "row 1: answer is missing or null"),
         (lambda: [problem(), problem()], "row 2: id is 'p1'"),
     ],
 )

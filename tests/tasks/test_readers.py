@@ -99,15 +99,24 @@ def test_split_leaves_out_rows_of_another_and_counts_toward_the_limit(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"reward_model": {"style": "rule"}}, r"row 2: reward_model.ground_truth is None; it must"),
+        (
+            {"reward_model": {"style": "rule"}},
+            r"row 2: reward_model.ground_truth is missing or null; it must",
+        ),
         ({"reward_model": "rule"}, r"row 2: reward_model is 'rule'; it must be a mapping"),
         ({"reward_model": {"ground_truth": " "}}, r"row 2: reward_model.ground_truth is ' '"),
-        ({"reward_model": None}, r"row 2: answer is None; it must be a non-empty string"),
+        (
+            {"reward_model": None},
+            r"row 2: answer is missing or null; it must be a non-empty string",
+        ),
         ({"reward_model": {"ground_truth": True}}, r"row 2: reward_model.ground_truth is True"),
         ({"prompt": []}, r"row 2: prompt is \[\]; it must be a string or a non-empty list"),
         ({"prompt": ["hi"]}, r"row 2: prompt\[0\] is 'hi'; it must be a message"),
         ({"prompt": [{"role": "human", "content": "hi"}]}, r"prompt\[0\].role is 'human'"),
-        ({"prompt": [{"role": "user", "content": None}]}, r"prompt\[0\].content is None"),
+        (
+            {"prompt": [{"role": "user", "content": None}]},
+            r"prompt\[0\].content is missing or null",
+        ),
         ({"prompt": [{"role": "assistant", "content": "4"}]}, r"prompt\[-1\].role is 'assistant'"),
         (
             {"prompt": None},
@@ -203,7 +212,7 @@ def test_a_data_set_of_several_splits_needs_a_name(data_set):
         ("prompt,answer\nHow many?,1\na,b,c\n", "row 2: has another number of fields"),
         ('prompt,answer\n"How many?,1\n', "row 1: not CSV"),
         ("prompt,answer\n", "no problems"),
-        ("question,gold\nHow many?,1\n", "row 1: answer is None"),
+        ("question,gold\nHow many?,1\n", "row 1: answer is missing or null"),
     ],
 )
 def test_a_csv_file_that_cannot_be_read_says_where(tmp_path, text, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -20,6 +21,22 @@ from ctpo.training.recipe.model import Model
 
 class ModelNotFound(ValueError):
     """There is no such model, or it cannot be read; the message names it."""
+
+
+def check_model(path: str | Path) -> None:
+    """Look whether a model can be loaded, as far as that shows without its weights.
+
+    Args:
+        path: A directory or a Hub name.
+
+    Raises:
+        ModelNotFound: There is no such model, or it has no chat template.
+    """
+    try:
+        AutoConfig.from_pretrained(path)
+    except OSError as error:
+        raise _not_found(path, error) from error
+    load_tokenizer(path)
 
 
 def load_model(
@@ -63,10 +80,13 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def _not_found(path: str | Path, error: OSError) -> ModelNotFound:
-    where = "a directory without a model" if Path(path).is_dir() else "no directory here"
-    return ModelNotFound(
-        f"{path} cannot be loaded: it is {where}, and as a Hub name it gave: {error}"
-    )
+    if Path(path).is_dir():
+        why = f"the directory holds no whole model: {error}"
+    elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(path)) and not str(path).startswith("."):
+        why = f"it is no directory here, and as a Hub name it gave: {error}"
+    else:
+        why = "there is no such directory"
+    return ModelNotFound(f"{path} cannot be loaded: {why}")
 
 
 def frozen_in_bfloat16(model: Model) -> bool:

@@ -19,11 +19,15 @@ class TrlEngine:
         self._recipe = recipe
 
     def preflight(self) -> None:
-        """Refuse a recipe whose vLLM is not installed; see `Engine`."""
+        """Refuse a recipe whose vLLM is not installed or whose model is not there; see `Engine`."""
         if self._recipe.vllm is not None and importlib.util.find_spec("vllm") is None:
             raise ValueError(
                 "the recipe has a [vllm] section and vllm is not installed: ctpo[vllm]"
             )
+        if self._recipe.model.path is not None:
+            from ctpo.training.models import check_model
+
+            check_model(self._recipe.model.path)
 
     def describe(self, run: Path) -> str:
         """Say nothing more than the recipe does; see `Engine`."""

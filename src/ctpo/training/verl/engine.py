@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ctpo.engines.verl import check
 from ctpo.training.job import Job
-from ctpo.training.models import load_tokenizer
+from ctpo.training.models import check_model
 from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.verl import config as verl_config
 from ctpo.training.verl.fields import refuse
@@ -45,7 +45,7 @@ class VerlEngine:
         if not found.loaded:
             raise ValueError(f"verl would not find ctpo's losses: {found.words}")
         if self._recipe.model.path is not None:
-            load_tokenizer(self._recipe.model.path)
+            check_model(self._recipe.model.path)
 
     def describe(self, run: Path) -> str:
         """Return verl's settings, its whole configuration and the command, all checked.
