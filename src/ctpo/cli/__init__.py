@@ -47,8 +47,9 @@ def main() -> None:
         if helps:
             print(_plain_help())
             return
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         sys.exit(
-            f"ctpo {command or ' '.join(words[:1])} needs {', '.join(missing)}: "
+            f"ctpo {command or words[0]} needs {', '.join(missing[:3])}{more}: "
             f"pip install 'ctpo[{extra}]'"
         )
     from ctpo.cli.app import app

@@ -48,8 +48,8 @@ def usable(*errors: type[Exception]) -> Iterator[None]:
 
 def print_table(table: Table) -> None:
     """Print a table; where it would be cut, its rows one after the other instead."""
-    wanted = Measurement.get(console, console.options, table).minimum
-    if wanted <= console.width:
+    unlimited = console.options.update(max_width=10_000)  # else no table is wider than that
+    if Measurement.get(console, unlimited, table).minimum <= console.width:
         console.print(table)
         return
     if table.title is not None:
