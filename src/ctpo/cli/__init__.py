@@ -21,6 +21,8 @@ EXTRAS = {
     "grade": "grading",
     "analyze": "analyze",
     "report": "analyze",
+    "runs": "analyze",
+    "watch": "analyze",
     "theory": "analyze",
     "eval": "eval",
     "data": "eval",
