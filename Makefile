@@ -17,7 +17,8 @@ N ?= 10
 PYTEST := $(BIN)/python -m pytest
 QUICK := $(PYTEST) -n $(WORKERS) -m "not (slow or long or timing or verl or faults)"
 
-.PHONY: help demo demo-short test test-repeat test-slow test-long test-timing test-verl test-faults test-inspect learn-verl \
+.PHONY: help demo demo-short test test-repeat test-slow test-long test-timing test-verl test-faults test-inspect test-extras \
+  learn-verl extras dist \
   check bench figures \
   bench-sandbox overload-sandbox soak-sandbox soak-episodes bench-grading docs clean
 .DEFAULT_GOAL := help
@@ -34,6 +35,9 @@ help:
 	@echo "make test-verl  what starts verl or Ray, whole runs on the processor too, in minutes"
 	@echo "make test-faults kills at many moments, full disks, damaged files: the same bits after each"
 	@echo "make test-inspect  the log for Inspect AI, read by it, in an environment of its own"
+	@echo "make test-extras  every extra, from the wheel, in an empty environment: its commands run"
+	@echo "make extras     the table of what comes with each, in docs/installing.md, measured anew"
+	@echo "make dist       the source distribution and the wheel, into dist/"
 	@echo "make test-long  whole demos and the like, an hour"
 	@echo "make learn-verl the demo on verl: it must get better; six minutes"
 	@echo "make check      lint, format, types and the rule on imports between rooms"
@@ -114,6 +118,18 @@ $(INSPECT)/.installed: tests/evaluation/inspect-requirements.txt
 
 test-inspect: $(INSPECT)/.installed
 	PYTHONPATH=src $(INSPECT)/bin/python -m pytest --noconftest tests/evaluation/test_inspect_log.py $(ARGS)
+
+test-extras: $(INSTALLED)
+	$(PYTEST) -m long tests/installing $(ARGS)
+
+extras: $(INSTALLED)
+	$(BIN)/python -m tests.installing.extras
+
+# The version stands in the package; a tag must say the same.
+dist: $(INSTALLED)
+	@tag=`git describe --exact-match --tags --match 'v*' 2>/dev/null`; is=v`$(BIN)/ctpo --version`; \
+	  test -z "$$tag" || test "$$tag" = "$$is" || { echo "the tag is $$tag, the package $$is"; exit 1; }
+	$(BIN)/python -m build
 
 learn-verl: $(INSTALLED)
 	$(PYTEST) -m long tests/engines/verl/test_learning.py $(ARGS)

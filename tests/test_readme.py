@@ -262,7 +262,7 @@ def test_a_command_line_names_what_there_is(line):
             assert extra in project["optional-dependencies"], extra
     else:
         command = typer.main.get_command(app)
-        while (below := getattr(command, "commands", None)) and words:
+        while (below := getattr(command, "commands", None)) and words and words[0][0] != "-":
             assert words[0] in below, words
             command = below[words.pop(0)]
         options = {option for parameter in command.params for option in parameter.opts}

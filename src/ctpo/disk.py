@@ -36,6 +36,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         OSError: It cannot be written; nothing is left behind.
     """
     aside = _aside(path)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "there is something else than a file", str(path))
     try:
         with disk_errors(path.parent):
             write(aside)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from packaging.requirements import Requirement
+from typing import TYPE_CHECKING, Literal
 
 from ctpo.engines.adapters import ADAPTERS, Adapter
 from ctpo.sandbox import Sandbox, SandboxUnavailable, probe
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 Verdict = Literal["good", "limited", "bad"]
 Engine = Literal["trl", "verl"]
@@ -68,6 +68,10 @@ def _sandbox() -> Finding:
 
 
 def _gpu() -> Finding:
+    if _version("torch") is None:
+        return Finding("gpu", "limited", "torch is not installed; install ctpo[objective]")
+    import torch
+
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if names:
         return Finding("gpu", "good", ", ".join(names))
@@ -80,10 +84,10 @@ def _gpu() -> Finding:
 
 
 def _trl() -> Finding:
-    wanted = _our_requirement("trl")
     installed = _version("trl")
     if installed is None:
         return Finding("trl", "bad", "not installed; install ctpo[train]")
+    wanted = _our_requirement("trl")
     if not wanted.specifier.contains(installed):
         return Finding(
             "trl",
@@ -106,6 +110,8 @@ def _vllm() -> Finding:
             "limited",
             "not installed: recipes with a [vllm] section cannot run; install ctpo[vllm]",
         )
+    import torch
+
     if not torch.cuda.is_available():
         return Finding("vllm", "limited", f"{installed}, but there is no GPU for it")
     return Finding("vllm", "good", installed)
@@ -159,6 +165,8 @@ def _adapter(adapter: Adapter) -> Finding:
 
 
 def _our_requirement(name: str) -> Requirement:
+    from packaging.requirements import Requirement
+
     requirements = [Requirement(text) for text in importlib.metadata.requires("ctpo") or []]
     return next(requirement for requirement in requirements if requirement.name == name)
 

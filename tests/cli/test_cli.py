@@ -12,11 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tomli_w
 import typer
+from rich.table import Table
 from typer.testing import CliRunner
 
 from ctpo.cli.app import app
-from ctpo.cli.console import console
+from ctpo.cli.console import console, print_markdown, print_table
 from ctpo.engines.adapters import ADAPTERS
 from ctpo.tir.storage import read_trajectories, write_trajectories
 from tests.training.test_run import SMALL
@@ -133,7 +135,59 @@ def test_mistakes_get_one_sentence_and_no_traceback(tmp_path):
     assert "nowhere" in shown.stderr
     shown = ctpo("eval", "nowhere", home=tmp_path, expect=1)
     assert "nowhere cannot be loaded" in shown.stderr
-    assert not (tmp_path / "runs").exists()
+    shown = ctpo("eval", "/nope", home=tmp_path, expect=1)
+    assert "/nope cannot be loaded: there is no such directory" in shown.stderr
+    assert "Repo id" not in shown.stderr
+    recipe = tomllib.loads(ctpo("train", "qwen3-4b-1gpu", "--dry-run", home=tmp_path).stdout)
+    del recipe["vllm"]
+    recipe["model"]["path"] = "/nope"
+    (tmp_path / "nope.toml").write_text(tomli_w.dumps(recipe))
+    shown = ctpo("train", "nope.toml", home=tmp_path, expect=1)
+    assert "/nope cannot be loaded: there is no such directory" in shown.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["nope.toml"]
+
+
+def test_what_is_written_goes_to_output_in_every_command():
+    assert "--output" in {o for _, parameter in parameters() for o in parameter.opts}
+    for command, parameter in parameters():
+        assert "--out" not in parameter.opts or parameter.opts[0] == "--output", command
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "tiny", "--dry-run"]])
+def test_a_full_disk_behind_the_output_is_told_in_one_line(arguments, tmp_path):
+    with open("/dev/full", "w") as full:
+        shown = subprocess.run(
+            [CTPO, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+    assert (shown.returncode, shown.stderr) == (1, "error No space left on device\n")
+
+
+def test_a_reader_that_leaves_early_sees_no_error(tmp_path):
+    with subprocess.Popen(
+        [CTPO, "train", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    ) as shown:
+        assert shown.stdout and shown.stderr
+        shown.stdout.close()
+        assert shown.stderr.read() == b""
+
+
+def test_shells_complete_commands(tmp_path):
+    asked = {"_CTPO_COMPLETE": "complete_bash", "COMP_WORDS": "ctpo ev", "COMP_CWORD": "1"}
+    shown = subprocess.run([CTPO], env=os.environ | asked, capture_output=True, text=True)
+    assert shown.stdout.split() == ["eval"], shown.stderr
+
+
+def test_tables_wider_than_the_terminal_come_row_by_row(monkeypatch, capsys):
+    monkeypatch.setattr(console, "width", 40)
+    table = Table("t", "mean", *(f"column{i}" for i in range(9)), title="Numbers")
+    table.add_row("1–4", "[0.5]", *map(str, range(9)))
+    markdown = "Before\n| t | mean |\n|---|---|\n| a \\| b | " + "word " * 9 + "|\nAfter"
+    with console.capture() as captured:
+        print_table(table)
+        print_markdown(markdown)
+    lines = captured.get().splitlines()
+    assert lines[:3] == ["Numbers", "t 1–4", "  mean [0.5]"] and "  column8 8" in lines
+    assert "t a \\| b" in lines and lines[-1] == "After"
 
 
 def summary(directory):
@@ -216,21 +270,24 @@ def test_mistakes_in_an_evaluation_are_told_before_any_work(
     shown = CliRunner().invoke(app, ["eval", "no-such-model", *options, "--output", "none"])
     assert shown.exit_code == 1
     assert message in shown.stderr
-    if options:
-        assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
 
 
-def test_no_help_text_holds_brackets_which_would_vanish():
+def parameters():
+    """Every parameter of every command, with the command's name."""
     commands = [typer.main.get_command(app)]
-    seen = 0
     while commands:
         command = commands.pop()
         commands += getattr(command, "commands", {}).values()
         for parameter in command.params:
-            text = getattr(parameter, "help", None) or ""
-            assert "[" not in text, (command.name, parameter.name, text)
-            seen += bool(text)
-    assert seen > 50
+            yield command.name, parameter
+
+
+def test_no_help_text_holds_brackets_which_would_vanish():
+    texts = [(where, getattr(one, "help", None) or "") for where, one in parameters()]
+    for where, text in texts:
+        assert "[" not in text, (where, text)
+    assert sum(bool(text) for _, text in texts) > 50
 
 
 def test_a_report_is_drawn_again(trained, home):

@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from ctpo.cli.sandbox import app
 
 CTPO = Path(sys.executable).parent / "ctpo"
 
@@ -37,9 +40,28 @@ def test_a_program_comes_from_standard_input_too():
     assert ctpo("run", "-", stdin="print(6 * 7)").stdout == "42\n"
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
-    shown = ctpo("run", tmp_path / "missing.py")
-    assert shown.returncode == 1 and "missing.py" in shown.stderr
+@pytest.mark.parametrize(
+    ("file", "more", "said"),
+    [
+        ("missing.py", [], "missing.py: No such file"),
+        (".", [], "Is a directory"),
+        ("binary.py", [], "can't decode"),
+        ("fine.py", ["--timeout", "-1"], "timeout must be positive"),
+        ("fine.py", ["--memory-mb", "0"], "memory_mb must be at least 1"),
+    ],
+)
+def test_what_could_not_be_run_exits_as_programs_seldom_do(tmp_path, file, more, said):
+    (tmp_path / "binary.py").write_bytes(b"\xff\xfe")
+    (tmp_path / "fine.py").write_text("print(1)")
+    shown = CliRunner().invoke(app, ["run", str(tmp_path / file), *more])
+    assert shown.exit_code == 125 and said in shown.stderr
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "99999"])
+def test_a_port_that_there_is_not_is_refused_in_words(port):
+    shown = CliRunner().invoke(app, ["serve", "--port", port])
+    assert shown.exit_code == 2 and isinstance(shown.exception, SystemExit)
+    assert "--port" in shown.stderr
 
 
 @pytest.mark.slow

@@ -36,8 +36,8 @@ def test_the_examples_parts_go_together_only_as_they_say(registering):
 
     from ctpo.objective import Objective, preset
 
-    assert preset("tempered").window == own_parts.LevellingWindow()
-    assert preset("tempered", strength=0.7).ratio == own_parts.TemperedRatio(0.7)
+    assert preset("tempered").window == own_parts.LevellingWindow()  # type: ignore[call-overload]
+    assert preset("tempered", strength=0.7).ratio == own_parts.TemperedRatio(0.7)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="was made for a tempered ratio, not for Cumulative"):
         Objective(ratio="cumulative", window="levelling")
     assert len(EXAMPLE.read_text().splitlines()) <= 150

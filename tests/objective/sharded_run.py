@@ -129,7 +129,7 @@ def main(rank, world, folder, scales):
         world_size=world,
         timeout=datetime.timedelta(seconds=300),
     )
-    objectives = {name: (preset(name), scales[name]) for name in PRESETS}
+    objectives = {name: (preset(name), scales[name]) for name in PRESETS}  # type: ignore[call-overload]
     for level in ("token", "prefix", "sequence"):
         mismatch = Mismatch(level=level, cap=1.1, edge="mask")
         objectives[f"mismatch {level}"] = (preset("ctpo", mismatch=mismatch), 0.05)

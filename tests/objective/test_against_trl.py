@@ -165,7 +165,7 @@ def test_loss_and_gradient_are_trls(case, make_trainer, make_batch):
     for seed in range(4):
         logprobs, old_logprobs, advantages, mask = make_batch(ROWS, COLUMNS, seed=seed, scale=scale)
         theirs = trainer.loss_of(logprobs, old_logprobs, advantages, mask)
-        ours = objective(logprobs, old_logprobs, advantages, mask).mean(reduction)
+        ours = objective(logprobs, old_logprobs, advantages, mask).mean(reduction)  # type: ignore[arg-type]
         if case == "dr_grpo":  # divides its sum by a constant
             ours = ours / LONGEST
         assert_close(ours, theirs)

@@ -112,7 +112,7 @@ def cases():
                 window = WINDOWS[ratio] if surrogate == "clip" else None
                 yield (
                     f"{ratio}-{surrogate}-{gradient}",
-                    Objective(ratio=ratio, surrogate=surrogate, window=window, gradient=gradient),
+                    Objective(ratio=ratio, surrogate=surrogate, window=window, gradient=gradient),  # type: ignore[arg-type]
                 )
     for gradient in ("token-local", "literal"):
         for name in ("ctpo-drift-free", "ctpo-exact-kl", "ctpo-fixed", "ctpo-printed"):

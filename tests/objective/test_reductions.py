@@ -76,4 +76,4 @@ def test_an_unknown_reduction_names_the_nearest(make_batch):
     logprobs, old_logprobs, advantages, mask = make_batch(2, 2)
     out = preset("ctpo")(logprobs, old_logprobs, advantages, mask)
     with pytest.raises(ValueError, match="'token_mean'; did you mean 'token-mean'"):
-        out.mean("token_mean")
+        out.mean("token_mean")  # type: ignore[arg-type]

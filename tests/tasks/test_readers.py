@@ -99,7 +99,10 @@ def test_split_leaves_out_rows_of_another_and_counts_toward_the_limit(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"reward_model": {"style": "rule"}}, r"row 2: reward_model.ground_truth is None; it must"),
+        (
+            {"reward_model": {"style": "rule"}},
+            r"row 2: reward_model.ground_truth is missing or null; it must",
+        ),
         ({"reward_model": "rule"}, r"row 2: reward_model is 'rule'; it must be a mapping"),
         ({"reward_model": {"ground_truth": " "}}, r"row 2: reward_model.ground_truth is ' '"),
         ({"reward_model": None}, r"row 2: none of the fields answer, .* has an answer; the"),
@@ -107,7 +110,10 @@ def test_split_leaves_out_rows_of_another_and_counts_toward_the_limit(path):
         ({"prompt": []}, r"row 2: prompt is \[\]; it must be a string or a non-empty list"),
         ({"prompt": ["hi"]}, r"row 2: prompt\[0\] is 'hi'; it must be a message"),
         ({"prompt": [{"role": "human", "content": "hi"}]}, r"prompt\[0\].role is 'human'"),
-        ({"prompt": [{"role": "user", "content": None}]}, r"prompt\[0\].content is None"),
+        (
+            {"prompt": [{"role": "user", "content": None}]},
+            r"prompt\[0\].content is missing or null",
+        ),
         ({"prompt": [{"role": "assistant", "content": "4"}]}, r"prompt\[-1\].role is 'assistant'"),
         (
             {"prompt": None},

@@ -10,7 +10,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ctpo.cli.console import console, usable
+from ctpo.cli.console import console, print_table, usable
 
 if TYPE_CHECKING:
     from ctpo.report import PositionAnalysis
@@ -43,10 +43,12 @@ def command(
         bool,
         typer.Option(help="The policy should not have moved yet: exit with 1 if log-probs differ."),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Draw the figures into this directory.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--output", "--out", help="Draw the figures into this directory.")
+    ] = None,
 ) -> None:
     """Say what the ratios of logged rollouts do, by position, whatever trainer logged them."""
-    from ctpo.objective import preset as build
+    from ctpo.objective import ObjectiveSpec
     from ctpo.report import ReportError, analyze, analyze_positions, holds_positions
 
     with usable(ReportError, ValueError):
@@ -63,7 +65,7 @@ def command(
     with usable(ReportError, ValueError):
         analysis = analyze(
             file,
-            build(preset),
+            ObjectiveSpec(preset).build(),
             names=dict(_pair(text) for text in column or []),
             clip_rate=clip_rate,
             power=None if fit_power else 0.5,
@@ -72,7 +74,7 @@ def command(
     summary = statistics.summary()
     sequences, tokens = int(statistics.sequences), int(statistics.tokens.sum())
     console.print(f"{sequences} responses, {tokens} policy tokens; clips as {preset}\n")
-    console.print(_by_position(analysis.table()))
+    print_table(_by_position(analysis.table()))
 
     shares = (0.01, 0.05, 0.5, 0.95, 0.99)
     rho, r = statistics.quantiles(shares), statistics.quantiles(shares, of="log_r")
@@ -81,7 +83,7 @@ def command(
         table.add_column(heading, justify="right")
     table.add_row("log ρ", *(f"{x:+.4f}" for x in rho))
     table.add_row("log r", *(f"{x:+.4f}" for x in r))
-    console.print(table)
+    print_table(table)
 
     lines = _pooled(summary, analysis.spread)
     kl = f"{summary['kl/k1']:.4f} (k1), {summary['kl/k3']:.4f} (k3) nats a response"
@@ -111,7 +113,7 @@ def command(
 def _show_positions(analysis: PositionAnalysis, out: Path | None) -> None:
     tokens = int(analysis.columns["tokens"].sum())
     console.print(f"{len(analysis.positions.batches)} batches, {tokens} policy tokens\n")
-    console.print(_by_position(analysis.table()))
+    print_table(_by_position(analysis.table()))
     _say(_pooled(analysis.summary(), analysis.spread))
     if out is not None:
         _say([("figure", str(path)) for path in analysis.draw(out)])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+import ctpo
 from ctpo.cli import (
     analyze,
     data,
@@ -21,9 +24,26 @@ from ctpo.cli import (
 app = typer.Typer(
     help="Reinforcement learning for language models whose importance ratio is right.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(ctpo.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say which this is."),
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("train")(train.command)
 app.command("data")(data.command)
 app.command("eval")(evaluate.command)

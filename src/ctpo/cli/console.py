@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 import typer
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,15 +21,18 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 console = Console()
 
 
 def fail(error: Exception) -> typer.Exit:
     """Print an error that the user can mend, and return the exit to raise."""
+    if isinstance(error, BrokenPipeError):  # as of `| head`, which has seen enough
+        return typer.Exit(1)
     text = str(error)
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        text = f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     Console(stderr=True).print(f"[red]error[/] {escape(text)}", soft_wrap=True)
     return typer.Exit(1)
 
@@ -37,6 +44,37 @@ def usable(*errors: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         raise fail(error) from None
+
+
+def print_table(table: Table) -> None:
+    """Print a table; where it would be cut, its rows one after the other instead."""
+    unlimited = console.options.update(max_width=10_000)  # else no table is wider than that
+    if Measurement.get(console, unlimited, table).minimum <= console.width:
+        console.print(table)
+        return
+    if table.title is not None:
+        console.print(table.title, style="table.title")
+    headings = [str(column.header) for column in table.columns]
+    _print_rows(headings, zip(*(column.cells for column in table.columns), strict=True))
+
+
+def print_markdown(text: str) -> None:
+    """Print Markdown as it stands, but tables wider than the terminal row by row."""
+    for is_table, group in groupby(text.splitlines(), lambda line: line.startswith("|")):
+        lines = list(group)
+        if is_table and max(map(cell_len, lines)) > console.width:
+            cells = [re.split(r"\s*(?<!\\)\|\s*", line)[1:-1] for line in lines]
+            _print_rows(cells[0], [[escape(cell) for cell in row] for row in cells[2:]])
+        else:
+            console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_rows(headings: Sequence[str], rows: Iterable[Sequence[RenderableType]]) -> None:
+    for row in rows:
+        first, *others = zip(headings, row, strict=True)
+        console.print(*(part for part in first if part), highlight=False, soft_wrap=True)
+        for heading, cell in others:
+            console.print(f"  {heading}", cell, highlight=False, soft_wrap=True)
 
 
 class Bars:

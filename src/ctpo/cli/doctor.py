@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ctpo.cli.console import console
+from ctpo.cli.console import print_table
 
 _STYLES = {"good": "green", "limited": "yellow", "bad": "red"}
 
@@ -30,6 +30,6 @@ def command(
     for finding in findings:
         style = _STYLES[finding.verdict]
         table.add_row(finding.topic, f"[{style}]{finding.verdict}[/]", escape(finding.words))
-    console.print(table)
+    print_table(table)
     if any(finding.verdict == "bad" for finding in findings):
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ctpo.cli.console import Bars, console, usable
+from ctpo.cli.console import Bars, console, print_markdown, usable
 
 _OF_SERVERS = (
     "api",
@@ -200,7 +200,7 @@ def command(
         except KeyboardInterrupt:
             console.print("interrupted; the same command goes on", highlight=False)
             raise typer.Exit(130) from None
-    console.print(result.text, markup=False, highlight=False, soft_wrap=True)
+    print_markdown(result.text)
     console.print(f"answers     {result.path}", soft_wrap=True, highlight=False)
     console.print(f"page        {result.page}", soft_wrap=True, highlight=False)
     if result.failed:
@@ -221,7 +221,7 @@ def _regrade(context: typer.Context, place: Path) -> None:
         if found.summary:
             write_trajectory_page(place)
     console.print(found.report(), markup=False, highlight=False, soft_wrap=True)
-    console.print(found.summary, markup=False, highlight=False, soft_wrap=True)
+    print_markdown(found.summary)
 
 
 def compare(
@@ -271,9 +271,7 @@ def compare(
             console.print(f"- {path}: {lost}", markup=False, highlight=False, soft_wrap=True)
     console.print()
     for name, comparison in found.items():
-        console.print(
-            comparison_markdown(comparison, name), markup=False, highlight=False, soft_wrap=True
-        )
+        print_markdown(comparison_markdown(comparison, name))
     if output is not None:
         content = {
             name: asdict(one) | {"difference": one.difference.to_dict()}

@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from ctpo.cli.console import console, usable
+from ctpo.cli.console import console, print_table, usable
 
 OUTCOMES = ("right", "wrong", "could-not-tell")
 
@@ -56,7 +56,7 @@ def command(
     for outcome in OUTCOMES:
         share = counts[outcome] / counts.total()
         table.add_row(outcome, str(counts[outcome]), f"{share:.1%}")
-    console.print(table)
+    print_table(table)
     for text in shown:
         console.print(escape(text), soft_wrap=True, highlight=False)
     if counts["could-not-tell"]:

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ctpo.cli.console import console
+from ctpo.cli.console import console, fail, print_table
 
 app = typer.Typer(
     help="Run untrusted Python: as a server, one file, or a check of this machine.",
@@ -51,7 +51,9 @@ _Preload = Annotated[
 def serve(
     socket: Annotated[Path | None, typer.Option(help="Unix socket to listen on.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any.")
+    ] = 8080,
     workers: _Workers = None,
     memory_mb: _Memory = 512,
     preload: _Preload = "auto",
@@ -78,12 +80,9 @@ def serve(
     A token that clients must send is taken from the environment: CTPO_SANDBOX_TOKEN.
     """
     from ctpo.sandbox import Sandbox, SandboxUnavailable
+    from ctpo.sandbox.http.serve import Limits, listening
+    from ctpo.sandbox.http.serve import serve as serve_http
 
-    try:
-        from ctpo.sandbox.http.serve import Limits, listening
-        from ctpo.sandbox.http.serve import serve as serve_http
-    except ImportError as error:
-        sys.exit(f"the server needs {error.name}; install ctpo[sandbox-server]")
     token = os.environ.get("CTPO_SANDBOX_TOKEN") or None
     if socket is None and token is None and not _of_this_machine(host) and not allow_open:
         sys.exit(
@@ -116,7 +115,7 @@ def serve(
             sys.stdout.flush()
             serve_http(sandbox, server, limits, frontends=frontends, client_seconds=client_timeout)
     except (OSError, SandboxUnavailable, ValueError) as error:
-        sys.exit(str(error))
+        raise fail(error) from None
 
 
 @app.command()
@@ -127,18 +126,23 @@ def run(
     seed: Annotated[int, typer.Option(help="For random numbers.")] = 0,
     allow_weak: _Weak = False,
 ) -> None:
-    """Run one program. Exits with its exit code, or 124 (time), 137 (memory), 153 (output), 125."""
+    """Run one program, and exit as it does.
+
+    Or with 124 (out of time), 137 (of memory), 153 (too much output), and with 125 where it could
+    not be run at all.
+    """
     from ctpo.sandbox import Sandbox, SandboxUnavailable
 
     try:
-        source = sys.stdin.read() if str(file) == "-" else file.read_text()
+        source = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
         with Sandbox(
             workers=1, timeout=timeout, memory_mb=memory_mb, allow_weak=allow_weak
         ) as sandbox:
             stdin = "" if str(file) == "-" or sys.stdin.isatty() else sys.stdin.read()
             execution = sandbox.run(source, stdin=stdin, seed=seed)
     except (OSError, SandboxUnavailable, ValueError) as error:
-        sys.exit(str(error))
+        fail(error)
+        raise typer.Exit(125) from None
     sys.stdout.write(execution.stdout)
     sys.stderr.write(execution.stderr)
     if execution.status in ("success", "error"):
@@ -182,12 +186,12 @@ def check(
                 ]
                 held = len(of_kind) - len(reached)
                 table.add_row(kind, str(len(of_kind)), str(held), escape("\n".join(reached)))
-            console.print(table)
+            print_table(table)
             console.print(
                 escape(f"{sandbox.protections.rung}\n{sandbox.protections}"), highlight=False
             )
     except (SandboxUnavailable, ValueError) as error:
-        sys.exit(str(error))
+        raise fail(error) from None
     failed = sum(bool(o.reached) or not o.innocent for _, o in outcomes)
     console.print(f"{len(outcomes) - failed} of {len(outcomes)} attacks held", highlight=False)
     if failed:

@@ -66,11 +66,13 @@ def run(
         if dry_run:
             _list(StudyRun(study, file.parent, StudyDirectory(path), cache_directory(), part))
             return
+        pool = (
+            LocalPool(jobs or 1) if ray is None else RayPool(ray)
+        )  # makes no directory if it fails
         directory = StudyDirectory.prepare(path, study, file, accept_changes=accept_changes)
         if retry_failed:
             directory.forget_failures()
         work = StudyRun(study, file.parent, directory, cache_directory(), part)
-        pool = LocalPool(jobs or 1) if ray is None else RayPool(ray)
         try:
             with _Board() as board:
                 complete = work.run(pool, board.show)

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table as Rows
 
-from ctpo.cli.console import Bars, console, usable
+from ctpo.cli.console import Bars, console, print_table, usable
 
 if TYPE_CHECKING:
     from ctpo.theory import Table
@@ -19,9 +22,9 @@ app = typer.Typer(help="Check the theory by computation.", no_args_is_help=True)
 
 @app.command("exact")
 def exact(
-    out: Annotated[Path, typer.Option(help="Directory for tables and figures.")] = Path(
-        "theory-exact"
-    ),
+    out: Annotated[
+        Path, typer.Option("--output", "--out", help="Directory for tables and figures.")
+    ] = Path("theory-exact"),
 ) -> None:
     """Enumerate small policies: exact bias and variance of every estimator, in under a minute."""
     from ctpo.report.theory import write_tables
@@ -44,7 +47,10 @@ def exact(
 def measure(
     run: Annotated[Path, typer.Argument(help="A run directory with checkpoints.")],
     out: Annotated[
-        Path | None, typer.Option(help="Directory for tables and figures. (default: RUN/theory)")
+        Path | None,
+        typer.Option(
+            "--output", "--out", help="Directory for tables and figures. (default: RUN/theory)"
+        ),
     ] = None,
     old: Annotated[
         int | None,
@@ -111,9 +117,9 @@ def measure_files(
     trajectories: Annotated[
         Path, typer.Argument(help="Graded answers of the old policy, as runs write them.")
     ],
-    out: Annotated[Path, typer.Option(help="Directory for tables and figures.")] = Path(
-        "theory-measured"
-    ),
+    out: Annotated[
+        Path, typer.Option("--output", "--out", help="Directory for tables and figures.")
+    ] = Path("theory-measured"),
     reference: Annotated[
         Path | None, typer.Option(help="The same of the new policy, for the on-policy gradient.")
     ] = None,
@@ -151,15 +157,12 @@ def _write(result: Measurement, folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _show(table: Table) -> None:
-    """Print a table as wide as it is, columns under each other."""
     from ctpo.theory.tables import shown
 
-    lines = [table.columns, *(tuple(map(shown, row)) for row in table.rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(table.columns))]
-    console.print(f"\n{table.title}", style="bold", soft_wrap=True, highlight=False)
-    for line in lines:
-        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        console.print(text.rstrip(), markup=False, soft_wrap=True, highlight=False)
+    drawn = Rows(*table.columns, title=table.title, box=SIMPLE_HEAD, title_justify="left")
+    for row in table.rows:
+        drawn.add_row(*map(escape, map(shown, row)))
+    print_table(drawn)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

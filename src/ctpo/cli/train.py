@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from ctpo.cli.console import Bars, console, fail, usable
+from ctpo.cli.console import Bars, console, fail, print_table, usable
 
 if TYPE_CHECKING:
     from ctpo.commands import TrainingResult
@@ -152,11 +152,11 @@ def _show_result(result: TrainingResult, seconds: float) -> None:
         table.add_row(*cells, style="bold" if source == "all" else None)
         if source == "all":
             table.add_section()
-    console.print(table)
+    print_table(table)
     times = Table("phase", "seconds", "share", title="Where the time went")
     for phase in result.phases:
         times.add_row(phase.name, f"{phase.seconds:.0f}", f"{phase.share:.0%}")
-    console.print(times)
+    print_table(times)
     console.print(f"this call   {seconds:.0f} s", highlight=False)
     console.print(f"run         {result.path}", soft_wrap=True, highlight=False)
     console.print(f"report      {result.report}", soft_wrap=True, highlight=False)

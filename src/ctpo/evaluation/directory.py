@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -77,6 +78,7 @@ class EvaluationDirectory:
             raise ValueError(
                 f"{self.path} holds something else: it has no settings.json; take another --output"
             )
+        self._made = [place for place in (self.path, *self.path.parents) if not place.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
             held.enter_context(locked(self.path))
@@ -90,7 +92,13 @@ class EvaluationDirectory:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        answered = os.fstat(self._file).st_size > 0
         os.close(self._file)
+        if self._made and error is not None and not answered:  # as after a mistyped model's name
+            shutil.rmtree(self.path)
+            with suppress(OSError):  # another evaluation has come to lie there
+                for place in self._made[1:]:
+                    place.rmdir()
         self._held.close()
 
     def _take_up(self, known: Path) -> None:

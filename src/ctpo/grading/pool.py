@@ -75,7 +75,7 @@ class _Worker:
             self.kill()
             raise RuntimeError(
                 f"the grading worker did not start (exit code {code}, its errors are above); "
-                "formulas need `pip install ctpo[train]`"
+                "formulas need `pip install 'ctpo[grading]'`"
             ) from error
 
     @property

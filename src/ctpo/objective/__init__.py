@@ -14,6 +14,7 @@ from ctpo.objective.calibration import Calibration, calibrate
 from ctpo.objective.layout import Layout
 from ctpo.objective.mismatch import Mismatch, icepop
 from ctpo.objective.named.methods import Preset
+from ctpo.objective.named.names import OwnPreset
 from ctpo.objective.named.presets import METHODS, PRESETS, parameters, preset, register_preset
 from ctpo.objective.named.registry import (
     RATIOS,
@@ -96,6 +97,7 @@ __all__ = [
     "ObjectiveOutput",
     "ObjectiveSpec",
     "OnPolicyReport",
+    "OwnPreset",
     "PlainSurrogate",
     "PositionStatistics",
     "Preset",

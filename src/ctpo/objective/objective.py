@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ctpo.objective.inputs import Ragged
     from ctpo.objective.layout import Layout
+    from ctpo.objective.named.names import RatioName, SurrogateName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +66,14 @@ class Objective:
     gradient: Literal["token-local", "literal"] = "token-local"
     mismatch: Mismatch | None = None
 
-    if TYPE_CHECKING:  # names are accepted too
+    if TYPE_CHECKING:  # names are accepted too; type checkers want an instance of one of yours
 
         def __init__(
             self,
             *,
-            ratio: Ratio | str,
+            ratio: Ratio | RatioName,
             window: Window | str | None = None,
-            surrogate: Surrogate | str = "clip",
+            surrogate: Surrogate | SurrogateName = "clip",
             gradient: Literal["token-local", "literal"] = "token-local",
             mismatch: Mismatch | None = None,
         ) -> None: ...

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ctpo.objective.layout import Layout
+    from ctpo.objective.named.names import ReductionName
 
 TokensT = TypeVar("TokensT", torch.Tensor, list[torch.Tensor])
 """Tokens as the caller lays them out: [B, T] or [N], or a list of [T_i]."""
@@ -86,7 +87,7 @@ class ObjectiveOutput(Generic[TokensT]):
         k3 = layout.totals(torch.expm1(log_ratio) - log_ratio).flatten()
         return Sequences(layout.lengths.flatten(), totals, -totals, k3)
 
-    def mean(self, reduction: str) -> Float[Tensor, ""]:
+    def mean(self, reduction: ReductionName) -> Float[Tensor, ""]:
         """Return the loss of the batch, differentiable in `logprobs`.
 
         Of shards cut over ranks it is this rank's part: the parts of all ranks add up to the loss,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
+    from ctpo.objective.named.names import ReductionName
+
 
 def seq_mean_token_mean(sums: Float[Tensor, " S"], lengths: Int[Tensor, " S"]) -> Float[Tensor, ""]:
     """Mean over sequences of the mean over their tokens: 1/G Σ_i 1/|o_i| Σ_t L_{i,t}.
@@ -64,7 +66,7 @@ def token_mean(sums: Float[Tensor, " S"], lengths: Int[Tensor, " S"]) -> Float[T
     return sums.sum() / lengths.sum().clamp(min=1)
 
 
-REDUCTIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+REDUCTIONS: Mapping[ReductionName, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
     {
         "seq-mean-token-mean": seq_mean_token_mean,
         "seq-mean-token-sum": seq_mean_token_sum,
@@ -75,7 +77,7 @@ REDUCTIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
 
 
 def reduce(
-    sums: Float[Tensor, " S"], lengths: Int[Tensor, " S"], reduction: str
+    sums: Float[Tensor, " S"], lengths: Int[Tensor, " S"], reduction: ReductionName
 ) -> Float[Tensor, ""]:
     """Reduce the sequences' losses by the name of a reduction.
 

@@ -98,7 +98,7 @@ class _RowReader:
         self._place = place
 
     def fail(self, field: str, found: object, wanted: str) -> NoReturn:
-        shown = repr(found)
+        shown = "missing or null" if found is None else repr(found)
         shown = shown if len(shown) <= 100 else shown[:100] + "..."
         raise ValueError(f"{self._place}: {field} is {shown}; it must be {wanted}")
 

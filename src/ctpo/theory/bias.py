@@ -34,7 +34,7 @@ def plain(ratio: str, *, literal: bool = False) -> Objective:
         literal: With the gradient of the printed objective, through the prefix too.
     """
     return Objective(
-        ratio=ratio, surrogate="plain", gradient="literal" if literal else "token-local"
+        ratio=RATIOS[ratio](), surrogate="plain", gradient="literal" if literal else "token-local"
     )
 
 

@@ -93,7 +93,7 @@ def parsed(*arguments):
 )
 def test_trls_command_line_describes_the_objective(arguments, expected, registering):
     found = parsed(*arguments).build_objective()
-    assert found == (expected or preset("tempered", eps_low=0.1))
+    assert found == (expected or preset("tempered", eps_low=0.1))  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(

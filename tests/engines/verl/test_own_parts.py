@@ -29,7 +29,7 @@ def test_a_registered_preset_is_a_loss_of_verls_at_once():
     assert get_policy_loss_fn("mine") is loss.policy_loss
     assert (loss_name("mine"), PRESET_OF["mine"], len(PRESET_OF)) == ("mine", "mine", len(PRESETS))
     section = CTPOPolicyLossConfig(loss_mode="mine", clip_low="0.3")
-    assert loss.objective_of(section) == preset("mine", clip_low=0.3)
+    assert loss.objective_of(section) == preset("mine", clip_low=0.3)  # type: ignore[call-overload]
     assert loss.objective_of(PolicyLossConfig(loss_mode="mine")) == mine
 
 
@@ -62,7 +62,7 @@ def test_a_section_imports_the_module_before_its_loss_is_looked_up():
         f"+{SECTION}.parameters.until=8",
     ).policy_loss
     assert get_policy_loss_fn("tempered") is loss.policy_loss
-    assert loss.objective_of(settings) == preset("tempered", until=8)
+    assert loss.objective_of(settings) == preset("tempered", until=8)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("loss_mode", ["ctpo", "own_parts:tempered"])

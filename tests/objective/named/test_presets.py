@@ -1,7 +1,7 @@
 """Presets: hand-computed numbers, overrides, and errors that name what would be right."""
 
 from math import log
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import pytest
 import torch
@@ -10,13 +10,23 @@ from ctpo import objective as room
 from ctpo.objective import (
     METHODS,
     PRESETS,
+    RATIOS,
     REDUCTIONS,
+    SURROGATES,
     CumulativeRatio,
     LogWindow,
     Mismatch,
     Objective,
     parameters,
     preset,
+)
+from ctpo.objective.named.methods import PUBLISHED
+from ctpo.objective.named.names import (
+    Changes,
+    PresetName,
+    RatioName,
+    ReductionName,
+    SurrogateName,
 )
 
 
@@ -308,3 +318,25 @@ def test_every_preset_is_documented():
         assert method.advantages in room.__all__, name
         advantages = getattr(room, method.advantages)(torch.tensor([0.0, 1.0]), group_size=2)
         assert advantages[0] < 0 < advantages[1]
+
+
+def test_type_checkers_know_the_names_and_parameters():
+    # mypy reports an ignored mistake that it no longer finds.
+    with pytest.raises(ValueError, match="did you mean 'eps_low'"):
+        preset("ctpo", eps_lo=0.03)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="did you mean"):
+        preset("gsp")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="did you mean 'cumulative'"):
+        Objective(ratio="cumulativ")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="did you mean 'cispo'"):
+        Objective(ratio="token", surrogate="cisp")  # type: ignore[arg-type]
+    preset("ctpo", eps_low=0.03, dual_clip=None)
+    for names, known in (
+        (PresetName, PUBLISHED),
+        (RatioName, RATIOS),
+        (SurrogateName, SURROGATES),
+        (ReductionName, REDUCTIONS),
+    ):
+        assert set(get_args(names)) == set(known)
+    changeable = {name for method in PUBLISHED for name in room.parameters(method)}
+    assert set(Changes.__annotations__) == changeable

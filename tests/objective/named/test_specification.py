@@ -154,16 +154,16 @@ def test_an_objective_is_taken_from_a_module(module):
         (f"{module}:by-name", fixed(0.3, 0.4)),
     ):
         expected = Objective(ratio="token", window=window)
-        assert preset(reference) == ObjectiveSpec(reference).build() == expected
+        assert preset(reference) == ObjectiveSpec(reference).build() == expected  # type: ignore[call-overload]
         assert ObjectiveSpec.of("ctpo", settings(), None, reference=reference).build() == expected
         name = imported(reference)
         assert name is not None and PRESETS[name] == expected and imported(reference) == name
-    assert preset(f"{module}:here", clip_low=0.5).window == fixed(0.5, 0.2)
+    assert preset(f"{module}:here", clip_low=0.5).window == fixed(0.5, 0.2)  # type: ignore[call-overload]
 
 
 def test_a_module_alone_is_imported_for_what_it_registers(module):
     assert imported(module) is None
-    assert preset("by-name").window == fixed(0.3, 0.4)
+    assert preset("by-name").window == fixed(0.3, 0.4)  # type: ignore[call-overload]
     spec = ObjectiveSpec.of("by-name", settings(), {"clip_low": "0.5"}, reference=module)
     assert spec.build().window == fixed(0.5, 0.4)
 

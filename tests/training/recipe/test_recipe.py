@@ -69,7 +69,7 @@ def test_further_parameters_reach_the_objective_under_their_names():
 )
 def test_an_objective_of_ones_own_is_imported(overrides, registering):
     recipe = load_recipe("tiny", [*overrides, "objective.parameters.until=8"])
-    expected = preset("tempered", until=8)
+    expected = preset("tempered", until=8)  # type: ignore[call-overload]
     assert recipe.objective.build() == expected
     assert trl_config(recipe, "unused").build_objective() == expected
     assert recipe.objective.reduction_name == "seq-mean-token-mean"

@@ -12,6 +12,7 @@ from torch import Tensor
 from ctpo.engines.batch_files import write_positions
 from ctpo.engines.custom_loss import CustomLoss, metrics
 from ctpo.objective import Objective, PositionStatistics
+from ctpo.objective.named.names import ReductionName
 from ctpo.objective.reductions import reduce
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class TinkerLoss:
         self,
         objective: str | Objective = "ctpo",
         *,
-        reduction: str = "seq-mean-token-mean",
+        reduction: ReductionName = "seq-mean-token-mean",
         **parameters: Any,  # noqa: ANN401 - each has its type in the preset
     ) -> None:
         reduce(torch.zeros(1), torch.ones(1, dtype=torch.int64), reduction)  # refuses a wrong name

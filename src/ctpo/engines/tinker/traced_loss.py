@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ctpo.objective import Objective
+from ctpo.objective.named.names import ReductionName
 from ctpo.objective.one_sequence import one_sequence
 from ctpo.objective.reductions import reduce
 
@@ -47,7 +48,9 @@ def traced_loss(objective: Objective) -> Traced:
     return loss
 
 
-def token_weights(masks: Sequence[Tensor], reduction: str = "seq-mean-token-mean") -> list[Tensor]:
+def token_weights(
+    masks: Sequence[Tensor], reduction: ReductionName = "seq-mean-token-mean"
+) -> list[Tensor]:
     """Return the weight of each token in a reduction over these responses.
 
     Args:

@@ -11,7 +11,7 @@ from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, agg_loss, register
 from ctpo.engines.verl import recording
 from ctpo.engines.verl.names import PRESET_OF, loss_name
 from ctpo.engines.verl.refusals import refuse_actor_settings, refuse_mismatch
-from ctpo.objective import PRESETS, Objective, PositionStatistics, preset
+from ctpo.objective import PRESETS, Objective, PositionStatistics
 from ctpo.objective.named.presets import tell_of_presets
 from ctpo.objective.statistics.steps import on_policy_metrics
 
@@ -87,7 +87,7 @@ def objective_of(settings: Any) -> Objective:  # noqa: ANN401 - verl's configura
         settings: A `CTPOPolicyLossConfig`, or verl's own `PolicyLossConfig` for a preset as it is.
     """
     build = getattr(settings, "build_objective", None)
-    objective: Objective = preset(PRESET_OF[settings.loss_mode]) if build is None else build()
+    objective: Objective = PRESETS[PRESET_OF[settings.loss_mode]] if build is None else build()
     refuse_mismatch(objective)
     return objective
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ctpo.objective.named.names import ReductionName
 from ctpo.objective.objective import Objective
 from ctpo.objective.soft_surrogates import SAPOSurrogate, VESPOSurrogate
 from ctpo.objective.windows import DriftFreeWindow, KLWindow, LogWindow, fixed, sqrt
@@ -25,7 +26,7 @@ class Preset:
     objective: Objective
     formula: str = ""
     source: str = ""
-    reduction: str = "seq-mean-token-mean"
+    reduction: ReductionName = "seq-mean-token-mean"
     advantages: str = "group_normalized"
     note: str = ""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields, is_dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack, overload
 
 from ctpo.objective.named.methods import PUBLISHED, Preset
+from ctpo.objective.named.names import Changes, OwnPreset, PresetName
 from ctpo.objective.named.registry import refuse_taken
 from ctpo.objective.objective import Objective
 from ctpo.objective.parameters import unknown_name
@@ -28,13 +29,16 @@ _PARTS = ("ratio", "window", "surrogate", "mismatch")
 _ADVANTAGES = ("group_normalized", "group_centered")
 
 
-def register_preset(name: str, method: Preset | Objective) -> None:
+def register_preset(name: str, method: Preset | Objective) -> OwnPreset:
     """Make a method of yours known by name: to `preset`, recipes and the engines' configurations.
 
     Args:
         name: A name that no preset has.
         method: The objective, or a `Preset` if reduction or advantages are to be others than
             CTPO's.
+
+    Returns:
+        The name, as one that type checkers let `preset` take.
 
     Raises:
         TypeError: If it is neither.
@@ -64,6 +68,7 @@ def register_preset(name: str, method: Preset | Objective) -> None:
     except Exception:
         del _methods[name], _objectives[name]
         raise
+    return OwnPreset(name)
 
 
 def tell_of_presets(tell: Callable[[str], object]) -> None:
@@ -125,11 +130,17 @@ def method_of(name: str) -> tuple[str, Preset]:
     return name, METHODS[name]
 
 
-def preset(name: str, **overrides: Any) -> Objective:  # noqa: ANN401 - each field has its type
+@overload
+def preset(name: PresetName, **overrides: Unpack[Changes]) -> Objective: ...
+@overload
+def preset(name: OwnPreset, **overrides: Any) -> Objective: ...  # noqa: ANN401
+def preset(name: str, **overrides: Any) -> Objective:
     """Return a published objective or one of yours, some of its parameters changed.
 
     Args:
-        name: A key of `PRESETS`, or `module:name` for an objective in a module of yours.
+        name: A key of `PRESETS`, or `module:name` for an objective in a module of yours. A type
+            checker knows the published ones; give it others as `OwnPreset("module:name")` or as
+            what `register_preset` returned.
         **overrides: Parameters of the preset's choices by their names, e.g. `eps_low=0.03` or
             `dual_clip=None`; also `gradient` and `mismatch` of the objective itself.
 
@@ -140,6 +151,11 @@ def preset(name: str, **overrides: Any) -> Objective:  # noqa: ANN401 - each fie
         ValueError: If there is no such preset or parameter (names the nearest), or if a value is
             out of range.
     """
+    return changed(name, overrides)
+
+
+def changed(name: str, overrides: Mapping[str, Any]) -> Objective:
+    """Return what `preset` does, for names and parameters that are known when the program runs."""
     base = method_of(name)[1].objective
     changes: dict[str, Any] = {}
     for key, value in overrides.items():

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ctpo.objective.named.presets import fields_of, imported, method_of, preset
+from ctpo.objective.named.presets import changed, fields_of, imported, method_of
 from ctpo.objective.objective import Objective
 from ctpo.objective.parameters import unknown_name
 
@@ -106,7 +106,7 @@ class ObjectiveSpec:
 
     def build(self) -> Objective:
         """Return the objective."""
-        return preset(self.name, **self.parameters, **dict.fromkeys(self.off))
+        return changed(self.name, {**self.parameters, **dict.fromkeys(self.off)})
 
     def changes(self) -> dict[str, Any]:
         """Return what is changed of the preset in one dictionary, with `"off"` for what is off."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ctpo.evaluation.answers import questions
 from ctpo.evaluation.asking import BatchModel, Model, ServerModel, answer_all
@@ -34,7 +34,7 @@ from ctpo.training.evaluating.request import (
     load_problems,
 )
 from ctpo.training.listening import Listener
-from ctpo.training.models import load_model, quiet_libraries
+from ctpo.training.models import load_model, load_tokenizer, quiet_libraries
 from ctpo.training.policy import (
     episode_policy,
     episode_settings,
@@ -205,8 +205,7 @@ def _tokenizer(server: Server, settings: EpisodeSettings) -> PreTrainedTokenizer
         raise ValueError(
             "the completions API takes a text, so the chat template is needed: name its tokenizer"
         )
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(server.tokenizer)
-    return tokenizer
+    return load_tokenizer(server.tokenizer)
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, settings: EpisodeSettings) -> Template:
