@@ -13,10 +13,10 @@ import numpy as np
 from ctpo.intervals import Interval
 from ctpo.objective import Calibration, Objective, PositionStatistics
 from ctpo.report import figures
-from ctpo.report.causes import Cause
 from ctpo.report.gallery import save
 from ctpo.report.positions import Positions, SpreadFit, fit_spread
 from ctpo.report.reading import Run
+from ctpo.report.signatures import Cause
 from ctpo.report.verdict import Statement
 
 # Columns with anything else add up.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,12 +161,10 @@ def _response(values: Row, reading: Reading, where: str, row: int, file: str) ->
         except (TypeError, ValueError) as error:
             raise ReportError(f"{where}: {name} is not a list of numbers: {error}") from None
     new, old = arrays[reading.new], arrays[reading.old]
-    mask = _mask(arrays, reading, new, old, file, row)
+    mask = _mask(arrays, new, old, file, row)
     advantages = arrays.get("advantages")
-    numbers = {reading.new: new, reading.old: old}
-    if advantages is not None:
-        numbers["advantages"] = advantages
-    for name, array in numbers.items():
+    for name in [n for n in (reading.new, reading.old, "advantages") if n in arrays]:
+        array = arrays[name]
         if (wrong := mask & ~np.isfinite(array)).any():
             at = int(wrong.argmax())
             raise ReportError(
@@ -178,13 +176,9 @@ def _response(values: Row, reading: Reading, where: str, row: int, file: str) ->
 
 
 def _mask(
-    arrays: Mapping[str, np.ndarray],
-    reading: Reading,
-    new: np.ndarray,
-    old: np.ndarray,
-    file: str,
-    row: int,
+    arrays: Mapping[str, np.ndarray], new: np.ndarray, old: np.ndarray, file: str, row: int
 ) -> np.ndarray:
+    """Return the policy's tokens: those of the mask, or all that is no padding."""
     masks = [name for name in ("mask", "tool_mask") if name in arrays]
     for name in masks:
         if (wrong := ~np.isin(arrays[name], (0.0, 1.0))).any():
@@ -199,17 +193,14 @@ def _mask(
     if (here != there).any():
         at = int((here != there).argmax())
         raise ReportError(
-            f"{file}, row {row}: there is no mask, and at position {at} only one of {reading.new} "
-            f"and {reading.old} is a number; where a row is padded both must be null, NaN or 0"
+            f"{file}, row {row}: there is no mask, and at position {at} only one of the "
+            "two log-probs is a number; where a row is padded both must be null, NaN or 0"
             f"{_if_shifted(here, there)}"
         )
     # Trainers pad with zeros as well: those at either end are no log-probs.
-    filled = here & ((new != 0) | (old != 0))
-    places = filled.nonzero()[0]
-    inside = np.zeros(len(new), dtype=bool)
-    if len(places):
-        inside[places[0] : places[-1] + 1] = True
-    return here & inside
+    filled = np.where(here, (new != 0) | (old != 0), False)
+    seen = np.maximum.accumulate
+    return here & seen(filled) & seen(filled[::-1])[::-1]
 
 
 def _if_shifted(mask: np.ndarray, filled: np.ndarray) -> str:
@@ -220,8 +211,3 @@ def _if_shifted(mask: np.ndarray, filled: np.ndarray) -> str:
         if (mask == moved).all():
             return f". The mask looks shifted by one token to the {side} of the log-probs"
     return ""
-
-
-def policy_tokens(responses: Sequence[Response]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return new and old log-probs of each response's policy tokens, without the empty ones."""
-    return [(r.new[r.mask], r.old[r.mask]) for r in responses if r.mask.any()]

@@ -11,8 +11,8 @@ import numpy as np
 
 from ctpo.intervals import Interval, draws
 from ctpo.objective import CumulativeRatio, LogWindow, Objective
-from ctpo.report.causes import Cause
 from ctpo.report.positions import Positions
+from ctpo.report.signatures import Cause
 
 # PPO's usual early stopping is at 0.01 to 0.02 nats a token; ten times that is another policy.
 _FAR, _COLLAPSED = 0.01, 0.1
