@@ -80,7 +80,7 @@ def command(
         typer.echo(json.dumps([one.to_dict() for one in analyses], indent=2, allow_nan=False))
     else:
         for analysis in analyses:
-            _show(analysis, preset)
+            _show(analysis)
     lines = []
     if out is not None:
         lines += [("figure", str(path)) for path in analyses[-1].draw(out)]
@@ -94,10 +94,12 @@ def command(
         raise typer.Exit(1)
 
 
-def _show(analysis: Analysis, preset: str) -> None:
+def _show(analysis: Analysis) -> None:
+    from ctpo.report.analysis import MARKS
+
     console.print(f"{analysis.title}\n", highlight=False, markup=False, soft_wrap=True)
     for one in analysis.verdict:
-        _say([(f"{_MARKS[one.state]} {one.about}", one.words)])
+        _say([(f"{MARKS[one.state]} {one.about}", one.words)])
         if one.advice:
             _say([("", f"→ {one.advice}")])
     console.print(_by_position(analysis))
@@ -106,26 +108,15 @@ def _show(analysis: Analysis, preset: str) -> None:
     _say([("window", analysis.window)] * bool(analysis.window))
 
 
-_MARKS = {"good": "✓", "bad": "✗", "unknown": "?"}
-
-
 def _by_position(analysis: Analysis) -> Table:
+    from ctpo.report.analysis import HEADINGS
+
     title = "log ρ by position, share clipped, effective sample"
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
-    for heading in ("t", "tokens", "mean", "std", "min", "max", "high", "low", "dual", "ess"):
+    for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in analysis.table():
-        first, last = int(row["first"]), int(row["last"])
-        clipped = [f"{row[side]:.1%}" for side in ("high", "low", "dual")]
-        table.add_row(
-            str(first) if first == last else f"{first}–{last}",
-            str(int(row["tokens"])),
-            f"{row['mean']:z.3f}",
-            f"{row['std']:.3f}",
-            *(f"{row[name]:z.2f}" for name in ("min", "max")),
-            *(clipped if analysis.has_sides else "–––"),
-            f"{row['ess']:.0%}",
-        )
+    for line in analysis.lines():
+        table.add_row(*line)
     return table
 
 

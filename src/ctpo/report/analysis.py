@@ -30,6 +30,10 @@ _POOLED_BY = {
 }
 
 
+HEADINGS = ("t", "tokens", "mean", "std", "min", "max", "high", "low", "dual", "ess")
+MARKS = {"good": "✓", "bad": "✗", "unknown": "?"}
+
+
 @dataclass(frozen=True)
 class Analysis:
     """What ratios do and what to make of it.
@@ -97,6 +101,23 @@ class Analysis:
     def table(self, rows: int = 14) -> list[dict[str, float]]:
         """Return position bins, evenly chosen, with what is of interest about each."""
         return rows_by_position(self.columns, rows)
+
+    def lines(self) -> list[list[str]]:
+        """Return the table as text: t, tokens, mean, std, min, max, high, low, dual, ess."""
+        return [
+            [
+                f"{row['first']:.0f}" + f"–{row['last']:.0f}" * (row["first"] != row["last"]),
+                f"{row['tokens']:.0f}",
+                *(f"{row[name]:z.3f}" for name in ("mean", "std")),
+                *(f"{row[name]:z.2f}" for name in ("min", "max")),
+                *(
+                    f"{row[side]:.1%}" if self.has_sides else "–"
+                    for side in ("high", "low", "dual")
+                ),
+                f"{row['ess']:.0%}",
+            ]
+            for row in self.table()
+        ]
 
     def draw(self, folder: Path) -> list[Path]:
         """Draw clip rate, spread and drift by position.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ctpo.disk import write_text
-from ctpo.report.analysis import Analysis
+from ctpo.report.analysis import HEADINGS, MARKS, Analysis
 from ctpo.report.gallery import KINDS
 from ctpo.report.page import data_uri, environment
 
@@ -26,6 +26,7 @@ def write_analysis(analyses: Sequence[Analysis], page: Path) -> None:
             for number, one in enumerate(analyses)
             for drawn in [one.draw(Path(folder) / str(number))]
         ]
-    html = environment().get_template("analysis.html.jinja").render(parts=parts)
+    template = environment().get_template("analysis.html.jinja")
+    html = template.render(parts=parts, headings=HEADINGS, marks=MARKS)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, html)

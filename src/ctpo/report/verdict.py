@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -124,6 +124,8 @@ def verdict(
     if cause is None or cause.name != "none":
         said += [_collapse(measured, by_batch), _drift(measured, objective), _exponent(measured)]
         said.append(_clipping(measured))
+    if cause is not None and cause.is_fault:  # first things first
+        said = [said[0], *(replace(one, advice="") for one in said[1:])]
     order = {"bad": 0, "unknown": 1, "good": 2}
     # What is wrong with the log-probs is wrong with all that is made of them.
     return sorted(said, key=lambda one: (one.about != "match", order[one.state]))
@@ -181,7 +183,7 @@ def _drift(measured: Mapping[str, Interval], objective: Objective | None) -> Sta
     window = None if objective is None else objective.window
     product = objective is not None and isinstance(objective.ratio, CumulativeRatio)
     if product and kl.value > 0 and isinstance(window, LogWindow) and window.power < 1:
-        met = (window.eps_low / kl.value) ** (1 / (1 - window.power))
+        met = max(1.0, (window.eps_low / kl.value) ** (1 / (1 - window.power)))
         words += f"; its mean meets the window's lower edge at t ≈ {met:,.0f}"
     return Statement("drift", "good", words)
 
