@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ctpo.report.log_files import open_log
 from ctpo.report.log_rows import Reading, Response, choose_columns, read_responses
 from ctpo.report.positions import Positions
 from ctpo.report.reading import ReportError
-from ctpo.report.verdict import measure, verdict
+from ctpo.report.verdict import match, measure, verdict
 
 # Enough for a quantile to three digits; the first so many tokens are taken.
 _SAMPLE_TOKENS = 4_000_000
@@ -101,6 +102,13 @@ def analyze(
     columns = _by_unit(units)
     measured = measure(columns)
     said = verdict(measured, cause, objective)
+    if {"logprobs", "old_logprobs", "rollout_logprobs"} <= reading.columns.keys():
+        generator = replace(reading, new="old_logprobs", old="rollout_logprobs")
+        beside = find_cause(list(islice(read_responses(log, generator), len(kept))), True)
+        said.insert(1, match(beside, "generator"))
+    window: Calibration | str = "new and old log-probs do not match"
+    if not cause.is_fault:
+        window = _calibration(kept, objective, clip_rate, power)
     left_out = set() if has_sides else {"clipping"}
     left_out |= {"collapse"} if reading.must_agree else set()
     return Analysis(
@@ -112,7 +120,7 @@ def analyze(
         cause=cause,
         objective=objective,
         statistics=statistics,
-        calibration=None if reading.must_agree else _calibration(kept, objective, clip_rate, power),
+        calibration=None if reading.must_agree else window,
     )
 
 

@@ -122,7 +122,9 @@ def read_responses(log: Log, reading: Reading) -> Iterator[Response]:
     for row in log.rows(list(dict.fromkeys(wanted.values()))):
         values = {ours: row[theirs] for ours, theirs in wanted.items()}
         for one in _responses(values, reading.new):
-            yield _response(one, reading, f"{log.path}, row {number}", number, str(log.path))
+            if one[reading.new] != []:
+                where = f"{log.path}, row {number}"
+                yield _response(one, reading, where, number, str(log.path))
             number += 1
 
 

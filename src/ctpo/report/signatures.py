@@ -18,6 +18,8 @@ from ctpo.report.log_rows import Response
 
 # On this many tokens, responses and tokens of a response a signature is as clear as on all.
 _TOKENS, _ROWS, _PREFIX = 3_000, 256, 64
+# Fewer tokens can look like anything.
+_FEW = 32
 # Standard errors from 0 that are no chance.
 SIGMAS = 4.0
 # Largest |log r| that kernels, shapes and logits in half precision make.
@@ -156,7 +158,7 @@ def rounded(sample: Sample, *, wholly: bool) -> Cause | None:
         for side, values in (("new", sample.new), ("old", sample.old)):
             held = torch.from_numpy(values).to(dtype).double().numpy()
             sides += [side] * bool((held == values)[values != 0].mean() > 0.99)
-        if not sides or not np.any(sample.log_r):
+        if not sides or not np.any(sample.log_r) or len(np.unique(sample.old)) < _FEW:
             continue
         # Half a step of the format on either side that has it.
         bound = len(sides) * step * np.maximum(np.abs(sample.new), np.abs(sample.old)) + 1e-5
@@ -178,10 +180,11 @@ def truncated(sample: Sample, *, strictly: bool) -> Cause | None:
     else:
         square = np.square(sample.log_r).mean()
         found = abs(2 * sample.log_r.mean()) > 3 * square and abs(sample.drift) > 2 * SIGMAS
-    if not found:
+    mass = np.exp(-np.abs(sample.log_r))
+    # Nobody samples from less; and of a few tokens all can be on one side by chance.
+    if not found or mass.mean() < 0.15 or len(mass) < _FEW:
         return None
     side = "old" if sample.log_r.mean() < 0 else "new"
-    mass = np.exp(-np.abs(sample.log_r))
     words = (
         f"log r lies on one side of 0: the {side} log-probs are of truncated sampling (top-p, "
         f"top-k or min-p), which kept {mass.mean():.3f} of the mass on average and at least "

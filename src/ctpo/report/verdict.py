@@ -31,7 +31,7 @@ class Statement:
     """One sentence of the verdict.
 
     Attributes:
-        about: `match`, `drift`, `exponent`, `clipping` or `collapse`.
+        about: `match`, `generator`, `drift`, `exponent`, `clipping` or `collapse`.
         state: Whether it is as it should be.
         words: The sentence, with its figures.
         advice: What to do; empty where nothing is to be done.
@@ -120,7 +120,7 @@ def verdict(
         objective: Whose clip rates these are; None if unknown.
         by_batch: KL in nats a token by batch of a run; None for other logs.
     """
-    said = [] if cause is None else [_match(cause)]
+    said = [] if cause is None else [match(cause)]
     if cause is None or cause.name != "none":
         said += [_collapse(measured, by_batch), _drift(measured, objective), _exponent(measured)]
         said.append(_clipping(measured))
@@ -138,14 +138,15 @@ def shown(interval: Interval, form: str = ".2g") -> str:
     return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
 
 
-def _match(cause: Cause) -> Statement:
+def match(cause: Cause, about: str = "match") -> Statement:
+    """Return what a cause says about two log-probs."""
     others = f"; {' or '.join(cause.also)} would look the same" if cause.also else ""
     if cause.is_fault:
         return Statement(
-            "match", "bad", f"MISMATCH, likely {cause.name}: {cause.words}{others}", cause.advice
+            about, "bad", f"MISMATCH, likely {cause.name}: {cause.words}{others}", cause.advice
         )
     state: Literal["good", "unknown"] = "unknown" if cause.advice else "good"
-    return Statement("match", state, f"{cause.words}{others}", cause.advice)
+    return Statement(about, state, f"{cause.words}{others}", cause.advice)
 
 
 def _collapse(measured: Mapping[str, Interval], by_batch: Mapping[int, float] | None) -> Statement:

@@ -14,7 +14,12 @@ def test_a_log_holds_what_the_losses_compared(make_trainer, trainer, config, tmp
     made = make_trainer(trainer=trainer, config=config, max_steps=4)
     seen = []
     compute = made._compute_loss
-    made._compute_loss = lambda model, inputs: seen.append(inputs) or compute(model, inputs)
+
+    def spy(model, inputs):
+        seen.append(inputs)
+        return compute(model, inputs)
+
+    made._compute_loss = spy
     made.add_callback(RatioLog(made, tmp_path / "ratios", every=1))
     made.train()
     analysis = analyze(tmp_path / "ratios")
