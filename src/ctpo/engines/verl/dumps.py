@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ def write_log(dumps: Sequence[Path], log: Path) -> int:
     for file in dumps:
         saved = (
             torch.load(file, map_location="cpu", weights_only=False)
-            if zipfile.is_zipfile(file)
+            if _is_torchs(file)
             else DataProto.load_from_disk(file)
         )
         batch = saved.batch if isinstance(saved, DataProto) else saved
@@ -57,3 +56,9 @@ def write_log(dumps: Sequence[Path], log: Path) -> int:
         ]
     write_whole(log, lambda aside: pq.write_table(pa.Table.from_pylist(rows), aside))
     return len(rows)
+
+
+def _is_torchs(file: Path) -> bool:
+    # A pickle may end with an archive of torch's, so that only the beginning tells.
+    with file.open("rb") as opened:
+        return opened.read(2) == b"PK"
