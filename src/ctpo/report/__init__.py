@@ -6,13 +6,13 @@ from ctpo.report.analysis import Analysis
 from ctpo.report.analysis_page import write_analysis
 from ctpo.report.gallery import save_figures
 from ctpo.report.log_analysis import analyze
+from ctpo.report.overlay import write_overlay
 from ctpo.report.page import write_report
 from ctpo.report.position_files import analyze_positions, analyze_run, holds_positions
 from ctpo.report.reading import ReportError, Run, Score, read_run
-from ctpo.report.tables import HEADINGS, BeforeAfter, Phase, before_after, phases
+from ctpo.report.tables import BeforeAfter, Phase, before_after, phases
 
 __all__ = [
-    "HEADINGS",
     "Analysis",
     "BeforeAfter",
     "Phase",
@@ -28,5 +28,6 @@ __all__ = [
     "read_run",
     "save_figures",
     "write_analysis",
+    "write_overlay",
     "write_report",
 ]

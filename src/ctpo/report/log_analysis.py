@@ -31,7 +31,7 @@ from ctpo.report.verdict import match, measure, verdict
 # Enough for a quantile to three digits; the first so many tokens are taken.
 _SAMPLE_TOKENS = 4_000_000
 # Responses at a time; of the first chunks, so many blocks are units of the intervals.
-_AT_ONCE, _BLOCKS, _CUT_CHUNKS = 256, 64, 8
+_AT_ONCE, _BLOCKS, _CUT_CHUNKS = 256, 64, 4
 # Rounding, or noise that somebody put on, leaves some log-probabilities a little above 0.
 _ABOVE_ZERO = 0.5
 
