@@ -37,6 +37,12 @@ def rows(number=300, seed=0):
     return made
 
 
+def statistics_of(file, objective=None, **options):
+    statistics = analyze(file, objective, **options).statistics
+    assert statistics is not None, "there are log-probs"
+    return statistics
+
+
 def write(path, made):
     pq.write_table(pa.Table.from_pylist(made), path)
     return path
@@ -56,7 +62,7 @@ def test_statistics_are_those_of_the_objective_on_all_rows_at_once(log):
     masks = [torch.tensor(row["mask"]) for row in made]
     advantages = torch.tensor([row["advantages"] for row in made], dtype=torch.float64)
     expected = preset("ctpo")(new, old, advantages, masks).statistics.to_columns()
-    columns = analyze(log, preset("ctpo")).statistics.to_columns()
+    columns = statistics_of(log).to_columns()
     assert len(made) > 256, "the file must be read in more than one piece"
     for name, values in expected.items():
         assert columns[name] == pytest.approx(values, rel=1e-9, abs=1e-12), name
@@ -74,8 +80,8 @@ def test_advantages_by_token_and_bools_and_other_names_are_read(tmp_path, log):
     ]
     file = write(tmp_path / "other.parquet", other)
     names = {"logprobs": "pi", "old_logprobs": "mu"}
-    renamed = analyze(file, preset("ctpo"), names=names).statistics.to_columns()
-    assert renamed == analyze(log, preset("ctpo")).statistics.to_columns()
+    renamed = statistics_of(file, names=names).to_columns()
+    assert renamed == statistics_of(log).to_columns()
 
 
 def test_the_suggested_window_clips_what_was_asked_for(log):
@@ -89,7 +95,7 @@ def test_the_suggested_window_clips_what_was_asked_for(log):
         dual_clip=window.dual_clip,
         power=window.power,
     )
-    statistics = analyze(log, objective).statistics
+    statistics = statistics_of(log, objective)
     positive, negative = (
         int(statistics.positive_tokens.sum()),
         int(statistics.negative_tokens.sum()),
@@ -130,8 +136,8 @@ def change(index, **values):
         (change(3, logprobs=None), "row 3: logprobs is None; it must be a list of numbers"),
         ([{**row, "mask": [0] * len(row["mask"])} for row in rows(3)], "every mask is 0"),
         (
-            [{k: v for k, v in row.items() if k != "mask"} for row in rows(2)],
-            "lacks the column mask",
+            [{k: v for k, v in row.items() if k != "logprobs"} for row in rows(2)],
+            "lacks two columns of log-probs to compare: it has old_logprobs, mask, advantages",
         ),
         (
             [rows(1)[0] | {"logprobs": [float("nan")] * len(rows(1)[0]["mask"])}],

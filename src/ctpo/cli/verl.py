@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from ctpo.cli.console import console
+from ctpo.cli.console import console, usable
 
 app = typer.Typer(help="For those who run verl themselves.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Keep `paths` a command of its own, though it is the only one."""
 
 
 @app.command()
@@ -22,3 +20,19 @@ def paths() -> None:
     width = max(map(len, ["search path", *PATHS]))
     for name, path in {"search path": SEARCH_PATH, **PATHS}.items():
         console.print(f"{name:<{width}}  {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def log(
+    dumps: Annotated[
+        list[Path],
+        typer.Argument(help="Batches saved with save_to_disk. Pickles: convert only your own."),
+    ],
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+) -> None:
+    """Convert saved batches of verl's to a log that `ctpo analyze` reads."""
+    from ctpo.engines.verl.dumps import write_log
+
+    with usable(ValueError, OSError):
+        count = write_log(dumps, out)
+        console.print(f"{count} responses in {out}", markup=False, highlight=False, soft_wrap=True)

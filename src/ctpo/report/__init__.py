@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ctpo.report.analysis import Analysis, analyze
+from ctpo.report.analysis import Analysis
+from ctpo.report.analysis_page import write_analysis
 from ctpo.report.gallery import save_figures
+from ctpo.report.log_analysis import analyze
 from ctpo.report.overlay import write_overlay
 from ctpo.report.page import write_report
-from ctpo.report.position_files import PositionAnalysis, analyze_positions, holds_positions
+from ctpo.report.position_files import analyze_positions, analyze_run, holds_positions
 from ctpo.report.reading import ReportError, Run, Score, read_run
 from ctpo.report.tables import BeforeAfter, Phase, before_after, phases
 
@@ -14,17 +16,18 @@ __all__ = [
     "Analysis",
     "BeforeAfter",
     "Phase",
-    "PositionAnalysis",
     "ReportError",
     "Run",
     "Score",
     "analyze",
     "analyze_positions",
+    "analyze_run",
     "before_after",
     "holds_positions",
     "phases",
     "read_run",
     "save_figures",
+    "write_analysis",
     "write_overlay",
     "write_report",
 ]

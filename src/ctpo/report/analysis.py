@@ -1,63 +1,123 @@
-"""Logged rollouts of any trainer: ratios and clipping by position, what to make of them, figures.
-
-A Parquet file (or a directory of them) with one response a row:
-
-| column | content |
-|---|---|
-| `logprobs` | list of log π_θ(a_t) in nats, after some updates |
-| `old_logprobs` | list of log π_old(a_t) in nats, before the first |
-| `mask` | list, true or 1 on the policy's tokens |
-| `advantages` | a number, or a list with one per token |
-"""
+"""What ratios do by position, with a verdict: of logged rollouts, or of statistics by position."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 
-from ctpo.objective import Calibration, Objective, OnPolicyReport, PositionStatistics, calibrate
+from ctpo.intervals import Interval
+from ctpo.objective import Calibration, Objective, PositionStatistics
 from ctpo.report import figures
 from ctpo.report.gallery import save
-from ctpo.report.positions import Positions as PositionTable
-from ctpo.report.positions import SpreadFit, fit_spread
-from ctpo.report.reading import ReportError, Run
+from ctpo.report.positions import Positions, SpreadFit, fit_spread
+from ctpo.report.reading import Run
+from ctpo.report.signatures import Cause
+from ctpo.report.verdict import Statement
 
-COLUMNS = ("logprobs", "old_logprobs", "mask", "advantages")
+# Columns with anything else add up.
+_POOLED_BY = {
+    "position_low": np.minimum,
+    "position_high": np.maximum,
+    "log_rho_min": np.minimum,
+    "log_rho_max": np.maximum,
+    "log_r_min": np.minimum,
+    "log_r_max": np.maximum,
+}
 
-_ROWS_AT_ONCE = 256
-# Enough for a quantile to three digits; the first so many tokens are taken.
-_CALIBRATION_TOKENS = 4_000_000
+
+HEADINGS = ("t", "tokens", "mean", "std", "min", "max", "high", "low", "dual", "ess")
+MARKS = {"good": "✓", "bad": "✗", "unknown": "?"}
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What logged rollouts say.
+    """What ratios do and what to make of it.
 
     Attributes:
-        statistics: Sums by position and over sequences.
-        objective: Whose window the clip rates are about.
-        spread: Fit of std(log ρ_t) = σ̂√t, and with a free exponent; None where too few tokens
-            have a position in common.
+        title: What was looked at, in words.
+        positions: Sums by unit (batch, response or block of responses) and position bin.
+        measured: Figures with their intervals, see `verdict.measure`.
+        verdict: What to make of them.
+        has_sides: Whether advantages are known, without which nothing is clipped.
+        cause: Why log-probs differ; None where there are none to compare.
+        objective: Whose window the clip rates are about; None if unknown.
+        statistics: Sums by position and over sequences; None where there are no log-probs.
         calibration: A window that clips as much as was wanted, or why there is none.
-        on_policy: Whether old and new log-probs agree.
     """
 
-    statistics: PositionStatistics
-    objective: Objective
-    spread: SpreadFit | None
-    calibration: Calibration | str
-    on_policy: OnPolicyReport
+    title: str
+    positions: Positions
+    measured: Mapping[str, Interval]
+    verdict: Sequence[Statement]
+    has_sides: bool = True
+    cause: Cause | None = None
+    objective: Objective | None = None
+    statistics: PositionStatistics | None = None
+    calibration: Calibration | str | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether new and old log-probs are the same."""
+        return self.cause is not None and self.cause.name == "none"
+
+    @property
+    def window(self) -> str:
+        """The suggested window in words; empty where none is in question."""
+        made = self.calibration
+        if made is None or isinstance(made, str):
+            return "" if made is None else f"none suggested: {made}"
+        window = made.window
+        return (
+            f"for ctpo (cumulative ratio): eps_low={window.eps_low:.4g} "
+            f"eps_high={window.eps_high:.4g} dual_clip={window.dual_clip:.4g} "
+            f"power={window.power:.3g} clips {made.clip_high:.1%} of A>0 above, "
+            f"{made.clip_low:.1%} and {made.clip_dual:.1%} of A<0 below and above"
+        )
+
+    @property
+    def spread(self) -> SpreadFit | None:
+        """Fit of std(log ρ_t) = σ̂√t; None where too few tokens have a position in common."""
+        pooled = self.positions.pool()
+        return fit_spread(pooled) if len(pooled.position) else None
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """Sums and extremes by position bin, all units pooled."""
+        rows = self.positions.columns
+        lows, bin_of_row = np.unique(rows["position_low"], return_inverse=True)
+        order = np.argsort(bin_of_row, kind="stable")
+        starts = np.searchsorted(bin_of_row[order], np.arange(len(lows)))
+        return {
+            name: _POOLED_BY.get(name, np.add).reduceat(column[order], starts)
+            for name, column in rows.items()
+            if name != "batch"
+        }
 
     def table(self, rows: int = 14) -> list[dict[str, float]]:
         """Return position bins, evenly chosen, with what is of interest about each."""
-        return rows_by_position(self.statistics.to_columns(), rows)
+        return rows_by_position(self.columns, rows)
+
+    def lines(self) -> list[list[str]]:
+        """Return the table as text: t, tokens, mean, std, min, max, high, low, dual, ess."""
+        return [
+            [
+                f"{row['first']:.0f}" + f"–{row['last']:.0f}" * (row["first"] != row["last"]),
+                f"{row['tokens']:.0f}",
+                *(f"{row[name]:z.3f}" for name in ("mean", "std")),
+                *(f"{row[name]:z.2f}" for name in ("min", "max")),
+                *(
+                    f"{row[side]:.1%}" if self.has_sides else "–"
+                    for side in ("high", "low", "dual")
+                ),
+                f"{row['ess']:.0%}",
+            ]
+            for row in self.table()
+        ]
 
     def draw(self, folder: Path) -> list[Path]:
         """Draw clip rate, spread and drift by position.
@@ -68,61 +128,33 @@ class Analysis:
         Returns:
             The files.
         """
-        return draw_by_position(_positions(self.statistics), folder)
+        positions = self.positions
+        if self.statistics is not None:  # blocks of responses are not the course of a training
+            columns = {name: np.array(c) for name, c in self.statistics.to_columns().items()}
+            positions = Positions({"batch": np.ones(len(columns["tokens"]), dtype=int), **columns})
+        return draw_by_position(positions, folder)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON has it; what is not finite is null."""
+        found: dict[str, Any] = {
+            "title": self.title,
+            "verdict": [asdict(statement) for statement in self.verdict],
+            "cause": None if self.cause is None else asdict(self.cause),
+            "measured": {name: asdict(interval) for name, interval in self.measured.items()},
+            "positions": self.table(1000),
+        }
+        if isinstance(self.calibration, Calibration):
+            found["window"] = asdict(self.calibration) | {"of": "ctpo"}
+        cleaned: dict[str, Any] = _finite(found)
+        return cleaned
 
 
-def analyze(
-    file: Path | str,
-    objective: Objective,
-    *,
-    names: Mapping[str, str] | None = None,
-    clip_rate: float = 0.05,
-    power: float | None = 0.5,
-) -> Analysis:
-    """Read logged rollouts and say what their ratios do.
-
-    Args:
-        file: A Parquet file or a directory of them.
-        objective: Whose window to count clips for.
-        names: What columns are called there, by the names they have here.
-        clip_rate: Wanted share of clipped tokens on each side, for the calibration.
-        power: Exponent of the calibrated window; None fits it.
-
-    Raises:
-        ReportError: The file is missing, lacks a column, has no rows, or a row does not fit.
-    """
-    statistics = PositionStatistics.zeros()
-    kept: dict[str, list[torch.Tensor]] = {name: [] for name in COLUMNS}
-    tokens = 0
-    for rows in _batches(Path(file), {name: name for name in COLUMNS} | dict(names or {})):
-        try:
-            out = objective(
-                rows["logprobs"], rows["old_logprobs"], rows["advantages"], rows["mask"], check=True
-            )
-        except (TypeError, ValueError) as error:
-            raise ReportError(f"{file}: {error}") from error
-        statistics = statistics + out.statistics
-        if tokens < _CALIBRATION_TOKENS:
-            tokens += sum(len(piece) for piece in rows["logprobs"])
-            for name in COLUMNS:
-                kept[name] += rows[name]
-    if not int(statistics.tokens.sum()):
-        raise ReportError(f"{file} has no policy tokens: every mask is 0")
-    calibration: Calibration | str
-    try:
-        calibration = calibrate(
-            kept["logprobs"],
-            kept["old_logprobs"],
-            kept["advantages"],
-            kept["mask"],
-            clip_rate=clip_rate,
-            power=power,
-        )
-    except ValueError as error:
-        calibration = str(error)
-    pooled = _positions(statistics).pool()
-    spread = fit_spread(pooled) if len(pooled.position) else None
-    return Analysis(statistics, objective, spread, calibration, statistics.on_policy_check())
+def _finite(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def rows_by_position(
@@ -161,7 +193,7 @@ def rows_by_position(
     return results
 
 
-def draw_by_position(positions: PositionTable, folder: Path) -> list[Path]:
+def draw_by_position(positions: Positions, folder: Path) -> list[Path]:
     """Draw clip rate, spread and drift by position.
 
     Args:
@@ -183,62 +215,3 @@ def draw_by_position(positions: PositionTable, folder: Path) -> list[Path]:
         assert figure is not None, "there are positions"
         drawn.append(save(figure, folder, name)[0])
     return drawn
-
-
-def _positions(statistics: PositionStatistics) -> PositionTable:
-    columns = {name: np.array(values) for name, values in statistics.to_columns().items()}
-    return PositionTable({"batch": np.ones(len(columns["tokens"]), dtype=int), **columns})
-
-
-def _batches(file: Path, names: Mapping[str, str]) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """Yield lists of tensors by our names, some hundred rows at a time."""
-    unknown = set(names) - set(COLUMNS)
-    if unknown:
-        raise ReportError(
-            f"there is no column {', '.join(sorted(unknown))} to rename; there are "
-            f"{', '.join(COLUMNS)}"
-        )
-    if not file.exists():
-        raise ReportError(f"there is no file {file}")
-    try:
-        dataset = pq.ParquetDataset(file)
-    except (pa.ArrowException, OSError) as error:
-        raise ReportError(f"{file} cannot be read as Parquet: {error}") from error
-    present = dataset.schema.names
-    missing = [name for name in names.values() if name not in present]
-    if missing:
-        raise ReportError(
-            f"{file} lacks the column {', '.join(missing)}; it has {', '.join(present)}. If one of "
-            "these is meant, say so with --column, e.g. --column logprobs=new_logprobs"
-        )
-    number = 0
-    for fragment in dataset.fragments:
-        wanted = list(dict.fromkeys(names.values()))
-        for batch in fragment.to_batches(columns=wanted, batch_size=_ROWS_AT_ONCE):
-            if not batch.num_rows:
-                continue
-            rows = {ours: batch.column(theirs).to_pylist() for ours, theirs in names.items()}
-            yield _tensors(file, rows, number)
-            number += batch.num_rows
-    if not number:
-        raise ReportError(f"{file} has no rows")
-
-
-def _tensors(file: Path, rows: dict[str, list[Any]], first: int) -> dict[str, list[torch.Tensor]]:
-    results: dict[str, list[torch.Tensor]] = {name: [] for name in COLUMNS}
-    for i, values in enumerate(zip(*(rows[name] for name in COLUMNS), strict=True)):
-        row = dict(zip(COLUMNS, values, strict=True))
-        length = len(row["logprobs"]) if isinstance(row["logprobs"], list) else None
-        if isinstance(row["advantages"], int | float) and length is not None:
-            row["advantages"] = [float(row["advantages"])] * length
-        for name, value in row.items():
-            if not isinstance(value, list) or len(value) != length or None in value:
-                what = f"{len(value)} values" if isinstance(value, list) else repr(value)
-                raise ReportError(
-                    f"{file}, row {first + i}: {name} is {what}"
-                    + (", some of them null" if isinstance(value, list) and None in value else "")
-                    + f"; it must be a list of {length if length is not None else 'numbers, one'}"
-                    + (" numbers, like logprobs" if length is not None else " per token")
-                )
-            results[name].append(torch.tensor(value, dtype=torch.float64))
-    return results

@@ -2,80 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ctpo.objective import PositionStatistics
-from ctpo.report.analysis import draw_by_position, rows_by_position
-from ctpo.report.positions import Positions, SpreadFit, fit_spread
+from ctpo.report.analysis import Analysis
+from ctpo.report.log_analysis import analyze
+from ctpo.report.positions import Positions
 from ctpo.report.reading import ReportError, read_table
-
-# Columns with anything else add up.
-_POOLED_BY = {
-    "position_low": np.minimum,
-    "position_high": np.maximum,
-    "log_rho_min": np.minimum,
-    "log_rho_max": np.maximum,
-    "log_r_min": np.minimum,
-    "log_r_max": np.maximum,
-}
-
-
-@dataclass(frozen=True)
-class PositionAnalysis:
-    """What statistics by position say, all batches pooled.
-
-    Attributes:
-        positions: The statistics by batch and position bin.
-        columns: Sums and extremes by position bin, as `PositionStatistics.to_columns` has them.
-        spread: Fit of std(log ρ_t) = σ̂√t, and with a free exponent; None where too few tokens
-            have a position in common.
-    """
-
-    positions: Positions
-    columns: Mapping[str, np.ndarray]
-    spread: SpreadFit | None
-
-    def table(self, rows: int = 14) -> list[dict[str, float]]:
-        """Return position bins, evenly chosen, with what is of interest about each."""
-        return rows_by_position(self.columns, rows)
-
-    def summary(self) -> dict[str, float]:
-        """Return what `PositionStatistics.summary` says of clipping and of the sample."""
-        total = {name: float(column.sum()) for name, column in self.columns.items()}
-        found = {
-            f"clip/{side}": total[f"clipped_{side}"] / total["tokens"]
-            for side in ("high", "low", "dual")
-        }
-        squares = total["tokens"] * total["weight_sumsq"]
-        return found | {"ess": total["weight_sum"] ** 2 / (squares or 1.0)}
-
-    def draw(self, folder: Path) -> list[Path]:
-        """Draw clip rate, spread and drift by position.
-
-        Args:
-            folder: Where to; made if need be.
-
-        Returns:
-            The files.
-        """
-        return draw_by_position(self.positions, folder)
+from ctpo.report.verdict import measure, verdict
 
 
 def holds_positions(file: Path) -> bool:
     """Return whether a Parquet file, or a directory of them, holds statistics by position.
 
     Raises:
-        ReportError: It is no Parquet file.
+        ReportError: A Parquet file cannot be read.
     """
-    table = read_table(file, ["position_low"])
+    files = [file] if file.is_file() else sorted(file.glob("*.parquet"))
+    if not files or not files[0].is_file() or files[0].suffix != ".parquet":
+        return False
+    table = read_table(files[0], ["position_low"])
     return table is not None and table.column_names == ["position_low"]
 
 
-def analyze_positions(file: Path) -> PositionAnalysis:
+def analyze_positions(file: Path) -> Analysis:
     """Read statistics by position and pool their batches.
 
     Args:
@@ -92,14 +44,43 @@ def analyze_positions(file: Path) -> PositionAnalysis:
     missing = [name for name in names if name not in table.column_names]
     if missing:
         raise ReportError(f"{file} lacks the column {missing[0]}")
-    rows = {name: table[name].to_numpy() for name in names}
-    lows, bin_of_row = np.unique(rows["position_low"], return_inverse=True)
-    order = np.argsort(bin_of_row, kind="stable")
-    starts = np.searchsorted(bin_of_row[order], np.arange(len(lows)))
-    columns = {
-        name: _POOLED_BY.get(name, np.add).reduceat(rows[name][order], starts) for name in names[1:]
-    }
-    positions = Positions(rows)
-    pooled = positions.pool()
-    spread = fit_spread(pooled) if len(pooled.position) else None
-    return PositionAnalysis(positions, columns, spread)
+    columns = {name: table[name].to_numpy() for name in names}
+    measured = measure(columns)
+    batches, of_row = np.unique(columns["batch"], return_inverse=True)
+    squares, tokens = (
+        np.bincount(of_row, weights=columns[name]) for name in ("log_r_sumsq", "tokens")
+    )
+    kl = dict(zip(batches.tolist(), (squares / tokens / 2).tolist(), strict=True))
+    return Analysis(
+        title=f"{len(batches)} batches, {int(tokens.sum())} policy tokens",
+        positions=Positions(columns),
+        measured=measured,
+        verdict=verdict(measured, None, None, kl),
+    )
+
+
+def analyze_run(path: Path) -> list[Analysis]:
+    """Read what a run left: how generator and trainer agree, and ratios over its updates.
+
+    Args:
+        path: A run directory, or its statistics by position.
+
+    Raises:
+        ReportError: Neither `trajectories.parquet` nor `positions.parquet` can be analysed.
+    """
+    if not (path / "recipe.toml").is_file():
+        return [analyze_positions(path)]
+    analyses = []
+    trajectories = path / "trajectories.parquet"
+    table = read_table(trajectories, ["old_logprobs"])
+    # Where every update is on-policy, the trainer computes none.
+    if table is not None and len(table) and not table["old_logprobs"].null_count:
+        analyses.append(analyze(trajectories))
+    if holds_positions(path / "positions.parquet"):
+        analyses.append(analyze_positions(path / "positions.parquet"))
+    if not analyses:
+        raise ReportError(
+            f"{path} has neither statistics by position nor old log-probs in trajectories.parquet: "
+            "there is nothing to compare before the first updates, nor where all are on-policy"
+        )
+    return analyses

@@ -92,12 +92,12 @@ class Positions:
     """Sums by batch and position bin, as `positions.parquet` holds them."""
 
     def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
-        self._columns = columns
+        self.columns = columns
 
     @property
     def batches(self) -> np.ndarray:
         """The rollout batches, ascending, [N]."""
-        return np.unique(self._columns["batch"])
+        return np.unique(self.columns["batch"])
 
     def thirds(self) -> list[np.ndarray]:
         """The rollout batches cut into early, middle and late; fewer parts for a very short run."""
@@ -113,7 +113,7 @@ class Positions:
             Statistics of the bins with at least `MIN_TOKENS` tokens, as far as at least `MIN_REACH`
             of the responses go.
         """
-        columns = self._columns
+        columns = self.columns
         chosen = np.isin(columns["batch"], self.batches if batches is None else batches)
         low, bin_of_row = np.unique(columns["position_low"][chosen], return_inverse=True)
         units, unit_of_row = np.unique(columns["batch"][chosen], return_inverse=True)
