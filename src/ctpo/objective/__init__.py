@@ -1,6 +1,6 @@
 """The mathematics: tensors in, per-token loss out.
 
-Imports torch and the standard library only.
+Imports torch, numpy and the standard library only.
 
 ```python
 objective = preset("ctpo")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int64
+    from jaxtyping import Int64
     from torch import Tensor
 
 BINS_PER_OCTAVE = 16
@@ -24,36 +24,29 @@ SMALLEST_EXPONENT, LARGEST_EXPONENT = -20, 8
 SIDE = (LARGEST_EXPONENT - SMALLEST_EXPONENT) * BINS_PER_OCTAVE
 BINS = 2 * SIDE + 1
 
-# The upper half of a float32, shifted right by this many bits, has sign, exponent and four bits of
-# mantissa left: sixteenths of octaves, of which there are 2^13.
-_SHIFT = 3
-_PATTERNS = 1 << (16 - _SHIFT)
+SHIFT = 19
+"""A float32 shifted right by this many bits has sign, exponent and four bits of mantissa left:
+sixteenths of octaves. Those of negative numbers are negative."""
+
+PATTERNS = 1 << (32 - SHIFT)
 
 
-def sketch(
-    values: Float[Tensor, "*shape"], outside: Bool[Tensor, "*shape"]
-) -> Int64[Tensor, " bins"]:
-    """Return how many values fall in each bin. Nothing is read back to the host from a GPU.
+def fold(counted: Int64[Tensor, "rows patterns"]) -> Int64[Tensor, "rows bins"]:
+    """Return sketches.
 
     Args:
-        values: Anything where not counted; NaN counts as the largest of its sign.
-        outside: True on values that do not count.
+        counted: How many values have each pattern, from that of the most negative number on; NaN
+            counts as the largest of its sign.
     """
-    # The upper half of a float32; all machines that torch runs on are little-endian.
-    halves = values.to(torch.float32).contiguous().view(torch.int16)[..., 1::2]
-    patterns = halves >> _SHIFT
-    # The shift keeps the sign, so patterns of negative numbers are negative.
-    cells = patterns.add_(_PATTERNS // 2).masked_fill_(outside, _PATTERNS).flatten()
-    counted = count(cells, _PATTERNS + 1)[:_PATTERNS]
-    zeros = torch.zeros(BINS, dtype=torch.int64, device=values.device)
-    return zeros.index_add_(0, _bin_of_patterns(values.device), counted)
+    table = counted.new_zeros(len(counted), BINS)
+    return table.index_add_(1, _bin_of_patterns(counted.device), counted)
 
 
 @functools.cache
 def _bin_of_patterns(device: torch.device) -> Int64[Tensor, " patterns"]:
-    """Return the bin of each pattern, from that of the most negative number on."""
-    shifted = torch.arange(_PATTERNS, device=device) - _PATTERNS // 2
-    magnitude = shifted & (_PATTERNS // 2 - 1)
+    """Return the bin of each pattern."""
+    shifted = torch.arange(PATTERNS, device=device) - PATTERNS // 2
+    magnitude = shifted & (PATTERNS // 2 - 1)
     first = (127 + SMALLEST_EXPONENT) << 4
     rank = (magnitude - (first - 1)).clamp(0, SIDE)
     return torch.where(shifted < 0, SIDE - rank, SIDE + rank)

@@ -17,13 +17,12 @@ from ctpo.objective.parameters import unknown_name
 from ctpo.objective.statistics import histogram
 from ctpo.objective.statistics.bins import BINS, upper_edges
 from ctpo.objective.statistics.on_policy import OnPolicyReport, judge
-from ctpo.objective.statistics.sums import counts, sums_and_extremes
+from ctpo.objective.statistics.sums import sums_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Int64
     from torch import Tensor
 
-    from ctpo.objective.layout import Layout
     from ctpo.objective.parts import Tokens, TokenTerms
 
 
@@ -119,18 +118,10 @@ class PositionStatistics:
 
         Args:
             tokens: The batch.
-            log_rho: log ρ_t, anything where masked; is overwritten with 0 there.
+            log_rho: log ρ_t, anything where masked.
             terms: What the surrogate said about each token, anything where masked.
         """
-        layout, log_ratio = tokens.layout, tokens.log_ratio
-        log_rho.masked_fill_(layout.outside, 0.0)
-        return cls(
-            **counts(layout, tokens.advantages, terms),
-            **sums_and_extremes(layout, log_rho, log_ratio, tokens.log_weight.expand_as(log_ratio)),
-            **_over_sequences(layout, log_ratio),
-            log_rho_sketch=histogram.sketch(log_rho, layout.outside),
-            log_r_sketch=histogram.sketch(log_ratio, layout.outside),
-        )
+        return cls(**sums_of(tokens, log_rho, terms))
 
     def __add__(self, other: PositionStatistics) -> PositionStatistics:
         merged = {}
@@ -287,23 +278,6 @@ def _shape(name: str) -> tuple[int, ...]:
 
 _COLUMNS = [field.name for field in fields(PositionStatistics) if _shape(field.name) == (BINS,)]
 """The attributes with one entry per position bin."""
-
-
-def _over_sequences(layout: Layout, log_ratio: Tensor) -> dict[str, Tensor]:
-    """Return what is known per sequence, summed up. Of shards, the first rank counts it."""
-    totals = layout.totals(log_ratio).flatten().double()
-    counted = layout.lengths.flatten() > 0
-    if not layout.first_rank:
-        counted = torch.zeros_like(counted)
-    totals = torch.where(counted, totals, 0.0)
-    return {
-        "sequences": counted.sum(),
-        "sequence_log_ratio_sum": totals.sum(),
-        "sequence_log_ratio_sumsq": totals.square().sum(),
-        "sequence_log_ratio_min": torch.where(counted, totals, math.inf).amin(),
-        "sequence_log_ratio_max": torch.where(counted, totals, -math.inf).amax(),
-        "k3_sum": torch.expm1(log_ratio).sub_(log_ratio).sum().double(),
-    }
 
 
 def _std(count: float, total: float, sumsq: float) -> float:

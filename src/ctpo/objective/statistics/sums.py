@@ -1,187 +1,161 @@
-"""Sums, extremes and counts by position bin, each in as few passes as the layout allows."""
+"""Sums, extremes, counts and sketches of a batch, by position bin where they have one."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ctpo.objective.layout import Padded
-from ctpo.objective.statistics.bins import BINS, BINS_PER_OCTAVE, EXACT, LAST, bin_of
-from ctpo.objective.statistics.histogram import count
-from ctpo.objective.surrogates import LOG_WEIGHT_LIMIT, weight_of
+from ctpo.objective.statistics.bins import BINS, bin_of
+from ctpo.objective.statistics.histogram import PATTERNS, SHIFT, count, fold
+from ctpo.objective.statistics.rows import by_row
+from ctpo.objective.surrogates import weight_of
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Float64, Int16, Int64
+    from jaxtyping import Float
     from torch import Tensor
 
     from ctpo.objective.layout import Layout
-    from ctpo.objective.parts import TokenTerms
+    from ctpo.objective.parts import Tokens, TokenTerms
 
 _SUMS = (
     "log_rho_sum",
-    "log_rho_sumsq",
     "log_r_sum",
-    "log_r_sumsq",
     "weight_sum",
+    "log_rho_sumsq",
+    "log_r_sumsq",
     "weight_sumsq",
 )
 _MINIMA = ("log_rho_min", "log_r_min")
 _MAXIMA = ("log_rho_max", "log_r_max")
+_SKETCHES = ("log_rho_sketch", "log_r_sketch")
 
-# A token's kind: the sign of its advantage (0, +, -) and, times three, its side of the window
-# (inside, above, below).
-_ABOVE, _BELOW, _KINDS = 3, 6, 9
-
-
-def sums_and_extremes(
-    layout: Layout,
-    log_rho: Float[Tensor, "*tokens"],
-    log_ratio: Float[Tensor, "*tokens"],
-    log_weight: Float[Tensor, "*tokens"],
-) -> dict[str, Float64[Tensor, " bins"]]:
-    """Return sums, sums of squares and extremes by position bin, by the names of the statistics.
-
-    Args:
-        layout: Where sequences begin and end, and which tokens are the policy's.
-        log_rho: log ρ_t, 0 where masked.
-        log_ratio: log r_t, 0 where masked.
-        log_weight: log w_t, anything where masked.
-    """
-    whole_rows = isinstance(layout, Padded) and layout.process_group is None
-    if not whole_rows or layout.mask.device.type != "cpu":
-        return _token_by_token(layout, log_rho, log_ratio, log_weight)
-    if layout.in_columns:
-        return _column_by_column(layout.outside, log_rho, log_ratio, log_weight)
-    # On a CPU it pays to move tokens to the column of their position first.
-    rows, columns = layout.mask.shape
-    place = torch.arange(rows)[:, None] * columns + (layout.positions.long() - 1)
-    nowhere = rows * columns
-    place = place.masked_fill_(layout.outside, nowhere).flatten()
-
-    def aligned(values: Tensor) -> Tensor:
-        moved = torch.zeros(nowhere + 1, dtype=values.dtype)
-        return moved.scatter_(0, place, values.flatten())[:nowhere].view(rows, columns)
-
-    outside = torch.arange(columns) >= layout.lengths
-    r = aligned(log_ratio)
-    rho = r if log_rho is log_ratio else aligned(log_rho)
-    weight = r if log_weight is log_ratio else rho if log_weight is log_rho else aligned(log_weight)
-    return _column_by_column(outside, rho, r, weight)
+_SEQUENCES = (
+    "sequence_log_ratio_sum",
+    "sequence_log_ratio_sumsq",
+    "sequence_log_ratio_min",
+    "sequence_log_ratio_max",
+)
+_COUNTS = (
+    "tokens",
+    "positive_tokens",
+    "negative_tokens",
+    "clipped_high",
+    "clipped_high_negative",
+    "clipped_low",
+    "clipped_low_positive",
+    "clipped_dual",
+)
+_CELLS = 12 * BINS
+"""Tokens are counted by whether they are below their window, above it, by the sign of their
+advantage (0, +, -) and by bin."""
 
 
-def counts(
-    layout: Layout, advantages: Float[Tensor, "*tokens"], terms: TokenTerms
-) -> dict[str, Int64[Tensor, " bins"]]:
-    """Return how many tokens there are of each kind by position bin, by the names they have there.
+def sums_of(
+    tokens: Tokens, log_rho: Float[Tensor, "*tokens"], terms: TokenTerms
+) -> dict[str, Tensor]:
+    """Return all statistics of a batch by their names. Nothing is read back from a GPU.
 
     Args:
-        layout: Where sequences begin and end, and which tokens are the policy's.
-        advantages: Anything where masked; broadcasts to the tokens.
-        terms: What the surrogate said about each token.
+        tokens: The batch.
+        log_rho: log ρ_t, anything where masked.
+        terms: What the surrogate said about each token, anything where masked.
     """
-    # In bytes, then 16 bits: the passes are as short as they get.
-    kinds = (advantages > 0).to(torch.int8) + 2 * (advantages < 0).to(torch.int8)
-    if terms.above is not None:
-        kinds = kinds + terms.above.to(torch.int8) * _ABOVE
-    if terms.below is not None:
-        kinds = kinds + terms.below.to(torch.int8) * _BELOW
-    nowhere = BINS * _KINDS
-    if layout.in_columns:
-        first_of_bin = _first_cells(layout.mask.shape[1])
+    layout, log_ratio = tokens.layout, tokens.log_ratio
+    k3_sum = torch.expm1(log_ratio).sub_(log_ratio).sum().double()
+    totals, lengths = layout.totals(log_ratio).double(), layout.lengths
+    values = log_rho, log_ratio, tokens.log_weight
+    marks = tokens.advantages, terms.above, terms.below
+    if isinstance(layout, Padded) and not layout.process_group and log_ratio.device.type == "cpu":
+        cells = _cells(np, *(None if mark is None else mark.detach().numpy() for mark in marks))
+        found: tuple[Any, ...] = by_row(layout, values, cells, _CELLS)
+        counts = _counts(np, found[2], terms.dual)
+        over = _over_sequences(np, totals.numpy(), lengths.numpy() > 0)
     else:
-        first_of_bin = (bin_of(layout.positions) * _KINDS).to(torch.int16)
-    # Above and below at once happens only to a NaN or in a window turned inside out.
-    cells = (kinds.clamp(max=_KINDS - 1) + first_of_bin).expand_as(layout.mask)
-    cells = cells.masked_fill(layout.outside, nowhere).flatten()
-    table = count(cells, nowhere + 1)[:nowhere].view(BINS, 3, 3)  # by side, by sign
-    above, below = table[:, 1], table[:, 2]
-    zero = torch.zeros_like(above[:, 0])
-    return {
-        "tokens": table.sum(dim=(1, 2)),
-        "positive_tokens": table[:, :, 1].sum(dim=1),
-        "negative_tokens": table[:, :, 2].sum(dim=1),
-        "clipped_high": above[:, 1] if terms.dual else above.sum(dim=1),
-        "clipped_high_negative": zero if terms.dual else above[:, 2],
-        "clipped_low": below.sum(dim=1),
-        "clipped_low_positive": below[:, 1],
-        "clipped_dual": above[:, 2] if terms.dual else zero,
-    }
-
-
-@functools.lru_cache(maxsize=16)
-def _first_cells(columns: int) -> Int16[Tensor, " columns"]:
-    """Return the first cell of each column's bin in the table of counts."""
-    return (bin_of(torch.arange(1, columns + 1)) * _KINDS).to(torch.int16)
-
-
-def _column_by_column(
-    outside: Tensor, log_rho: Tensor, log_ratio: Tensor, log_weight: Tensor
-) -> dict[str, Tensor]:
-    """Position t stands in column t of every row: columns first, which vectorises."""
-    # One piece of memory for all that is as large as the batch.
-    scratch = torch.empty_like(log_rho)
-    sums, lows, highs = [], [], []
-    for values in (log_rho, log_ratio):
-        sums += [values.sum(dim=0), torch.mul(values, values, out=scratch).sum(dim=0)]
-        lows.append(scratch.copy_(values).masked_fill_(outside, math.inf).amin(dim=0))
-        highs.append(scratch.copy_(values).masked_fill_(outside, -math.inf).amax(dim=0))
-    weights = torch.clamp(log_weight, max=LOG_WEIGHT_LIMIT, out=scratch).exp_()
-    weights.masked_fill_(outside, 0.0)
-    sums += [weights.sum(dim=0), weights.mul_(weights).sum(dim=0)]
-    binned = _fold(torch.stack(sums), torch.sum, 0.0)
-    smallest = _fold(torch.stack([*lows, *(-x for x in highs)]), torch.amin, math.inf)
-    results = dict(zip(_SUMS, binned, strict=True))
-    results |= zip(_MINIMA, smallest[:2], strict=True)
-    results |= zip(_MAXIMA, -smallest[2:], strict=True)
+        found = by_token(layout, values, _cells(torch, *marks), _CELLS)
+        counts = _counts(torch, found[2], terms.dual)
+        # Of sequences that are cut over ranks, the first rank counts the totals.
+        over = _over_sequences(torch, totals, (lengths > 0) & layout.first_rank)
+    sums, ends, _, patterns = found
+    results = {"k3_sum": k3_sum, "sequences": torch.as_tensor(over[0])}
+    for names, rows in (
+        (_SUMS, sums),
+        (_MINIMA, ends[:2]),
+        (_MAXIMA, -ends[2:]),
+        (_COUNTS, counts),
+        (_SEQUENCES, over[1]),
+        (_SKETCHES, fold(torch.as_tensor(patterns))),
+    ):
+        results |= zip(names, torch.as_tensor(rows).unbind(), strict=True)
     return results
 
 
-def _fold(
-    columns: Float[Tensor, "rows columns"],
-    reduce: Callable[..., Tensor],
-    neutral: float,
-) -> Float64[Tensor, "rows bins"]:
-    """Reduce columns, one per position, to position bins."""
-    rows, count = columns.shape
-    if count > LAST:
-        beyond = columns[:, LAST - 1 :]
-        columns = torch.cat([columns[:, : LAST - 1], reduce(beyond, dim=1, keepdim=True)], dim=1)
-        count = LAST
-    octaves = max(0, math.ceil(math.log2(count / EXACT)))
-    padded = torch.nn.functional.pad(columns, (0, (EXACT << octaves) - count), value=neutral)
-    parts = [padded[:, :EXACT]]
-    for octave in range(octaves):
-        first = EXACT << octave
-        parts.append(reduce(padded[:, first : 2 * first].view(rows, BINS_PER_OCTAVE, -1), dim=2))
-    binned = torch.cat(parts, dim=1).double()
-    return torch.nn.functional.pad(binned, (0, BINS - binned.shape[1]), value=neutral)
+def by_token(
+    layout: Layout, values: tuple[Tensor, Tensor, Tensor], cells: Tensor, size: int
+) -> tuple[Tensor, ...]:
+    """Add every token to the bin of its position. Never waits for the host.
 
+    Args:
+        layout: Where sequences begin and end, and which tokens are the policy's.
+        values: log ρ_t, log r_t and log w_t, anything where masked; broadcast to the tokens.
+        cells: Where to count each token, less its bin; broadcasts to the tokens.
+        size: Of the table of counts.
 
-def _token_by_token(
-    layout: Layout, log_rho: Tensor, log_ratio: Tensor, log_weight: Tensor
-) -> dict[str, Tensor]:
-    """Add every token to the bin of its position. Never waits for the host."""
-    bins = bin_of(layout.positions).expand_as(layout.mask).flatten()
+    Returns:
+        Σ of log ρ, log r, w and of their squares, [6, bins]; smallest log ρ, log r, -log ρ and
+        -log r, [4, bins]; the table; values of log ρ and log r by their
+        pattern of bits, [2, patterns].
+    """
+    outside = layout.outside
+    bins = bin_of(layout.positions).expand_as(outside).flatten()
     zeros = torch.zeros(BINS, dtype=torch.float64, device=bins.device)
-    weights = weight_of(log_weight).expand_as(log_ratio).masked_fill(layout.outside, 0.0)
-    results = {}
-    for names, values in zip(
-        (_SUMS[:2], _SUMS[2:4], _SUMS[4:]), (log_rho, log_ratio, weights), strict=True
-    ):
-        wide = values.flatten().double()
-        for name, terms in zip(names, (wide, wide.square()), strict=True):
-            results[name] = zeros.index_add(0, bins, terms)
-    for name, values, sign in (
-        (_MINIMA[0], log_rho, 1),
-        (_MINIMA[1], log_ratio, 1),
-        (_MAXIMA[0], log_rho, -1),
-        (_MAXIMA[1], log_ratio, -1),
-    ):
-        candidates = (sign * values).masked_fill(layout.outside, math.inf).flatten().double()
-        empty = torch.full_like(zeros, math.inf)
-        results[name] = sign * empty.scatter_reduce(0, bins, candidates, "amin")
-    return results
+    log_rho, log_ratio, log_weight = (x.expand_as(outside) for x in values)
+    sums, squares, ends, patterns = [], [], [], []
+    for each in (log_rho, log_ratio, weight_of(log_weight)):
+        wide = each.masked_fill(outside, 0.0).flatten().double()
+        sums.append(zeros.index_add(0, bins, wide))
+        squares.append(zeros.index_add(0, bins, wide.square_()))
+    for each in (log_rho, log_ratio, -log_rho, -log_ratio):
+        candidates = each.masked_fill(outside, math.inf).flatten().double()
+        ends.append((zeros + math.inf).scatter_reduce_(0, bins, candidates, "amin"))
+    where = (bins.view(outside.shape) + cells).masked_fill_(outside, size).flatten()
+    table = count(where, size + 1)[:size]
+    for each in (log_rho, log_ratio):
+        bits = each.float().contiguous().view(torch.int32) >> SHIFT
+        bits.add_(PATTERNS // 2).masked_fill_(outside, PATTERNS)
+        patterns.append(count(bits.flatten(), PATTERNS + 1)[:PATTERNS])
+    return torch.stack([*sums, *squares]), torch.stack(ends), table, torch.stack(patterns)
+
+
+# What follows is given either arrays and numpy, or tensors and torch, as `xp`.
+# ruff: noqa: ANN401
+
+
+def _cells(xp: Any, advantages: Any, above: Any, below: Any) -> Any:
+    """Return where to count each token, less its bin."""
+    cells = xp.asarray(advantages > 0, dtype=xp.int16) * BINS
+    for flags, factor in ((advantages < 0, 2), (above, 3), (below, 6)):
+        if flags is not None:
+            cells = cells + xp.asarray(flags, dtype=xp.int16) * (factor * BINS)
+    return cells
+
+
+def _counts(xp: Any, table: Any, dual: bool) -> Any:
+    """Return how many tokens there are by position bin, in the order of `_COUNTS`."""
+    table = table.reshape(2, 2, 3, BINS)
+    signs, above, below = table.sum((0, 1)), table[:, 1].sum(0), table[1].sum(0)
+    every, either = signs.sum(0), above.sum(0)
+    none = 0 * either
+    high = (above[1], none, above[2]) if dual else (either, above[2], none)
+    return xp.stack([every, signs[1], signs[2], *high[:2], below.sum(0), below[1], high[2]])
+
+
+def _over_sequences(xp: Any, totals: Any, counted: Any) -> tuple[Any, Any]:
+    """Return how many sequences count, and of their log ρ_H what `_SEQUENCES` names."""
+    kept = xp.where(counted, totals, 0.0)
+    smallest = xp.where(counted, totals, math.inf).min()
+    largest = xp.where(counted, totals, -math.inf).max()
+    return counted.sum(), xp.stack([kept.sum(), (kept * kept).sum(), smallest, largest])
