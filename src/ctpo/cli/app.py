@@ -10,6 +10,7 @@ from ctpo.cli import (
     doctor,
     evaluate,
     grade,
+    plan,
     report,
     sandbox,
     study,
@@ -31,6 +32,7 @@ app.command("grade")(grade.command)
 app.command("analyze")(analyze.command)
 app.command("compare")(evaluate.compare)
 app.command("inspect-log")(evaluate.inspect_log)
+app.command("plan")(plan.command)
 app.command("report")(report.command)
 app.add_typer(study.app, name="study")
 app.add_typer(theory.app, name="theory")
