@@ -128,7 +128,7 @@ OBJECTIVE_FLOATS = 10
 """float32 per token that the objective holds at its peak beyond its inputs, with holes."""
 _OPERATIONS = 60, 140
 """Of the objective and of its statistics, a micro-batch, forward and backward."""
-_FILE_BYTES = 6_000
+_FILE_BYTES = 10_000
 """What a Parquet file of trajectories has without rows."""
 
 

@@ -72,13 +72,9 @@ class Fused(NamedTuple):
 
 
 def supports(objective: Choices, batch: Batch) -> bool:
-    """Return whether `forward` can compute this.
-
-    Args:
-        objective: The objective; its gradient may be either, as that is a matter of the backward.
-        batch: A batch that `prepare` has let through.
-    """
-    return batch.logprobs.is_cuda and _has_triton() and covers(objective, batch)
+    """Return whether `forward` can compute this here."""
+    there = batch.logprobs.is_cuda and importlib.util.find_spec("triton") is not None
+    return there and covers(objective, batch)
 
 
 def covers(objective: Choices, batch: Batch) -> bool:
@@ -181,11 +177,6 @@ def forward(
         )
         collected = _merged(records, records_of) if statistics else None
     return Fused(value, slope, log_ratio, log_weight, collected)
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 @functools.cache
