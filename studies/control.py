@@ -1,10 +1,11 @@
-"""CartPole with every ratio: each method at its best width and rate, on seeds not used before.
+"""Every ratio where a token is no word: each method at its best width and rate, on unused seeds.
 
-python studies/control.py games.jsonl            # about 90 minutes on one processor
-python studies/control.py games.jsonl --table    # of what there is
+python studies/control.py cartpole games.jsonl            # two hours on one processor
+python studies/control.py melody melodies.jsonl           # one hour
+python studies/control.py melody melodies.jsonl --table   # of what there is
 
-The example is `examples/cartpole.py`. What has been played is in the file; say the command again
-after anything that stopped it. Makes the table of docs/studies.md.
+The tasks are `examples/cartpole.py` and `examples/melody.py`. What has been run is in the file; say
+the command again after anything that stopped it. Makes tables of docs/studies.md.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import math
 import multiprocessing
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +23,19 @@ import torch
 
 from ctpo.objective import Objective, preset
 from ctpo.studies import statistics
+from ctpo.theory.tables import Table, documented
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from cartpole import train  # noqa: E402
+import cartpole  # noqa: E402
+import melody  # noqa: E402
 
 METHODS = "ctpo ctpo-fixed full-sequence grpo gspo cispo pnpo minpro no-clip".split()
 REFERENCE = "grpo"
 # The same trials for all methods. A method without a window has one width.
-WIDTHS, RATES = (1.0, 10.0, 100.0), (3e-4, 1e-3, 3e-3)
+WIDTHS = (1.0, 10.0, 100.0)
+TASKS = {"cartpole": (cartpole, (3e-4, 1e-3, 3e-3)), "melody": (melody, (3e-3, 1e-2))}
 TUNING_SEEDS, TEST_SEEDS = range(100, 102), range(10)
-LAST = 5  # batches whose mean length is the outcome
+LAST = 5  # batches whose mean is the outcome
 
 Setting = tuple[str, float, float, int]
 
@@ -53,52 +58,62 @@ def widened(method: str, width: float) -> Objective:
     return preset(method, **{k: wider.get(k, lambda by: by * width)(v) for k, v in given.items()})
 
 
-def played(setting: Setting) -> dict[str, object]:
+def played(task: str, setting: Setting) -> dict[str, object]:
     method, width, rate, seed = setting
     torch.set_num_threads(1)
-    returns = list(train(widened(method, width), rate=rate, seed=seed))
+    returns = list(TASKS[task][0].train(widened(method, width), rate=rate, seed=seed))
     return {
         "method": method,
         "width": width,
         "rate": rate,
         "seed": seed,
         "outcome": float(np.mean(returns[-LAST:])),
-        "returns": [round(steps, 1) for steps in returns],
+        "returns": [float(f"{value:.4g}") for value in returns],
     }
 
 
-def outcomes(file: Path, settings: list[Setting], play: bool) -> dict[Setting, float]:
+def outcomes(task: str, file: Path, settings: list[Setting], play: bool) -> dict[Setting, float]:
     """Return what came out of each setting; those that the file lacks are played if they may be."""
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     found = {(r["method"], r["width"], r["rate"], r["seed"]): r["outcome"] for r in rows}
     missing = [setting for setting in settings if setting not in found]
     if play and missing:
         with file.open("a") as lines, multiprocessing.Pool(os.cpu_count()) as pool:
-            for row in pool.imap(played, missing):
+            for row in pool.imap(partial(played, task), missing):
                 print(json.dumps(row), file=lines, flush=True)
-        return outcomes(file, settings, play=False)
+        return outcomes(task, file, settings, play=False)
     return {setting: found[setting] for setting in settings if setting in found}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--table", action="store_true", help="play nothing")
-    args = parser.parse_args()
+def tables(task: str, file: Path, *, play: bool = False) -> tuple[Table, Table]:
+    """Return the tables of the tuning and of the test; `play` runs what the file lacks."""
+    rates = TASKS[task][1]
     candidates = {
         method: list(
-            itertools.product([method], WIDTHS[: 1 if method == "no-clip" else None], RATES)
+            itertools.product([method], WIDTHS[: 1 if method == "no-clip" else None], rates)
         )
         for method in METHODS
     }
     trials = [(*c, seed) for found in candidates.values() for c in found for seed in TUNING_SEEDS]
-    tried = outcomes(args.file, trials, play=not args.table)
-    best = {
-        method: max(found, key=lambda c: np.mean([tried[(*c, seed)] for seed in TUNING_SEEDS]))
-        for method, found in candidates.items()
+    tried = outcomes(task, file, trials, play)
+    means = {
+        c: float(np.mean([tried[(*c, seed)] for seed in TUNING_SEEDS]))
+        for found in candidates.values()
+        for c in found
     }
+    best = {method: max(found, key=means.__getitem__) for method, found in candidates.items()}
+    by_width = [
+        (
+            method,
+            *(
+                max((means[c] for c in candidates[method] if c[1] == width), default="")
+                for width in WIDTHS
+            ),
+        )
+        for method in METHODS
+    ]
     tests = [(*best[method], seed) for seed in TEST_SEEDS for method in METHODS]
-    tested = outcomes(args.file, tests, play=not args.table)
+    tested = outcomes(task, file, tests, play)
     scores = {
         method: np.array([tested[(*best[method], seed)] for seed in TEST_SEEDS])
         for method in METHODS
@@ -107,8 +122,7 @@ def main() -> None:
     others = [method for method in METHODS if method != REFERENCE]
     corrected = statistics.holm([statistics.sign_flip(differences[method]) for method in others])
     p_values = {REFERENCE: "", **{m: f"{p:.3f}" for m, p in zip(others, corrected, strict=True)}}
-    head = "method|width|rate|steps a game (95 %)|interquartile mean|less grpo (95 %)|p, Holm"
-    print(f"|{head}|\n{'|---' * 7}|")
+    rows = []
     for method in sorted(METHODS, key=lambda m: -scores[m].mean()):
         _, width, rate = best[method]
         figures = [
@@ -116,10 +130,31 @@ def main() -> None:
             statistics.bootstrap([scores[method]], statistics.interquartile_mean),
             statistics.bootstrap([differences[method]], statistics.mean),
         ]
-        shown = [f"{f.value:.0f} ({f.low:.0f} to {f.high:.0f})" for f in figures]
+        shown = [f"{f.value:.3g} ({f.low:.3g} to {f.high:.3g})" for f in figures]
         if method == REFERENCE:
             shown[-1] = ""
-        print(f"| {method} | ×{width:g} | {rate:g} | {' | '.join(shown)} | {p_values[method]} |")
+        clip = "none" if method == "no-clip" else f"×{width:g}"
+        rows.append((method, clip, f"{rate:g}", *shown, p_values[method]))
+    head = ("method", "width", "rate", "mean (95 %)", "interquartile mean", "less grpo", "p, Holm")
+    widths = ("method", *(f"×{width:g}" for width in WIDTHS))
+    return (
+        Table(f"{task}-tuning", "each width at its best rate", widths, tuple(by_width)),
+        Table(task, "each method at its best, on ten other seeds", head, tuple(rows)),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--write", type=Path, help="a page with markers for the tables")
+    args = parser.parse_args()
+    found = tables(args.task, args.file, play=not args.table)
+    for table in found:
+        print(f"{table.title}\n\n{table.markdown()}")
+    if args.write:
+        args.write.write_text(documented(args.write.read_text(), found))
 
 
 if __name__ == "__main__":

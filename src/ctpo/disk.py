@@ -112,6 +112,23 @@ def locked(directory: Path, name: str = LOCK, *, wait: bool = False) -> Iterator
         os.close(descriptor)
 
 
+def is_locked(directory: Path, name: str = LOCK) -> bool:
+    """Return whether a process is at work in a directory, see `locked`.
+
+    Args:
+        directory: The directory.
+        name: File in it that is locked.
+    """
+    try:
+        with (directory / name).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock was ever taken, or there are none on this file system
+        pass
+    return False
+
+
 @contextmanager
 def disk_errors(directory: Path) -> Iterator[None]:
     """Say that a disk is full or read-only where a library says something else.

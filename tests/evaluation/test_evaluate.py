@@ -156,7 +156,10 @@ def test_a_policy_that_edits_its_chats_does_not_edit_the_problems():
 def test_the_dictionary_has_the_agreed_shape_and_reads_back():
     result = evaluate(PROBLEMS, Scripted(TABLE), samples_per_problem=3, batch_size=4)
     fields = result.to_dict()
-    assert set(fields) == {"samples_per_problem", "overall", "by_source"}
+    assert set(fields) == {"samples_per_problem", "overall", "by_source", "by_problem"}
+    means = fields["by_problem"]
+    assert set(means) == {problem.id for problem in PROBLEMS}
+    assert sum(means.values()) / len(means) == pytest.approx(result.overall.mean)
     keys = {
         "mean",
         "low",

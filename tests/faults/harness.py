@@ -135,7 +135,7 @@ def content(path: Path) -> dict[str, object]:
     found: dict[str, object] = {
         "metrics": [json.loads(line) for line in (path / "metrics.jsonl").open()]
     }
-    for table in ("positions.parquet", "trajectories.parquet"):
+    for table in ("positions.parquet", "trajectories.parquet", "transcripts.parquet"):
         found[table] = pq.read_table(path / table).to_pylist()
     for folder in ("evaluations", "model"):
         files = sorted(file for file in (path / folder).rglob("*") if file.is_file())

@@ -3,7 +3,7 @@ import torch
 
 import ctpo
 from ctpo.objective import PRESETS
-from ctpo.objective.one_sequence import one_sequence
+from ctpo.objective.one_sequence import clipped, one_sequence
 
 
 def sequence(seed, sign):
@@ -41,3 +41,21 @@ def test_what_is_masked_is_never_read():
     torch.testing.assert_close(given, expected)
     (gradient,) = torch.autograd.grad(given.sum(), spoilt)
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_tokens_called_clipped_are_those_that_the_statistics_count(name):
+    seen = name in ("sapo", "topr", "vespo", "minpro")  # which clip nothing
+    for sign in (1.0, -1.0):
+        logprobs, old, _, mask = sequence(6, sign)
+        old = old - sign * torch.linspace(-0.5, 3, 40)  # far out on the side that counts
+        advantages = torch.tensor([0.7 * sign])
+        counts = ctpo.preset(name)(
+            logprobs[None], old[None], advantages, mask[None]
+        ).statistics.to_columns()
+        sides = [counts[f"clipped_{side}"] for side in ("high", "low", "dual")]
+        found = clipped(ctpo.preset(name), logprobs, old, 0.7 * sign, mask)
+        assert not found[~mask].any()
+        seen |= bool(found.any())
+        assert found[mask].int().tolist() == [sum(each) for each in zip(*sides, strict=True)]
+    assert seen

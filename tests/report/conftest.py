@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BATCHES = range(1, 13)
 # Exact to 64, then eight bins an octave, as the objective's statistics have it.
 BINS = [(t, t) for t in range(1, 65)] + [(65 + 8 * i, 72 + 8 * i) for i in range(8)]
@@ -154,3 +156,63 @@ def write_table(run_dir):
         write_rows(run_dir / name, rows)
 
     return write
+
+
+def transcript(batch, reward, log_ratios):
+    """Two tokens of the policy, one of the tool, one of the policy."""
+    return {
+        "batch": batch,
+        "problem_id": f"gcd/{batch}",
+        "question": f"What is <b>it</b>? {NASTY}",
+        "reward": reward,
+        "advantage": -0.0,
+        "finish_reason": "answered",
+        "updates": 7,
+        "tokens": ["print(1 < 2)", f" {NASTY}\n", "<b>True</b>\n", "so"],
+        "mask": [True, True, False, True],
+        "log_ratios": log_ratios,
+        "clipped": [False, False, False, True],
+    }
+
+
+@pytest.fixture(scope="session")
+def coloured_run(whole_run, tmp_path_factory):
+    """A run that recorded what the loss made of tokens, and by which problem it was right."""
+    path = tmp_path_factory.mktemp("runs") / "tiny-2"
+    shutil.copytree(whole_run, path)
+    write_rows(
+        path / "transcripts.parquet",
+        [transcript(batch, 1.0, [0.0, -0.05, 0.0, 1.2]) for batch in (6, 12)],
+    )
+    changes = {"from": "tiny", "changes": {"seed": [0, 1], "model.path": [None, "here"]}}
+    (path / "changes.json").write_text(json.dumps(changes))
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    for name in BROWSERS:
+        if path := shutil.which(name):
+            break
+    else:
+        pytest.skip(f"none of the browsers {', '.join(BROWSERS)} is installed")
+    profile = tmp_path_factory.mktemp("profile")
+
+    def look(page, address="", *options):
+        command = [path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        command += ["--no-first-run", f"--user-data-dir={profile}", "--virtual-time-budget=5000"]
+        shown = subprocess.run(
+            [*command, *options, "--dump-dom", f"file://{page}{address}"],
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert shown.returncode == 0, shown.stderr
+        assert "Uncaught" not in shown.stderr
+        return shown.stdout
+
+    try:
+        look("/dev/null")
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"{path} does not run here: {str(error)[:200]}")
+    return look

@@ -1,19 +1,33 @@
 import json
 import shutil
 import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ctpo.report import figures, read_run, save_figures
-from ctpo.report.gallery import KINDS
+from ctpo.report import figures, read_run, save_figures, style
+from ctpo.report.gallery import KINDS, narrow, save_both
+from ctpo.report.words import notes
 
 ALL = {kind.name for kind in KINDS}
 
 
 def axes_of(figure):
-    (axes,) = figure.axes
-    return axes
+    """What is drawn; beneath figures by position is how many answers there are."""
+    return figure.axes[0]
+
+
+def drawn(run_dir):
+    """Names of the figures that there is data for, in both widths."""
+    run = read_run(run_dir)
+    wide, small = (
+        {kind.name for kind in KINDS if kind.draw(run, width) is not None}
+        for width in (style.WIDTH, style.NARROW)
+    )
+    assert wide == small
+    return wide
 
 
 def line(axes, start):
@@ -62,6 +76,34 @@ def test_only_metrics_that_were_written_get_a_panel(run_dir):
     assert figure is not None
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["response length (tokens)", "entropy (nats per token)", "gradient norm"]
+    one = ("", "black", read_run(run_dir))
+    both = figures.panels([one, one])
+    assert both is not None and [len(axes.lines) for axes in both.axes] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("draw", [figures.ratio_spread, figures.ratio_drift, figures.clip_rate])
+def test_what_few_answers_reach_does_not_stretch_the_axis_and_is_told(
+    run_dir, write_table, position_rows, draw
+):
+    few = [
+        {**row, "tokens": 600, "log_rho_sum": -3000, "log_rho_sumsq": 60_000, "clipped_low": 500}
+        if 34 <= row["position_low"] <= 36
+        else row
+        for row in position_rows(tokens=20_000)
+        if row["position_low"] <= 36
+    ]
+    write_table("positions.parquet", few)
+    run = read_run(run_dir)
+    figure = draw(run)
+    low, high = axes_of(figure).get_ylim()
+    usual = {figures.ratio_spread: 0.213, figures.ratio_drift: 0.0132, figures.clip_rate: 0.09}
+    assert max(abs(low), abs(high)) < 1.5 * usual[draw]
+    counts = figure.axes[1].lines[0].get_ydata()
+    assert counts[0] > 30 * counts[-1] > 0
+    names = {"ratio_spread": "ratio-spread", "ratio_drift": "ratio-drift"}
+    note = notes(run)[names.get(draw.__name__, "clip-rate")][0]
+    assert "At t = 34–36" in note and "3.0 %, are that long" in note
+    assert note.endswith("The axis does not stretch to it.")
 
 
 def test_figures_are_saved_as_png_and_svg_and_the_same_each_time(run_dir):
@@ -70,28 +112,31 @@ def test_figures_are_saved_as_png_and_svg_and_the_same_each_time(run_dir):
     assert set(files) == ALL
     for name, svg in files.items():
         assert svg == run_dir / "figures" / f"{name}.svg"
+        assert narrow(svg).is_file()
         assert svg.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    before = {name: svg.read_bytes() for name, svg in files.items()}
-    assert {name: svg.read_bytes() for name, svg in save_figures(run).items()} == before
+    before = [file(files["accuracy"]).read_bytes() for file in (Path, narrow)]
+    again = save_both(partial(figures.accuracy, run), run_dir / "figures", "accuracy")
+    assert again is not None
+    assert [file(again).read_bytes() for file in (Path, narrow)] == before
 
 
 def test_a_run_without_positions_has_no_figures_of_them(run_dir):
     shutil.rmtree(run_dir / "positions.parquet")
-    assert set(save_figures(read_run(run_dir))) == {"accuracy", "training"}
+    assert drawn(run_dir) == {"accuracy", "training"}
 
 
 @pytest.mark.parametrize("tokens", [1, 20_000])
 def test_a_run_that_never_left_its_policy_can_be_drawn(run_dir, rewrite_positions, tokens):
     rewrite_positions(batches=[1], sigma=0.0, drift=0.0, tokens=tokens)
-    assert set(save_figures(read_run(run_dir))) == ALL
+    assert drawn(run_dir) == ALL
 
 
 def test_a_run_of_one_batch_without_metrics_can_be_drawn(run_dir):
     (run_dir / "metrics.jsonl").write_text(json.dumps({"batch": 1}) + "\n")
-    assert "training" not in save_figures(read_run(run_dir))
+    assert "training" not in drawn(run_dir)
 
 
 def test_drawing_leaves_pyplot_alone(run_dir):
-    save_figures(read_run(run_dir))
+    drawn(run_dir)
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()

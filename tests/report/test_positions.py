@@ -91,3 +91,18 @@ def test_positions_that_hardly_any_response_reaches_are_left_out():
     assert Positions(columns).pool().position.tolist() == [1.0, 68.5]
     columns["tokens"] = column(10_000, 1592)
     assert Positions(columns).pool().position.tolist() == [1.0]
+
+
+def test_an_interval_is_as_wide_as_batches_differ(run_dir, rewrite_positions):
+    same = positions(run_dir).pool()
+    for ends in same.intervals["clip_total"]:
+        np.testing.assert_allclose(ends, 0.09)
+    rewrite_positions(sigma=0.01, batches=range(1, 9))
+    rewrite_positions(sigma=0.03, batches=range(9, 17), append=True)
+    low, high = positions(run_dir).pool().intervals["std"]
+    root = np.sqrt(positions(run_dir).pool().position)
+    # Of sixteen batches half are drawn on average, 4 to 12 in 97.9 % of the draws.
+    variance = [(n * 0.03**2 + (16 - n) * 0.01**2) / 16 for n in (4, 12)]
+    np.testing.assert_allclose(low / root, variance[0] ** 0.5, rtol=0.1)
+    np.testing.assert_allclose(high / root, variance[1] ** 0.5, rtol=0.1)
+    assert positions(run_dir).pool(np.array([1, 2])).intervals == {}

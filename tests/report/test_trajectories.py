@@ -3,8 +3,6 @@
 import html
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 
@@ -18,7 +16,6 @@ from ctpo.tasks import Problem
 from ctpo.tir.server.episodes import Transcript
 from ctpo.tir.trajectory import ToolResult
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CODE = "for i in range(3):\n    print(i, '<b>')"
 EVIL = "</pre><script>document.title = 'taken over'</script>"
 
@@ -126,35 +123,6 @@ def test_an_unfinished_evaluation_is_told(tmp_path):
         ReportError, match="summary.json is missing; the evaluation is not finished"
     ):
         write_trajectory_page(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    for name in BROWSERS:
-        if path := shutil.which(name):
-            break
-    else:
-        pytest.skip(f"none of the browsers {', '.join(BROWSERS)} is installed")
-    profile = tmp_path_factory.mktemp("profile")
-
-    def look(page, address="", *options):
-        command = [path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        command += ["--no-first-run", f"--user-data-dir={profile}", "--virtual-time-budget=5000"]
-        shown = subprocess.run(
-            [*command, *options, "--dump-dom", f"file://{page}{address}"],
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert shown.returncode == 0, shown.stderr
-        assert "Uncaught" not in shown.stderr
-        return shown.stdout
-
-    try:
-        look("/dev/null")
-    except (AssertionError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"{path} does not run here: {str(error)[:200]}")
-    return look
 
 
 def visible(dom):

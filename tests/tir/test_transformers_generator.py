@@ -56,6 +56,23 @@ def test_logprobs_are_those_of_a_full_forward_pass(generator, model, temperature
         assert sampled.logprobs == pytest.approx(oracle, abs=2e-5)
 
 
+def test_answers_to_one_prompt_read_it_once_and_differ(generator, model):
+    prompts = [PROMPTS[i] for i in (0, 2, 0, 1, 2, 0)]
+    shapes = []
+    hook = model.get_input_embeddings().register_forward_hook(
+        lambda _, inputs, __: shapes.append(tuple(inputs[0].shape))
+    )
+    try:
+        answers = generate(generator, prompts, 12)
+    finally:
+        hook.remove()
+    assert shapes[:2] == [(3, 7), (6, 1)]  # three prompts, then a token for each answer
+    for prompt, sampled in zip(prompts, answers, strict=True):
+        oracle = full_logprobs(model, prompt, sampled.ids)
+        assert sampled.logprobs == pytest.approx(oracle, abs=2e-5)
+    assert len({tuple(answers[i].ids) for i in (0, 2, 5)}) == 3
+
+
 def test_the_cache_carries_over_turns_of_different_length(generator, model):
     session = generator.open(PROMPTS, temperature=1.0, seed=3)
     contexts = [list(p) for p in PROMPTS]

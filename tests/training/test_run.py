@@ -6,8 +6,10 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
+from ctpo.engines.batch_files import batch_file
 from ctpo.report import write_report
 from ctpo.tir.storage import read_trajectories
 from ctpo.training.evaluating.evaluate import evaluate_request
@@ -130,6 +132,32 @@ def test_trajectories_on_disk_are_what_was_trained_on(whole):
             assert t.old_logprobs == pytest.approx(t.sampler_logprobs, abs=1e-3)
 
 
+def test_transcripts_hold_the_ratios_that_the_loss_saw(whole):
+    objective, found = whole.recipe.objective.build(), 0
+    for row in pq.read_table(whole.path / "transcripts.parquet").to_pylist():
+        file = whole.path / "trajectories.parquet" / batch_file(row["batch"])
+        said = "".join(row["tokens"]).replace("<|im_end|>", "")
+        own = next(
+            t
+            for t in read_trajectories(file)
+            if (t.problem_id, t.mask, t.text) == (row["problem_id"], row["mask"], said)
+        )
+        assert row["question"]
+        off = [x for x, policy in zip(row["log_ratios"], row["mask"], strict=True) if not policy]
+        assert not any(off)
+        # Before the first update of a batch the policy has not moved.
+        assert (max(map(abs, row["log_ratios"])) == 0) == (row["updates"] == 0)
+        old = torch.tensor(own.old_logprobs)
+        logprobs, mask = old + torch.tensor(row["log_ratios"]), torch.tensor(own.mask)
+        counts = objective(logprobs[None], old[None], torch.tensor([own.advantage]), mask[None])
+        assert sum(row["clipped"]) == round(
+            sum(counts.statistics.summary()[f"clip/{s}"] for s in ("high", "low", "dual"))
+            * sum(own.mask)
+        )
+        found += 1
+    assert found >= 3
+
+
 def test_statistics_by_position_count_every_policy_token_once(whole):
     table = pq.read_table(whole.path / "positions.parquet").to_pylist()
     for number in range(1, 5):
@@ -165,7 +193,7 @@ def test_a_run_taken_up_again_writes_what_the_whole_one_did(whole, cache, tmp_pa
     directory = RunDirectory.open(path)
     run(directory.recipe, directory, cache=cache)
     assert lines(directory) == lines(whole)
-    for table in ("positions.parquet", "trajectories.parquet"):
+    for table in ("positions.parquet", "trajectories.parquet", "transcripts.parquet"):
         assert pq.read_table(path / table).equals(pq.read_table(whole.path / table))
     first, second = (d.path / "evaluations" / "final.json" for d in (whole, directory))
     assert first.read_bytes() == second.read_bytes()

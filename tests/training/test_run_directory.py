@@ -90,7 +90,9 @@ def test_what_json_has_no_number_for_is_null(directory):
     assert json.loads(line, parse_constant=pytest.fail) == wanted
 
 
-@pytest.mark.parametrize("table", ["positions.parquet", "trajectories.parquet"])
+@pytest.mark.parametrize(
+    "table", ["positions.parquet", "trajectories.parquet", "transcripts.parquet"]
+)
 def test_a_damaged_file_of_a_table_is_set_aside_when_the_run_goes_on(directory, caplog, table):
     for batch in (1, 2, 3):
         pq.write_table(

@@ -238,12 +238,15 @@ def _regrade(context: typer.Context, place: Path) -> None:
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="An evaluation's directory.")],
+    first: Annotated[Path, typer.Argument(help="An evaluation's directory, or a training run's.")],
     second: Annotated[Path, typer.Argument(help="Another, on some of the same problems.")],
     output: Annotated[Path | None, typer.Option(help="Write the comparison here as JSON.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
     """Compare two evaluations problem by problem: the difference and its interval.
+
+    Of two training runs, their recipes and their last held-out accuracy. To compare them on other
+    problems, evaluate both first.
 
     Where a server failed to give answers, it says so and the exit code is 1: what is compared is
     not all of what was asked.
@@ -258,6 +261,16 @@ def compare(
         missing,
     )
 
+    trained = [path for path in (first, second) if (path / "recipe.toml").is_file()]
+    if len(trained) == 1:
+        raise typer.BadParameter(
+            f"{trained[0]} is a training run and the other is none; `ctpo eval {trained[0]}` makes "
+            "an evaluation of it",
+            param_hint="FIRST SECOND",
+        )
+    if trained:
+        _compare_runs(first, second, output)
+        return
     with usable(FileNotFoundError, ValueError):
         before, after = (
             [answer.slim() for answer in read_answers(path)] for path in (first, second)
@@ -282,6 +295,18 @@ def compare(
         output.write_text(json.dumps(content, indent=2) + "\n")
     if any(answer.failed for answer in (*before, *after)):
         raise typer.Exit(1)
+
+
+def _compare_runs(first: Path, second: Path, output: Path | None) -> None:
+    from ctpo.report import ReportError, read_run
+    from ctpo.report.overlay import comparison
+
+    with usable(OSError, ReportError):
+        lines = comparison(read_run(first), read_run(second))
+        if output is not None:
+            output.write_text(json.dumps(lines, ensure_ascii=False, indent=2) + "\n")
+    for line in lines:
+        console.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def inspect_log(

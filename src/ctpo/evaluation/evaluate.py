@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Self
 
 from ctpo.evaluation.answers import Question, Reply, graded, questions
@@ -24,11 +25,14 @@ class Evaluation:
         samples_per_problem: The k of avg@k.
         overall: avg@k over all problems.
         by_source: The same for each source.
+        by_problem: The mean score of each problem that has one, by name: what two models are paired
+            by.
     """
 
     samples_per_problem: int
     overall: Estimate
     by_source: dict[str, Estimate]
+    by_problem: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, scores: Iterable[Score]) -> Self:
@@ -54,6 +58,11 @@ class Evaluation:
             samples_per_problem=max(map(len, rows.values())),
             overall=avg_at_k([rows[name] for name in names]),
             by_source={name: avg_at_k(table) for name, table in sorted(by_source.items())},
+            by_problem={
+                problem: fmean(known)
+                for problem, source in names
+                if (known := [x for x in rows[problem, source] if x is not None])
+            },
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,6 +71,7 @@ class Evaluation:
             "samples_per_problem": self.samples_per_problem,
             "overall": self.overall.to_dict(),
             "by_source": {name: part.to_dict() for name, part in self.by_source.items()},
+            "by_problem": self.by_problem,
         }
 
     @classmethod
@@ -75,6 +85,7 @@ class Evaluation:
             samples_per_problem=fields["samples_per_problem"],
             overall=Estimate.from_dict(fields["overall"]),
             by_source={n: Estimate.from_dict(part) for n, part in fields["by_source"].items()},
+            by_problem=fields.get("by_problem", {}),  # of an earlier version there are none
         )
 
 

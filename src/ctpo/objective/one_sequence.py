@@ -13,10 +13,10 @@ import torch
 
 from ctpo.objective.layout import Layout
 from ctpo.objective.objective import Objective
-from ctpo.objective.parts import Tokens
+from ctpo.objective.parts import Tokens, TokenTerms
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
 
@@ -83,19 +83,7 @@ def one_sequence(objective: Objective) -> PerToken:
     ) -> Float[Tensor, " T"]:
         layout = OneSequence(mask > 0)
         moved = torch.where(layout.mask, logprobs.float() - old_logprobs.float(), 0.0)
-        log_ratio = moved.detach()
-        log_weight = objective.ratio.log_weight(log_ratio, layout)
-        terms = objective.surrogate.terms(
-            Tokens(
-                logprobs.detach().float(),
-                log_ratio,
-                log_weight,
-                advantages.float(),
-                objective.ratio.factors(layout),
-                layout,
-            ),
-            objective.window,
-        )
+        log_weight, terms = _judge(objective, logprobs, moved.detach(), advantages, layout)
         value = torch.where(layout.mask, terms.value, 0.0)
         slope = torch.where(layout.mask, terms.slope, 0.0)
         # The value as it is, and the slope as its derivative: in the token's own log-probability,
@@ -103,7 +91,51 @@ def one_sequence(objective: Objective) -> PerToken:
         if objective.gradient == "literal":
             change = objective.ratio.log_weight(moved, layout) - log_weight
         else:
-            change = moved - log_ratio
+            change = moved - moved.detach()
         return value.detach() + slope.detach() * change
 
     return per_token
+
+
+@torch.no_grad()
+def clipped(
+    objective: Objective,
+    logprobs: Float[Tensor, " T"],
+    old_logprobs: Float[Tensor, " T"],
+    advantage: float,
+    mask: Bool[Tensor, " T"],
+) -> Bool[Tensor, " T"]:
+    """Return which tokens `PositionStatistics` counts as clipped.
+
+    Args:
+        objective: The objective.
+        logprobs: log π_θ in nats; anything where masked.
+        old_logprobs: log π_old in nats; anything where masked.
+        advantage: Of the whole sequence.
+        mask: True on policy tokens.
+    """
+    layout = OneSequence(mask)
+    log_ratio = torch.where(mask, logprobs.float() - old_logprobs.float(), 0.0)
+    advantages = torch.full_like(log_ratio, advantage)
+    _, terms = _judge(objective, logprobs, log_ratio, advantages, layout)
+    beyond = torch.zeros_like(mask)
+    if advantage:  # without it a token has no gradient to lose
+        for side in (terms.above, terms.below):
+            beyond = beyond if side is None else beyond | side
+    return beyond & mask
+
+
+def _judge(
+    objective: Objective, logprobs: Tensor, log_ratio: Tensor, advantages: Tensor, layout: Layout
+) -> tuple[Tensor, TokenTerms]:
+    """Return log w_t and what the surrogate says of each token."""
+    log_weight = objective.ratio.log_weight(log_ratio, layout)
+    tokens = Tokens(
+        logprobs.detach().float(),
+        log_ratio,
+        log_weight,
+        advantages.float(),
+        objective.ratio.factors(layout),
+        layout,
+    )
+    return log_weight, objective.surrogate.terms(tokens, objective.window)

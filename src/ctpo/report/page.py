@@ -8,10 +8,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ctpo.report.examples import examples
-from ctpo.report.gallery import KINDS, save_figures
+from ctpo.report.examples import SHADES, examples
+from ctpo.report.gallery import KINDS, narrow, save_figures
+from ctpo.report.outcome import verdict
 from ctpo.report.reading import Run, read_run
-from ctpo.report.tables import BeforeAfter, checks, compare, phases
+from ctpo.report.tables import BeforeAfter, checks, compare, phases, signed
+from ctpo.report.words import TERMS, alts, commands, facts, notes
 
 
 def write_report(run_dir: Path | str) -> Path:
@@ -30,13 +32,15 @@ def write_report(run_dir: Path | str) -> Path:
         ReportError: A required file is missing, or a file cannot be read; the message names it.
     """
     run = read_run(run_dir)
-    figures = {name: data_uri(file) for name, file in save_figures(run).items()}
+    figures = {name: data_uris(file) for name, file in save_figures(run).items()}
     comparison = _comparison(run)
     html = (
         environment()
         .get_template("report.html.jinja")
         .render(
             name=run.path.resolve().name,
+            verdict=verdict(run),
+            facts=facts(run),
             batches=len(run.metrics),
             updates=max((line.get("step", 0) for line in run.metrics), default=0),
             headline=[row for row in comparison if row.source == "all"],
@@ -46,13 +50,18 @@ def write_report(run_dir: Path | str) -> Path:
                 for evaluation in run.evaluations.values()
                 for decoding, scores in evaluation.decodings.items()
             },
+            terms=TERMS,
             kinds=KINDS,
             figures=figures,
+            alts=alts(run),
+            notes=notes(run),
             phases=phases(run),
             checks=checks(run),
             recipe=run.recipe,
             environment=None if run.environment is None else _lines(run.environment),
             examples=examples(run.path),
+            shades=SHADES,
+            commands=commands(run),
         )
     )
     page = run.path / "report.html"
@@ -75,7 +84,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["duration"] = _duration
+    made.filters |= {"duration": _duration, "signed": signed}
     return made
 
 
@@ -83,6 +92,11 @@ def data_uri(svg: Path) -> str:
     """Return a figure as it is put into a page."""
     # An image of its own keeps one figure's identifiers out of another's.
     return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode("ascii")
+
+
+def data_uris(svg: Path) -> tuple[str, str]:
+    """Return a figure and its narrow form as they are put into a page."""
+    return data_uri(svg), data_uri(narrow(svg))
 
 
 def _duration(seconds: float) -> str:

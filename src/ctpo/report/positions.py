@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from ctpo.intervals import PERCENTILES, draws
 
 # The columns of positions.parquet that the report needs.
 COLUMNS = (
@@ -24,6 +27,11 @@ COLUMNS = (
 MIN_TOKENS = 32
 # Positions that fewer responses reach are left out: a few ramblings would fill half the axis.
 MIN_REACH = 0.02
+# An axis does not stretch to a spike that only fewer responses than this show.
+FEW = 0.2
+# Fewer batches say nothing about how much batches differ.
+MIN_BATCHES = 3
+_RESAMPLES = 1_000
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,10 @@ class ByPosition:
         clip_high: Share of tokens without gradient as log ρ_t is above the window, for A > 0.
         clip_low: The same below the window, for A < 0.
         clip_dual: The same above the dual clip, for A < 0.
+        responses: Responses that reach the bin.
+        reach: The same as a share of all.
+        intervals: Lower and upper end of 95 % intervals by name, `mean`, `std` or `clip_total`: a
+            bootstrap over batches, empty of fewer than `MIN_BATCHES`.
     """
 
     position: np.ndarray
@@ -47,11 +59,19 @@ class ByPosition:
     clip_high: np.ndarray
     clip_low: np.ndarray
     clip_dual: np.ndarray
+    responses: np.ndarray
+    reach: np.ndarray
+    intervals: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
     @property
     def clip_total(self) -> np.ndarray:
         """Share of tokens without gradient, [N]; the three kinds exclude each other."""
         return self.clip_high + self.clip_low + self.clip_dual
+
+    @property
+    def common(self) -> np.ndarray:
+        """Which positions at least `FEW` of the responses reach, [N]."""
+        return self.reach >= FEW
 
 
 @dataclass(frozen=True)
@@ -96,34 +116,64 @@ class Positions:
         columns = self._columns
         chosen = np.isin(columns["batch"], self.batches if batches is None else batches)
         low, bin_of_row = np.unique(columns["position_low"][chosen], return_inverse=True)
-
-        def total(name: str) -> np.ndarray:
-            weights = columns[name][chosen].astype(float)
-            return np.bincount(bin_of_row, weights=weights, minlength=len(low))
-
+        units, unit_of_row = np.unique(columns["batch"][chosen], return_inverse=True)
         high = np.zeros_like(low)
         high[bin_of_row] = columns["position_high"][chosen]
-        tokens = total("tokens")
-        responses = tokens[0] / (high[0] - low[0] + 1) if len(low) else 0.0
-        reach = tokens / (high - low + 1)
-        enough = (tokens >= MIN_TOKENS) & (reach >= MIN_REACH * responses)
+        shape = len(units), len(low)
 
-        def share(name: str) -> np.ndarray:
-            return total(name)[enough] / tokens[enough]
+        def table(name: str) -> np.ndarray:
+            weights = columns[name][chosen].astype(float)
+            cells = unit_of_row * shape[1] + bin_of_row
+            return np.bincount(cells, weights=weights, minlength=shape[0] * shape[1]).reshape(shape)
 
-        mean = share("log_rho_sum")
-        # Rounding can leave a variance of nothing just below zero.
-        unbiased = tokens[enough] / (tokens[enough] - 1)
-        variance = np.maximum(share("log_rho_sumsq") - mean**2, 0) * unbiased
+        tables = {name: table(name) for name in COLUMNS[3:]}
+        tokens = tables["tokens"].sum(axis=0)
+        responses = tokens / (high - low + 1)
+        reach = responses / responses[0] if len(low) else responses
+        enough = (tokens >= MIN_TOKENS) & (reach >= MIN_REACH)
+        tables = {name: values[:, enough] for name, values in tables.items()}
+        found = _statistics({name: values.sum(axis=0) for name, values in tables.items()})
         return ByPosition(
             position=(low[enough] + high[enough]) / 2,
             tokens=tokens[enough],
-            mean=mean,
-            std=np.sqrt(variance),
-            clip_high=share("clipped_high"),
-            clip_low=share("clipped_low"),
-            clip_dual=share("clipped_dual"),
+            mean=found["mean"],
+            std=found["std"],
+            clip_high=found["clip_high"],
+            clip_low=found["clip_low"],
+            clip_dual=found["clip_dual"],
+            responses=responses[enough],
+            reach=reach[enough],
+            intervals=_intervals(tables, len(units)),
         )
+
+
+def _statistics(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Divide sums, [..., bins] each; NaN where there are no tokens."""
+    tokens = np.where(sums["tokens"] > 0, sums["tokens"], np.nan)
+    mean = sums["log_rho_sum"] / tokens
+    unbiased = tokens / np.maximum(tokens - 1, 1)
+    # Rounding can leave a variance of nothing just below zero.
+    variance = np.maximum(sums["log_rho_sumsq"] / tokens - mean**2, 0) * unbiased
+    found = {f"clip_{side}": sums[f"clipped_{side}"] / tokens for side in ("high", "low", "dual")}
+    total = found["clip_high"] + found["clip_low"] + found["clip_dual"]
+    return found | {"mean": mean, "std": np.sqrt(variance), "clip_total": total}
+
+
+def _intervals(
+    tables: Mapping[str, np.ndarray], units: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Resample batches; tables are [batches, bins]."""
+    if units < MIN_BATCHES or not tables["tokens"].size:
+        return {}
+    (counts,) = draws(units, _RESAMPLES, seed=0)
+    resampled = _statistics({name: counts @ values for name, values in tables.items()})
+    ends = {}
+    for name in ("mean", "std", "clip_total"):
+        with warnings.catch_warnings():  # a bin that a resample has no token of
+            warnings.simplefilter("ignore", RuntimeWarning)
+            low, high = np.nanpercentile(resampled[name], PERCENTILES, axis=0)
+        ends[name] = (low, high)
+    return ends
 
 
 def fit_spread(statistics: ByPosition) -> SpreadFit:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ctpo.disk import is_locked
 from ctpo.report.positions import COLUMNS, Positions
 
 
@@ -67,11 +70,19 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The model after `batch` rollout batches, by decoding: `sampled` and `greedy`."""
+    """The model after `batch` rollout batches.
+
+    Attributes:
+        name: `start`, `final` or `batch-0020`.
+        batch: Rollout batches before it.
+        decodings: Scores by decoding: `sampled` and `greedy`.
+        by_problem: Mean score of sampled answers by problem; empty where it was not recorded.
+    """
 
     name: str
     batch: int
     decodings: Mapping[str, Scores]
+    by_problem: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,8 @@ class Run:
         positions: Statistics by token position.
         environment: Versions and machine.
         timing: Seconds by phase.
+        changes: What the recipe says otherwise than the shipped one of its name, as `changes.json`.
+        state: `running`, `done` (with a final evaluation) or `stopped`.
     """
 
     path: Path
@@ -95,6 +108,26 @@ class Run:
     positions: Positions | None
     environment: dict[str, Any] | None
     timing: dict[str, float] | None
+    changes: dict[str, Any] | None = None
+    state: str = "done"
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The recipe's values by key, `section.key`."""
+        try:
+            return flat(tomllib.loads(self.recipe))
+        except tomllib.TOMLDecodeError as error:
+            raise ReportError(f"{self.path / 'recipe.toml'} is not TOML: {error}") from error
+
+    @property
+    def batch(self) -> int:
+        """The last rollout batch with metrics; 0 before the first."""
+        return max((int(line["batch"]) for line in self.metrics), default=0)
+
+    def scores(self, decoding: str) -> list[tuple[int, Scores]]:
+        """The evaluations with this decoding, in order: the batch and the scores."""
+        every = self.evaluations.values()
+        return [(e.batch, e.decodings[decoding]) for e in every if decoding in e.decodings]
 
     def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """One metric over training.
@@ -112,10 +145,16 @@ class Run:
         return batches[finite], values[finite]
 
 
-def read_run(run_dir: Path | str) -> Run:
+def read_run(run_dir: Path | str, *, glance: bool = False) -> Run:
     """Read a run directory.
 
-    `recipe.toml` and `metrics.jsonl` are required, everything else may be absent.
+    `recipe.toml` and `metrics.jsonl` are required, everything else may be absent; of a run at work,
+    a line that is being written and metrics that are still to come may be, too.
+
+    Args:
+        run_dir: The directory.
+        glance: Leave out the statistics by position, which are the most of it, and let metrics be
+            absent of any run.
 
     Returns:
         Its content.
@@ -124,16 +163,30 @@ def read_run(run_dir: Path | str) -> Run:
         ReportError: A required file is missing, or a file cannot be read; the message names it.
     """
     path = Path(run_dir)
+    running = is_locked(path)
+    metrics = path / "metrics.jsonl"
     timing = _read_json(path / "timing.json")
+    evaluations = read_evaluations(path)
     return Run(
         path=path,
         recipe=_required(path / "recipe.toml").read_text(encoding="utf-8"),
-        metrics=_read_metrics(_required(path / "metrics.jsonl")),
-        evaluations=read_evaluations(path),
-        positions=_read_positions(path / "positions.parquet"),
+        metrics=_read_metrics(metrics, growing=running or glance),
+        evaluations=evaluations,
+        positions=None if glance else _read_positions(path / "positions.parquet"),
         environment=_read_json(path / "environment.json"),
         timing=None if timing is None else timing["phases"],
+        changes=_read_json(path / "changes.json"),
+        state="running" if running else "done" if "final" in evaluations else "stopped",
     )
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by keys with dots between; what is empty is left out."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        key = prefix + name
+        result |= flat(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return result
 
 
 def read_evaluations(run_dir: Path | str) -> dict[str, Evaluation]:
@@ -195,9 +248,14 @@ def _read_json(file: Path) -> dict[str, Any] | None:
     return content
 
 
-def _read_metrics(file: Path) -> list[dict[str, Any]]:
-    lines = []
-    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+def _read_metrics(file: Path, *, growing: bool) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    if growing and not file.is_file():
+        return lines
+    whole = _required(file).read_text(encoding="utf-8").splitlines(keepends=True)
+    if growing and whole and not whole[-1].endswith("\n"):
+        whole.pop()
+    for number, text in enumerate(whole, start=1):
         try:
             lines.append(json.loads(text))
         except ValueError as error:
@@ -227,7 +285,8 @@ def _evaluation(name: str, content: dict[str, Any]) -> Evaluation:
         for decoding in ("sampled", "greedy")
         if content.get(decoding) is not None
     }
-    return Evaluation(name, content["batch"], decodings)
+    by_problem = (content.get("sampled") or {}).get("by_problem", {})
+    return Evaluation(name, content["batch"], decodings, by_problem)
 
 
 def _score(content: dict[str, Any]) -> Score:

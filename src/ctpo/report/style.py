@@ -22,12 +22,19 @@ FAINT = "#DDDDDD"
 # Scaled to a README's 830 pixels, type of 11 points is then about as large as the text around it.
 WIDTH = 9.0
 HEIGHT = 4.4
+# The same figure for a page of 400 pixels, where a figure made smaller could not be read.
+NARROW = 3.9
 
 
 def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
     """An empty figure whose parts make room for each other."""
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08)
     return Figure(figsize=(width, height), layout=layout, facecolor="white")
+
+
+def type_size(width: float) -> float:
+    """Return the size of a figure's type, points, by its width in inches."""
+    return 11 if width > NARROW else 9
 
 
 def dress(axes: Axes, *, title: str, x: str, y: str, size: float = 11) -> None:
@@ -50,5 +57,12 @@ def legend(axes: Axes, size: float = 10, **options: Any) -> None:  # noqa: ANN40
         size: Type size, points.
         **options: Passed on to `Axes.legend`.
     """
-    if axes.get_legend_handles_labels()[0]:
+    handles, labels = axes.get_legend_handles_labels()
+    figure = axes.get_figure(root=True)
+    if figure is None or not handles:
+        return
+    if figure.get_figwidth() > NARROW:
         axes.legend(frameon=False, fontsize=size, labelcolor=INK, **options)
+    else:  # there is no room among the lines
+        options |= {"loc": "outside lower left", "fontsize": 8.5}
+        figure.legend(handles, labels, frameon=False, labelcolor=INK, **options)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from ctpo.report.reading import Evaluation, ReportError, Run, Score, read_evaluations
 
-HEADINGS = ("problems", "decoding", "before", "after", "change")
-
 
 @dataclass(frozen=True)
 class BeforeAfter:
@@ -35,11 +33,7 @@ class BeforeAfter:
     @property
     def points(self) -> str:
         """The change in percentage points, as text."""
-        return "–" if math.isnan(self.change) else f"{100 * self.change:+.1f}"
-
-    def cells(self) -> tuple[str, ...]:
-        """The line as text, one cell for each of `HEADINGS`."""
-        return (self.source, self.decoding, str(self.before), str(self.after), self.points)
+        return "–" if math.isnan(self.change) else signed(100 * self.change, 1)
 
 
 def before_after(run_dir: Path | str) -> list[BeforeAfter]:
@@ -99,42 +93,89 @@ def phases(run: Run) -> list[Phase]:
 
 @dataclass(frozen=True)
 class Check:
-    """A quantity that is small in a sound run, at its largest over all batches."""
+    """A quantity that has its limit in a sound run, at its worst over all batches.
+
+    Attributes:
+        name: What is checked.
+        metric: The key of `metrics.jsonl`.
+        worst: The largest value, or the smallest where that is the worse end.
+        limit: What it may be at most, or at least.
+        at_least: Whether the limit is a lower one.
+        meaning: What it is about.
+    """
 
     name: str
     metric: str
     worst: float
+    limit: float
+    at_least: bool
     meaning: str
 
+    @property
+    def passed(self) -> bool:
+        """Whether the worst value keeps the limit."""
+        return self.worst >= self.limit if self.at_least else self.worst <= self.limit
 
+    @property
+    def value(self) -> str:
+        """The worst value as text."""
+        return f"{self.worst + 0.0:.3g}"  # a zero has no sign
+
+    @property
+    def bound(self) -> str:
+        """The limit as text."""
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+
+
+# Name, metric, limit, whether that is the least, and what it means.
 _CHECKS = (
     (
         "on-policy log-ratio",
         "on_policy/log_rho_max",
+        1e-3,
+        False,
         "Largest |log ρ| before a batch's first update. The policy has not moved yet, so anything "
         "but rounding means that log-probs do not match.",
     ),
     (
         "sampler and trainer",
         "sampler/logprob_gap_max",
+        0.1,
+        False,
         "Largest difference between what the sampler and the trainer call a token's "
-        "log-probability, in nats. A product of ratios adds such differences up.",
+        "log-probability, in nats. A product of ratios adds such differences up; of a sampler "
+        "that is another engine, weigh them with rollout.mismatch_cap.",
+    ),
+    (
+        "effective sample size",
+        "ess",
+        0.5,
+        True,
+        "Smallest share of the tokens that the weights leave to count, of one batch. Where few "
+        "tokens have most of the weight, the gradient is theirs.",
     ),
     (
         "answers without a grade",
         "reward/unknown",
-        "Share of answers the grader could not judge. They are left out, not counted as wrong.",
+        0.05,
+        False,
+        "Largest share of a batch's answers that the grader could not judge. They are left out, "
+        "not counted as wrong.",
     ),
     (
         "sandbox failures",
         "tool/failure_rate",
-        "Share of tool calls that got no answer through no fault of the program.",
+        0.02,
+        False,
+        "Largest share of a batch's tool calls that got no answer through no fault of the program.",
     ),
     (
         "groups without signal",
         "reward/zero_std_groups",
-        "Share of groups whose answers all got the same reward, which teach nothing. It grows "
-        "as a model masters its problems.",
+        0.95,
+        False,
+        "Largest share of a batch's groups whose answers all got the same reward, which teach "
+        "nothing. It grows as a model masters its problems.",
     ),
 )
 
@@ -146,8 +187,14 @@ def checks(run: Run) -> list[Check]:
         One check per metric present in `metrics.jsonl`.
     """
     found = []
-    for name, metric, meaning in _CHECKS:
+    for name, metric, limit, at_least, meaning in _CHECKS:
         _, values = run.series(metric)
         if len(values):
-            found.append(Check(name, metric, float(values.max()), meaning))
+            worst = float(values.min() if at_least else values.max())
+            found.append(Check(name, metric, worst, limit, at_least, meaning))
     return found
+
+
+def signed(value: float, digits: int) -> str:
+    """Return a number with its sign; what rounds to nothing is no "-0"."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from ctpo.report import style
 from ctpo.report.gallery import KINDS
 from ctpo.report.reading import read_evaluations, read_run
 
@@ -178,7 +179,7 @@ class Tracking:
     def _send_figures(self, step: int) -> None:
         run = read_run(self._path)
         for kind in KINDS:
-            figure = kind.draw(run) if kind.needs == "positions.parquet" else None
+            figure = kind.draw(run, style.WIDTH) if kind.needs == "positions.parquet" else None
             if figure is not None:
                 canvas = FigureCanvasAgg(figure)
                 canvas.draw()

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+from ctpo.report.page import environment
 from ctpo.report.reading import ReportError
 
 # A page must stay small enough to open.
@@ -70,30 +70,29 @@ def write_trajectory_page(directory: Path) -> Path:
     )
     shown = sorted(first, key=lambda a: (a["benchmark"], a["problem_id"], a["sample"]))
     count = sum(benchmark["answers"] for benchmark in summary["benchmarks"].values())
-    environment = Environment(
-        loader=PackageLoader("ctpo.report"),
-        autoescape=True,  # whatever a model wrote
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("trajectories.html.jinja").render(
-        title=settings["model"],
-        settings=settings,
-        benchmarks=summary["benchmarks"],
-        answers=[
-            {
-                **answer,
-                "question": _question(problems.get((answer["benchmark"], answer["problem_id"]))),
-                "pieces": list(_pieces(answer)),
-                "failed": any(c["status"] != "success" for c in answer["tool_calls"]),
-                "truncated": answer["finish_reason"] in ("length", "context"),
-            }
-            for answer in shown
-        ],
-        left_out=count - len(shown),
-        highlighting=Markup(HtmlFormatter(style="friendly").get_style_defs("pre.code")),
-        highlighting_dark=Markup(HtmlFormatter(style="github-dark").get_style_defs("pre.code")),
+    html = (
+        environment()
+        .get_template("trajectories.html.jinja")
+        .render(
+            title=settings["model"],
+            settings=settings,
+            benchmarks=summary["benchmarks"],
+            answers=[
+                {
+                    **answer,
+                    "question": _question(
+                        problems.get((answer["benchmark"], answer["problem_id"]))
+                    ),
+                    "pieces": list(_pieces(answer)),
+                    "failed": any(c["status"] != "success" for c in answer["tool_calls"]),
+                    "truncated": answer["finish_reason"] in ("length", "context"),
+                }
+                for answer in shown
+            ],
+            left_out=count - len(shown),
+            highlighting=Markup(HtmlFormatter(style="friendly").get_style_defs("pre.code")),
+            highlighting_dark=Markup(HtmlFormatter(style="github-dark").get_style_defs("pre.code")),
+        )
     )
     page = directory / "trajectories.html"
     aside = directory / ".trajectories.html.unfinished"

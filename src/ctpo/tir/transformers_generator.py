@@ -158,15 +158,8 @@ class TransformersSession:
         logprobs: list[list[float]] = [[] for _ in rows]
         batch = list(range(len(rows)))  # batch[b] is the index into `rows` that lies in line b
         open_lines = len(batch)
+        logits = self._begin(rows, cache, input_ids, mask, positions)
         while True:
-            logits = self._model(
-                input_ids=input_ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
             tokens, token_logprobs = self._sample(logits)
             # One transfer to the host per step: the loop has to look at every token anyway.
             for line, (token, logprob) in enumerate(
@@ -205,6 +198,46 @@ class TransformersSession:
                 for layer in cache.layers:
                     layer.select(kept)
             mask = torch.cat([mask, mask.new_ones(len(batch), 1)], 1)
+            logits = self._read(cache, input_ids, mask, positions)
+
+    def _begin(
+        self,
+        rows: Sequence[int],
+        cache: Cache,
+        input_ids: Int[Tensor, "lines unread"],
+        mask: Bool[Tensor, "lines columns"],
+        positions: Int[Tensor, "lines unread"],
+    ) -> Float[Tensor, "lines vocab"]:
+        """Read what is unread; of all answers to one prompt the first reads it for the others."""
+        contexts = [tuple(self._contexts[row]) for row in rows]
+        first = {context: line for line, context in reversed(list(enumerate(contexts)))}
+        if cache.get_seq_length() or len(first) == len(rows):
+            return self._read(cache, input_ids, mask, positions)
+        lines = torch.tensor(list(first.values()), device=self._device)
+        place = {context: number for number, context in enumerate(first)}
+        read_by = torch.tensor([place[context] for context in contexts], device=self._device)
+        logits = self._read(cache, input_ids[lines], mask[lines], positions[lines])
+        for layer in cache.layers:
+            layer.select(read_by)
+        return logits[read_by]
+
+    def _read(
+        self,
+        cache: Cache,
+        input_ids: Int[Tensor, "lines unread"],
+        mask: Bool[Tensor, "lines columns"],
+        positions: Int[Tensor, "lines unread"],
+    ) -> Float[Tensor, "lines vocab"]:
+        """Let the model read on; return its logits behind each line's last token."""
+        logits: Tensor = self._model(
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        return logits
 
     def _sample(
         self, logits: Float[Tensor, "lines vocab"]

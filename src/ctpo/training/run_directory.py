@@ -26,12 +26,23 @@ from ctpo.objective import PositionStatistics
 from ctpo.tir import Trajectory
 from ctpo.tir.storage import write_trajectories
 from ctpo.training import checkpoints
-from ctpo.training.recipe.loading import dump_recipe, load_recipe
+from ctpo.training.recipe.loading import dump_recipe, load_recipe, recipe_changes
 from ctpo.training.recipe.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
-_TABLES = ("positions.parquet", "trajectories.parquet")
+_TABLES = ("positions.parquet", "trajectories.parquet", "transcripts.parquet")
+_TRANSCRIPT = pa.schema(
+    {
+        "batch": pa.int32(),
+        **dict.fromkeys(("problem_id", "question", "finish_reason"), pa.string()),
+        **dict.fromkeys(("reward", "advantage"), pa.float32()),
+        "updates": pa.int32(),
+        "tokens": pa.list_(pa.string()),
+        "log_ratios": pa.list_(pa.float32()),
+        **dict.fromkeys(("mask", "clipped"), pa.list_(pa.bool_())),
+    }
+)
 _PACKAGES = ("accelerate", "ctpo", "datasets", "numpy", "peft", "torch", "transformers", "trl")
 # Of other engines, named where they are installed.
 _PERHAPS = ("ray", "sglang", "verl", "vllm")
@@ -40,8 +51,8 @@ _PERHAPS = ("ray", "sglang", "verl", "vllm")
 class RunDirectory:
     """One run on disk. Nothing is held open, and files appear whole.
 
-    `positions.parquet` and `trajectories.parquet` are directories of one file per batch, which
-    Parquet readers take for one table.
+    `positions.parquet`, `trajectories.parquet` and `transcripts.parquet` are directories of one
+    file per batch, which Parquet readers take for one table.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,6 +71,7 @@ class RunDirectory:
             for name in (*_TABLES, "evaluations", "checkpoints"):
                 (unfinished / name).mkdir()
             (unfinished / "recipe.toml").write_text(dump_recipe(recipe))
+            cls(unfinished)._write_json("changes.json", recipe_changes(recipe))
             cls(unfinished)._write_json("environment.json", environment())
         return cls(path)
 
@@ -141,6 +153,8 @@ class RunDirectory:
             ]
             write_text(metrics, "".join(kept))
         for table in _TABLES:
+            if not (self.path / table).is_dir():
+                continue  # a run of an earlier version had fewer
             for file in files_after(self.path / table, batch):
                 file.unlink()
             for file in files_after(self.path / table, 0):
@@ -172,6 +186,12 @@ class RunDirectory:
         """Write the trajectories of one batch."""
         path = self.path / "trajectories.parquet" / batch_file(batch)
         write_whole(path, lambda aside: write_trajectories(aside, trajectories, batch))
+
+    def add_transcripts(self, transcripts: Sequence[dict[str, Any]], batch: int) -> None:
+        """Write a few answers of one batch with what the loss made of every token."""
+        rows = pa.Table.from_pylist([{"batch": batch, **one} for one in transcripts], _TRANSCRIPT)
+        path = self.path / "transcripts.parquet" / batch_file(batch)
+        write_whole(path, lambda aside: pq.write_table(rows, aside))
 
     def has_evaluation(self, name: str) -> bool:
         """Return whether an evaluation was written."""

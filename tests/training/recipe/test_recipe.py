@@ -5,7 +5,13 @@ import pytest
 from ctpo.objective import PRESETS, preset
 from ctpo.tir.protocols import PROTOCOLS
 from ctpo.training.policy import episode_settings
-from ctpo.training.recipe.loading import RecipeError, dump_recipe, load_recipe, shipped_recipes
+from ctpo.training.recipe.loading import (
+    RecipeError,
+    dump_recipe,
+    load_recipe,
+    recipe_changes,
+    shipped_recipes,
+)
 from ctpo.training.recipe.recipe import Recipe, Section
 from ctpo.training.trl.config import trl_config
 
@@ -340,3 +346,19 @@ def test_the_engine_is_remembered_with_its_section():
     again = Recipe.model_validate(tomllib.loads(dump_recipe(chosen)))
     assert again == chosen
     assert again.verl is not None and again.verl.gpus_per_node == 8
+
+
+def test_what_differs_from_the_shipped_recipe_is_told_key_by_key():
+    changed = load_recipe("tiny", ["seed=3", "objective.preset=grpo", "model.tiny.layers=1"])
+    assert recipe_changes(changed) == {
+        "from": "tiny",
+        "changes": {
+            "seed": [0, 3],
+            "model.tiny.layers": [3, 1],
+            "objective.preset": ["ctpo", "grpo"],
+        },
+    }
+    assert recipe_changes(load_recipe("tiny"))["changes"] == {}
+    own = recipe_changes(load_recipe("tiny", ["name=mine", "seed=3"]))
+    assert own["from"] is None and own["changes"]["seed"] == [None, 3]
+    assert "model.tiny.layers" not in own["changes"]  # a default

@@ -63,6 +63,8 @@ class CTPOTrainer(GRPOTrainer):
     Attributes:
         positions: Statistics by position since the last log, or None before the first. Callbacks
             read them in `on_log`.
+        followed: Of each micro-batch of the rollouts in hand, as they are used, the first response:
+            its row, log-probabilities [T] in the loss and old ones. On the device.
 
     Raises:
         TypeError: `args` is not a `CTPOConfig`, or `objective` no `Objective`.
@@ -94,6 +96,7 @@ class CTPOTrainer(GRPOTrainer):
         self.objective = objective_of(args, objective)
         self.mismatch = mismatch_of(args)
         self.positions: PositionStatistics | None = None
+        self.followed: list[tuple[Tensor, Tensor, Tensor]] = []
         self._before_updates: PositionStatistics | None = None
         self._entropy: Tensor | None = None
         self._on_rollout = on_rollout
@@ -202,6 +205,7 @@ class CTPOTrainer(GRPOTrainer):
         assert batches is not None, "TRL has just filled its buffer"
         if batches is not before:
             batches = self._buffered_inputs = [self._finish(cut(batch)) for batch in batches]
+            self.followed = []
             if self._on_rollout is not None:
                 self._on_rollout(scores_of(batches))
         return batches[self._step % self.args.steps_per_generation]
@@ -268,6 +272,9 @@ class CTPOTrainer(GRPOTrainer):
             del metrics[name]  # of a clip that is turned off; ours is counted by position
         if self.model.training:
             self._collect(out.statistics, entropies, mask)
+            # Copies: a view would hold on to the whole micro-batch.
+            first = logprobs[0].detach().clone(), old_logprobs[0].clone()
+            self.followed.append((inputs["row"][0], *first))
         return total
 
     def _collect(self, positions: PositionStatistics, entropies: Tensor, mask: Tensor) -> None:

@@ -64,6 +64,32 @@ def dump_recipe(recipe: Recipe) -> str:
     return tomli_w.dumps(recipe.model_dump(exclude_none=True, by_alias=True))
 
 
+def recipe_changes(recipe: Recipe) -> dict[str, Any]:
+    """Return what a recipe says otherwise than the shipped one of its name.
+
+    Returns:
+        `from`, the shipped recipe's name, or None where there is none of this name and the changes
+        are those from the defaults; and `changes`, by key the value there and the value here.
+    """
+    here = recipe.model_dump(by_alias=True)
+    if recipe.name in shipped_recipes():
+        base = load_recipe(recipe.name).model_dump(by_alias=True)
+        pairs = _pairs(base, here)
+        return {"from": recipe.name, "changes": {k: p for k, p in pairs.items() if p[0] != p[1]}}
+    own = recipe.model_dump(by_alias=True, exclude_defaults=True)
+    return {"from": None, "changes": _pairs({}, own)}
+
+
+def _pairs(base: Any, here: Any, name: str = "") -> dict[str, list[Any]]:  # noqa: ANN401
+    if not isinstance(base, dict) and not isinstance(here, dict):
+        return {name: [base, here]}
+    one, other = (each if isinstance(each, dict) else {} for each in (base, here))
+    pairs: dict[str, list[Any]] = {}
+    for key in dict.fromkeys([*one, *other]):
+        pairs |= _pairs(one.get(key), other.get(key), f"{name}.{key}" if name else key)
+    return pairs
+
+
 def _read(name_or_path: str, children: Sequence[str] = ()) -> dict[str, Any]:
     if name_or_path in children:
         raise RecipeError(f"recipes are each other's parents: {' → '.join(children)}")

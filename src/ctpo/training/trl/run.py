@@ -38,6 +38,7 @@ from ctpo.training.policy import episode_settings, measure, own_generator
 from ctpo.training.recipe.model import Lora
 from ctpo.training.trl.config import trl_config
 from ctpo.training.trl.metrics import metrics_of
+from ctpo.training.trl.transcripts import transcripts
 
 
 def train(job: Job) -> None:
@@ -162,6 +163,7 @@ class _Recorder(TrainerCallback):
         self._termination = job.termination
         self._trainer = trainer
         self._rollout, self._rewards = rollout, rewards
+        self._problems = {problem.id: problem for problem in job.train}
         self._evaluate = evaluate
 
     def on_step_end(
@@ -205,15 +207,28 @@ class _Recorder(TrainerCallback):
         keep = self._recipe.rollout.keep_every
         if keep and batch % keep == 0:
             self._directory.add_trajectories(trajectories, batch)
+        every, batches = self._recipe.evaluation.every, self._recipe.optimization.batches
+        if batch in (1, batches) or (every and batch % every == 0):
+            self._directory.add_transcripts(self._transcripts(), batch)
         self._listener.progress(
             batch,
             reward=metrics["reward/mean"],
             clipped=sum(metrics[f"clip/{s}"] for s in ("high", "low", "dual")),
         )
-        every = self._recipe.evaluation.every
-        if every and batch % every == 0 and batch < self._recipe.optimization.batches:
+        if every and batch % every == 0 and batch < batches:
             self._evaluate(f"batch-{batch:04d}", batch)
-            self._listener.phase("training", self._recipe.optimization.batches)
+            self._listener.phase("training", batches)
+
+    def _transcripts(self) -> list[dict[str, Any]]:
+        tokenizer = self._trainer.processing_class
+        return transcripts(
+            self._trainer.followed,
+            self._rollout.trajectories,
+            self._problems,
+            self._trainer.objective,
+            lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False),
+            self._recipe.optimization.updates_per_batch,
+        )
 
 
 def _data_set(problems: Sequence[Problem]) -> Dataset:
