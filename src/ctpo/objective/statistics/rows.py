@@ -27,7 +27,6 @@ _BLOCK = 1 << 16
 """Tokens in a block: 256 KiB of float32, the fastest of those tried from 2^13 to 2^17."""
 
 
-@np.errstate(all="ignore")  # log-probs may be anything, and so may what becomes of them
 def by_row(
     layout: Padded, values: tuple[Tensor, Tensor, Tensor], cells: NDArray[np.int16], size: int
 ) -> tuple[NDArray[Any], ...]:

@@ -54,6 +54,7 @@ _CELLS = 12 * BINS
 advantage (0, +, -) and by bin."""
 
 
+@np.errstate(all="ignore")  # log-probs may be anything, and so may what becomes of them
 def sums_of(
     tokens: Tokens, log_rho: Float[Tensor, "*tokens"], terms: TokenTerms
 ) -> dict[str, Tensor]:
