@@ -19,7 +19,7 @@ QUICK := $(PYTEST) -n $(WORKERS) -m "not (slow or long or timing or verl or faul
 
 .PHONY: help demo demo-short test test-repeat test-slow test-long test-timing test-verl test-faults test-inspect test-extras \
   learn-verl extras dist \
-  check bench figures \
+  check bench figures gpu gpu-wheels \
   bench-sandbox overload-sandbox soak-sandbox soak-episodes bench-grading docs clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -42,6 +42,8 @@ help:
 	@echo "make learn-verl the demo on verl: it must get better; six minutes"
 	@echo "make check      lint, format, types and the rule on imports between rooms"
 	@echo "make bench      the benchmarks"
+	@echo "make gpu        all that one GPU can be asked in nine minutes, into docs/data/gpu"
+	@echo "make gpu-wheels  packs what 'make gpu' needs where there is no network (PY=3.11)"
 	@echo "make bench-sandbox      the sandbox beside bubblewrap and firejail, where installed"
 	@echo "make overload-sandbox   2,000 requests in flight for two minutes on two processors"
 	@echo "make soak-sandbox       200,000 programs, a third of them hostile, and sessions"
@@ -141,7 +143,7 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports --no-logo
 
 bench: $(INSTALLED)
-	@set -e; for script in $(filter-out benchmarks/sandbox_% benchmarks/soak_% benchmarks/plain_%,$(wildcard benchmarks/*.py)); do \
+	@set -e; for script in $(filter-out benchmarks/sandbox_% benchmarks/soak_% benchmarks/plain_% benchmarks/gpu_%,$(wildcard benchmarks/*.py)); do \
 	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
 
 bench-sandbox: $(INSTALLED)
@@ -161,6 +163,18 @@ bench-grading: $(INSTALLED)
 
 figures: $(INSTALLED)
 	$(BIN)/python examples/run_notebook.py examples/ratios.ipynb --figures docs/images
+
+# Without an environment of its own: it uses what the machine with the GPU has.
+gpu:
+	PYTHON=$(PYTHON) benchmarks/gpu.sh $(ARGS)
+
+PY ?= 3.11
+gpu-wheels:
+	rm -rf build/gpu-wheels
+	$(PYTHON) -m pip download --disable-pip-version-check --quiet --no-deps --only-binary :all: \
+	  --python-version $(PY) --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 \
+	  --platform manylinux_2_17_x86_64 -c constraints.txt -r benchmarks/gpu-wheels.txt -d build/gpu-wheels
+	@test "$$(du -sm build/gpu-wheels | cut -f1)" -lt 60 || { echo "over 60 MB"; exit 1; }
 
 docs: $(DOCS_INSTALLED)
 	$(BIN)/mkdocs build --strict

@@ -73,7 +73,7 @@ class Result:
     maximum: float
 
 
-async def _client(port, jobs, latencies, outcome):
+async def _client(port, name, jobs, latencies, outcome):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         while jobs:
@@ -81,6 +81,7 @@ async def _client(port, jobs, latencies, outcome):
             body = json.dumps({"code": code, "language": "python", "run_timeout": 60}).encode()
             head = (
                 "POST /run_code HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                f"x-ctpo-client: {name}\r\n"
                 f"content-length: {len(body)}\r\n\r\n"
             )
             started = time.perf_counter()
@@ -113,7 +114,7 @@ def tree_cpu(root):
     return total / os.sysconf("SC_CLK_TCK")
 
 
-async def load(port, snippets, in_flight, count, pid=None, seconds=None):
+async def load(port, snippets, in_flight, count, pid=None, seconds=None, name="bench"):
     """Keep so many requests in flight until `count` are answered or the time is up.
 
     With a count, what is unanswered when the time is up counts as unfinished. With a count of 0,
@@ -121,7 +122,7 @@ async def load(port, snippets, in_flight, count, pid=None, seconds=None):
     """
     jobs = [snippets[i % len(snippets)] for i in range(count)] or _Endless(snippets, seconds)
     limit = seconds if count else None
-    return await _measure(functools.partial(_client, port), jobs, in_flight, pid, limit)
+    return await _measure(functools.partial(_client, port, name), jobs, in_flight, pid, limit)
 
 
 async def load_library(sandbox, snippets, in_flight, count, seconds):

@@ -1,5 +1,6 @@
 """A recipe from end to end, in small: what is written, that it repeats, that it resumes."""
 
+import dataclasses
 import json
 import shutil
 
@@ -14,6 +15,7 @@ from ctpo.tir.storage import read_trajectories
 from ctpo.training.evaluating.evaluate import evaluate_request
 from ctpo.training.evaluating.request import EvaluationRequest
 from ctpo.training.listening import Quiet
+from ctpo.training.plan import Assumptions, plan, shape_of
 from ctpo.training.recipe.loading import load_recipe
 from ctpo.training.run import run
 from ctpo.training.run_directory import RunDirectory
@@ -58,6 +60,33 @@ def finished(path, cache, *changes):
 @pytest.fixture(scope="module")
 def whole(cache, tmp_path_factory):
     return finished(tmp_path_factory.mktemp("runs") / "whole", cache)
+
+
+def test_a_plan_is_right_about_a_run_whose_answers_it_is_told_of(whole):
+    """Tokens and calls to the digit, storage as a bound that Parquet stays below, but not far."""
+    trajectories = read_trajectories(whole.path / "trajectories.parquet")
+    rollout, n = whole.recipe.rollout, len(trajectories)
+    prompts = sum(len(t.prompt_ids) for t in trajectories)
+    responses = sum(len(t.response_ids) for t in trajectories)
+    calls = sum(len(t.tool_results) for t in trajectories)
+    text = sum(len(t.text) for t in trajectories)
+    given = Assumptions(
+        prompt_tokens=round(prompts / n),
+        mean_share=responses / n / rollout.max_response_tokens,
+        call_share=calls / n / rollout.max_calls,
+        output_share=0,
+        characters=text / (prompts + responses),
+    )
+    rows = {what: amount for what, _, amount, _ in plan(whole.recipe, 1, given)}
+    batches = whole.recipe.optimization.batches
+    assert rows["tokens"] * 1e6 == pytest.approx((prompts + responses) / batches, rel=0.02)
+    assert rows["tool calls"] * 1e3 == pytest.approx(calls / batches)
+    files = (whole.path / "trajectories.parquet").glob("*.parquet")
+    stored = sum(file.stat().st_size for file in files) / 1e9
+    assert stored < rows["trajectories kept, at most"] < 3 * stored
+    model = AutoModelForCausalLM.from_pretrained(whole.last_checkpoint())
+    shape = dataclasses.replace(shape_of(whole.recipe), vocab_size=model.config.vocab_size)
+    assert shape.parameters == model.num_parameters()
 
 
 def lines(directory):

@@ -32,6 +32,7 @@ EXTRAS = {
     "lm-eval-log": "eval",
     "study report": "eval",
     "study": "train",
+    "plan": "train",
     "theory measure": "train",
     "theory measure-files": "train",
     "train": "train",

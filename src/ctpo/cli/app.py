@@ -13,6 +13,7 @@ from ctpo.cli import (
     doctor,
     evaluate,
     grade,
+    plan,
     report,
     sandbox,
     study,
@@ -53,6 +54,7 @@ app.command("compare")(evaluate.compare)
 app.command("inspect-log")(evaluate.inspect_log)
 app.command("lm-eval-log")(evaluate.lm_eval_log)
 app.command("init")(train.init)
+app.command("plan")(plan.command)
 app.command("report")(report.command)
 app.command("runs")(report.list_runs)
 app.command("watch")(report.watch)

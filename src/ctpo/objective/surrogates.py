@@ -92,4 +92,4 @@ class ClippedSurrogate(Surrogate):
             value = weight_of(log_weight)
         value = value.mul_(-advantages)
         # Unclipped, the loss is -w A and so is its derivative in log w.
-        return TokenTerms(value, value.masked_fill(above | below, 0.0), above, below, dual=True)
+        return TokenTerms(value, torch.where(above | below, 0.0, value), above, below, dual=True)

@@ -326,7 +326,21 @@ def test_a_batch_without_policy_tokens_has_no_statistics():
     assert not ours.value.any() and not ours.slope.any()
 
 
-def test_everything_else_takes_the_torch_path():
+def test_it_is_taken_only_where_it_is_asked_for_and_can_compute_it(monkeypatch):
+    batch = padded_batch(seed=12)
+    monkeypatch.setattr(dispatch, "supports", lambda *_: True)
+    monkeypatch.setattr(dispatch, "forward", mock.Mock(side_effect=InterruptedError))
+    preset("ctpo")(*batch)
+    with pytest.raises(InterruptedError):
+        preset("ctpo")(*batch, fused=True)
+    monkeypatch.undo()
+    with pytest.raises(
+        ValueError, match="fused=True cannot compute this: it needs tokens on a GPU"
+    ):
+        preset("ctpo")(*batch, fused=True)
+
+
+def test_what_is_covered():
     def covered(objective, dtype=torch.float32, **more):
         tokens = torch.zeros(2, 3, dtype=dtype)
         mask = torch.ones(2, 3, dtype=torch.bool)
@@ -403,17 +417,17 @@ def test_the_kernels_compile_for_a_gpu_without_one(split, tmp_path, monkeypatch)
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", ["ctpo", "grpo", "pnpo"])
-def test_on_a_gpu_the_objective_is_fused_and_nothing_waits_for_the_host(name, monkeypatch):
+def test_on_a_gpu_the_objective_can_be_fused_and_nothing_waits_for_the_host(name, monkeypatch):
     batch = [tensor.cuda() for tensor in padded_batch(seed=12)]
     batch[0].requires_grad_()
     objective = OBJECTIVES[name]
     spy = mock.Mock(wraps=dispatch.forward)
     monkeypatch.setattr(dispatch, "forward", spy)
-    objective(*batch).mean("token-mean").backward()  # compiles
+    objective(*batch, fused=True).mean("token-mean").backward()  # compiles
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        out = objective(*batch)
+        out = objective(*batch, fused=True)
         out.mean("token-mean").backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -1,9 +1,8 @@
 """The objectives of CTPO, GRPO and PNPO in one pass over the tokens, on a GPU, with Triton.
 
 Covered are the token ratio, the cumulative one and its geometric mean, with `LogWindow`,
-`RatioWindow` or without a window; padded and packed; with all statistics. Everything else, and any
-machine without a GPU or Triton, takes the torch path, which is the reference for this one: results
-agree to float32 rounding.
+`RatioWindow` or without a window; padded and packed; with all statistics. It is taken where a call
+says `fused=True`; the torch path is the reference for it: results agree to float32 rounding.
 
 Nothing is read back to the host. Triton is imported on the first call; it comes with torch for
 GPUs on Linux. Sums over a batch are added in an order that is not fixed, in float64.
@@ -73,13 +72,9 @@ class Fused(NamedTuple):
 
 
 def supports(objective: Choices, batch: Batch) -> bool:
-    """Return whether `forward` can compute this; if not, the torch path does.
-
-    Args:
-        objective: The objective; its gradient may be either, as that is a matter of the backward.
-        batch: A batch that `prepare` has let through.
-    """
-    return batch.logprobs.is_cuda and _has_triton() and covers(objective, batch)
+    """Return whether `forward` can compute this here."""
+    there = batch.logprobs.is_cuda and importlib.util.find_spec("triton") is not None
+    return there and covers(objective, batch)
 
 
 def covers(objective: Choices, batch: Batch) -> bool:
@@ -182,11 +177,6 @@ def forward(
         )
         collected = _merged(records, records_of) if statistics else None
     return Fused(value, slope, log_ratio, log_weight, collected)
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 @functools.cache
