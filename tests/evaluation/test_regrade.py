@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ctpo.cli.app import app
+from ctpo.cli.console import console
 from ctpo.evaluation.directory import EvaluationDirectory, read_answers
 from ctpo.evaluation.regrade import regrade
 from ctpo.evaluation.summary import keep_summary, summarize
@@ -71,7 +72,8 @@ def test_grading_again_twice_changes_nothing_more(place):
     assert {file: file.read_bytes() for file in files} == files
 
 
-def test_the_command_says_what_changed_and_refuses_what_has_no_effect(place):
+def test_the_command_says_what_changed_and_refuses_what_has_no_effect(place, monkeypatch):
+    monkeypatch.setattr(console, "width", 200)
     ran = CliRunner().invoke(app, ["eval", "--regrade", str(place)])
     assert ran.exit_code == 0, ran.output
     assert "2 of 6 changed" in ran.output

@@ -124,7 +124,7 @@ def shape_of(recipe: Recipe) -> Shape:
         ) from None
 
 
-OBJECTIVE_FLOATS = 10
+OBJECTIVE_FLOATS = 13
 """float32 per token that the objective holds at its peak beyond its inputs, with holes."""
 _OPERATIONS = 60, 140
 """Of the objective and of its statistics, a micro-batch, forward and backward."""
