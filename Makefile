@@ -9,7 +9,9 @@ INSTALLED := $(VENV)/.installed
 # What the demo uses: neither verl and Ray nor the tools. Where all is installed, that serves it too.
 TRAIN_INSTALLED := $(if $(wildcard $(VENV)/.installed),$(VENV)/.installed,$(VENV)/.installed-train)
 DOCS_INSTALLED := $(VENV)/.installed-docs
+# What is never imported need not be compiled.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --no-compile -c constraints.txt
 
 # Tests that share a machine: the quick ones, on two processors.
 WORKERS ?= 2
@@ -67,8 +69,8 @@ $(VENV)/.installed-train: EXTRAS := train
 $(INSTALLED) $(VENV)/.installed-train: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing $(EXTRAS) into $(VENV), which takes some minutes the first time"
 	@# torch first and alone, so that nothing else is looked up at its index.
-	@$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	@$(PIP) install -c constraints.txt -e '.[$(EXTRAS)]'
+	@$(INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	@$(INSTALL) -e '.[$(EXTRAS)]'
 	@touch $@
 
 $(BIN)/python:
@@ -81,7 +83,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(DOCS_INSTALLED): $(INSTALLED)
-	@$(PIP) install -c constraints.txt -e '.[docs]'
+	@$(INSTALL) -e '.[docs]'
 	@touch $@
 
 demo: $(TRAIN_INSTALLED)

@@ -246,19 +246,6 @@ def test_the_report_reads_the_run(run: Run) -> None:
     assert len(read.series("grad_norm")[0]) >= BATCHES - 1
 
 
-def test_without_the_plug_in_nothing_starts(model: Path, tmp_path: Path) -> None:
-    recipe, path = tmp_path / "whole.toml", tmp_path / "run"
-    recipe.write_text(whole.recipe(model, ranks=1, changes=changes(model)))
-    printed = whole.finished(
-        [whole.CTPO, "train", recipe, "--output", path],
-        tmp_path / "log.txt",
-        whole.environment(VERL_USE_EXTERNAL_PLUGINS="none"),
-        code=1,
-    )
-    assert "VERL_USE_EXTERNAL_PLUGINS" in printed
-    assert not path.exists()
-
-
 @pytest.mark.long
 def test_answers_of_older_weights_have_ratios_of_their_own(model: Path, tmp_path: Path) -> None:
     """verl alone and asynchronous, with the generator's log-probs for the old ones.
