@@ -28,9 +28,7 @@ def log(
         list[Path],
         typer.Argument(help="Batches saved with save_to_disk. Pickles: convert only your own."),
     ],
-    out: Annotated[
-        Path, typer.Option("--output", "--out", help="The Parquet file to write.")
-    ],
+    out: Annotated[Path, typer.Option("--output", "--out", help="The Parquet file to write.")],
 ) -> None:
     """Convert saved batches of verl's to a log that `ctpo analyze` reads."""
     from ctpo.engines.verl.dumps import write_log

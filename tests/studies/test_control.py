@@ -1,0 +1,21 @@
+"""The tables of docs/studies.md are those of the runs in docs/data/studies."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from ctpo.theory.tables import documented
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "docs/data/studies").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_pages_tables_are_made_of_the_recorded_runs(file):
+    control = runpy.run_path(str(ROOT / "studies/control.py"))
+    page = (ROOT / "docs/studies.md").read_text()
+    tables = control["tables"](file.stem, file)
+    for table in tables:
+        assert f"<!-- table: {table.name} -->" in page
+    assert documented(page, tables) == page
