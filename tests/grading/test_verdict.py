@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -194,7 +195,7 @@ def test_what_is_no_text_is_told_and_not_scored(text, caplog):
     verdict = grade(text, "5")
     assert (verdict.outcome, verdict.path) == ("could-not-tell", "none")
     assert caplog.records
-    gold = [5] if isinstance(text, list) else text  # a list of texts is several right answers
+    gold: Any = [5] if isinstance(text, list) else text  # a list of texts is several right answers
     assert grade(r"\boxed{5}", gold).outcome == "could-not-tell"
 
 
