@@ -81,5 +81,6 @@ def test_the_tables_of_the_page_are_those_of_the_recorded_results(results):
 
 
 def test_the_page_claims_nothing_before_there_are_results():
-    assert RESULTS or PAGE.splitlines()[2].startswith("**No result is in yet.**")
+    recorded = RESULTS or list((ROOT / "docs/data/studies").glob("*.jsonl"))
+    assert recorded or PAGE.splitlines()[2].startswith("**No result is in yet.**")
     assert sum(file.stat().st_size for file in RESULTS) < 2_000_000
