@@ -15,7 +15,9 @@ FILES = sorted((ROOT / "docs/data/studies").glob("*.jsonl"))
 def test_the_pages_tables_are_made_of_the_recorded_runs(file):
     control = runpy.run_path(str(ROOT / "studies/control.py"))
     page = (ROOT / "docs/studies.md").read_text()
-    tables = control["tables"](file.stem, file)
+    tables = [*control["tables"](file.stem, file)]
+    if f"<!-- table: {file.stem}-published -->" in page:
+        tables += control["tables"](file.stem, file, published=True)
     for table in tables:
         assert f"<!-- table: {table.name} -->" in page
     assert documented(page, tables) == page
