@@ -9,6 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from ctpo.cli import EXTRAS
+from ctpo.cli.app import app
 from tests.installing.extras import EXTRAS as DECLARED
 from tests.installing.extras import ROOT, requirements
 
@@ -62,15 +63,15 @@ PROCESSES = [
     [
         ("cli", RUN.format(commands=[["verl", "paths"], ["theory", "exact", "--help"]])),
         ("cli", "import ctpo.doctor, ctpo.sandbox.attacks"),
-        ("grading", RUN.format(commands=[["grade", "FILE"]])),
-        ("grading", "import ctpo.grading.worker, ctpo.grading.symbolic"),
-        ("sandbox-server", "import ctpo.sandbox.http.serve"),
+        (EXTRAS["grade"], RUN.format(commands=[["grade", "FILE"]])),
+        (EXTRAS["grade"], "import ctpo.grading.worker, ctpo.grading.symbolic"),
+        (EXTRAS["sandbox serve"], "import ctpo.sandbox.http.serve"),
     ],
     [
         ("objective", "import ctpo; ctpo.preset('ctpo')"),
-        ("analyze", IMPORTS.format(modules="ctpo.report, ctpo.report.theory, ctpo.theory")),
+        (EXTRAS["analyze"], IMPORTS.format(modules="ctpo.report, ctpo.report.theory, ctpo.theory")),
         (
-            "eval",
+            EXTRAS["eval"],
             "import ctpo.evaluation.regrade, ctpo.evaluation.inspect_log, ctpo.training.problems, "
             "ctpo.training.evaluating.request, ctpo.studies.report",
         ),
@@ -137,3 +138,8 @@ def test_the_package_alone_answers_and_names_each_commands_extra(tmp_path):
             assert "torch" in answer and "trl" not in answer
     page = "\n".join(rest)
     assert all(f"'ctpo[{extra}]'" in page for extra in EXTRAS.values())
+
+
+def test_each_command_says_which_extra_it_needs():
+    commands = {one.name for one in (*app.registered_commands, *app.registered_groups)}
+    assert commands == {command.split()[0] for command in EXTRAS}

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from ctpo.tir.cache_check import ANY
 from ctpo.tir.transformers_generator import TransformersGenerator
 
 PROMPTS = [[5, 9, 40, 41], [7], [60, 61, 62, 63, 64, 65, 66], [12, 13]]
@@ -18,6 +19,13 @@ class AfterAnE:
 
     def __call__(self, text):
         return "e" in text
+
+
+class AnyToken:
+    trigger = ANY
+
+    def __call__(self, text):
+        return True
 
 
 @pytest.fixture
@@ -71,6 +79,18 @@ def test_answers_to_one_prompt_read_it_once_and_differ(generator, model):
         oracle = full_logprobs(model, prompt, sampled.ids)
         assert sampled.logprobs == pytest.approx(oracle, abs=2e-5)
     assert len({tuple(answers[i].ids) for i in (0, 2, 5)}) == 3
+
+
+def test_answers_that_say_the_same_go_on_from_the_same_cache(generator, model):
+    """As when all answers to a problem begin with the same call."""
+    prompts = [PROMPTS[0], PROMPTS[0], PROMPTS[3]]
+    session = generator.open(prompts, temperature=0, seed=0)
+    first = session.generate(range(3), [[]] * 3, [40] * 3, AnyToken())
+    assert first[0].ids == first[1].ids and first[0].reason == "stop"
+    second = session.generate(range(3), [[70, 71]] * 3, [6] * 3, Never())
+    for prompt, one, two in zip(prompts, first, second, strict=True):
+        oracle = full_logprobs(model, prompt + one.ids + [70, 71], two.ids)
+        assert two.logprobs == pytest.approx(oracle, abs=2e-5)
 
 
 def test_the_cache_carries_over_turns_of_different_length(generator, model):
