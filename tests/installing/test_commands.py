@@ -141,5 +141,6 @@ def test_the_package_alone_answers_and_names_each_commands_extra(tmp_path):
 
 
 def test_each_command_says_which_extra_it_needs():
-    commands = {one.name for one in (*app.registered_commands, *app.registered_groups)}
+    commands = {command.name for command in app.registered_commands}
+    commands |= {group.name for group in app.registered_groups}
     assert commands == {command.split()[0] for command in EXTRAS}
