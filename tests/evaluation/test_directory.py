@@ -58,6 +58,21 @@ def test_a_directory_without_an_answer_takes_other_settings(tmp_path):
     assert list(read_answers(tmp_path / "out")) == [answer()]
 
 
+@pytest.mark.parametrize("there", [False, True], ids=["new", "there before"])
+@pytest.mark.parametrize("answered", [False, True], ids=["no answer", "an answer"])
+def test_a_failure_takes_away_only_what_is_new_and_holds_no_answer(tmp_path, there, answered):
+    place = tmp_path / "evals" / "out"
+    if there:
+        place.mkdir(parents=True)
+    with pytest.raises(RuntimeError), EvaluationDirectory(place, {}) as directory:
+        if answered:
+            directory.add([answer(0)])
+        raise RuntimeError("the server is gone")
+    assert place.exists() == (there or answered)
+    assert (tmp_path / "evals").exists() == (there or answered)
+    assert not answered or len(list(read_answers(place))) == 1
+
+
 def test_other_settings_name_what_differs(tmp_path):
     with EvaluationDirectory(tmp_path / "out", {"seed": 0, "model": "a"}) as directory:
         directory.add([answer()])
