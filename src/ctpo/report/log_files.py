@@ -62,7 +62,8 @@ def open_log(path: Path) -> Log:
         files = [file for file in inside if file.suffix in wanted and file.name[0] not in "._"]
     kinds = sorted({file.suffix for file in files})
     if len(kinds) != 1 or kinds[0] not in _READERS:
-        found = f"holds {', '.join(kinds) or 'none'}" if path.is_dir() else f"is a {kinds[0]} file"
+        held = ", ".join(kinds) or "none"
+        found = f"holds {held}" if path.is_dir() else f"has the ending {kinds[0]!r}"
         raise ReportError(
             f"{path} {found}; it must be a file of one of these kinds, or a directory with files "
             f"of one kind: {', '.join(_READERS)}"
