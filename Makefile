@@ -32,7 +32,7 @@ help:
 	@echo "make demo-short the first fifth of it, checked for getting better"
 	@echo "make test       the quick tests, side by side on two processors (WORKERS=2)"
 	@echo "make test-repeat  these ten times (N=10), also beside a busy neighbour and in random order"
-	@echo "make test-slow  the tests that take tens of seconds"
+	@echo "make test-slow  the tests that take tens of seconds, those of test-verl among them"
 	@echo "make test-timing  those that look at how long something takes"
 	@echo "make test-verl  what starts verl or Ray, whole runs on the processor too, in minutes"
 	@echo "make test-faults kills at many moments, full disks, damaged files: the same bits after each"
@@ -99,7 +99,7 @@ test-repeat: $(INSTALLED)
 	$(BIN)/python tests/repeat.py $(N) $(QUICK) $(ARGS)
 
 test-slow: $(INSTALLED)
-	$(PYTEST) -n $(WORKERS) -m slow $(ARGS)
+	$(PYTEST) -n $(WORKERS) -m "slow or (verl and not long)" $(ARGS)
 
 test-long: $(INSTALLED)
 	$(PYTEST) -m long $(ARGS)

@@ -41,6 +41,13 @@ PROCESSES = (
     "tests/grading/test_pool.py",
     "tests/training/verl/test_child.py",
 )
+# What starts Ray, and counts its processes, likewise.
+RAY = (
+    "tests/cli/test_verl.py",
+    "tests/engines/verl/",
+    "tests/grading/test_ray.py",
+    "tests/training/verl/test_config.py",
+)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -50,7 +57,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "processes" if nodeid.startswith(PROCESSES) else nodeid.partition("::")[0]
+            for group in (PROCESSES, RAY):
+                if nodeid.startswith(group):
+                    return group[0]
+            return nodeid.partition("::")[0]
 
     return ByFile(config, log)
 

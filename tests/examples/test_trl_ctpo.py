@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "trl_ctpo.py"
 
 
+@pytest.mark.slow
 def test_the_example_trains_a_model_from_a_directory(model, tokenizer, tmp_path):
     model.save_pretrained(tmp_path / "policy")
     tokenizer.save_pretrained(tmp_path / "policy")

@@ -10,6 +10,8 @@ import pytest
 
 from ctpo.objective import PRESETS
 
+pytestmark = pytest.mark.slow
+
 WORLDS = (2, 4)
 
 

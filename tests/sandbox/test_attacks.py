@@ -112,6 +112,9 @@ OFF = [
 ]
 
 
+SECONDS = ("cpu-time", "time-out")  # whose attacks burn or wait for as long as they may
+
+
 def test_each_protection_can_be_switched_off():
     assert {switch for switch, *_ in OFF} == set(p.SWITCHES)
 
@@ -119,8 +122,14 @@ def test_each_protection_can_be_switched_off():
 @as_root
 @pytest.mark.parametrize(
     ("switch", "rung", "besides", "names"),
-    [(switch, rung, besides, names) for switch, rung, besides, *names in OFF],
-    ids=[f"{switch}-{'-'.join(besides)}" for switch, _, besides, *_ in OFF],
+    [
+        pytest.param(
+            *(switch, rung, besides, names),
+            id=f"{switch}-{'-'.join(besides)}",
+            marks=[pytest.mark.slow] * (switch in SECONDS),
+        )
+        for switch, rung, besides, *names in OFF
+    ],
 )
 def test_a_protection_that_is_off_is_missed(switch, rung, besides, names):
     if "capabilities" == switch and os.uname().machine not in ("x86_64", "aarch64"):

@@ -106,7 +106,7 @@ def state_of(processes, root):
 
 @pytest.mark.parametrize(
     "count",
-    [pytest.param(1_300), pytest.param(200_000, marks=pytest.mark.long)],
+    [pytest.param(1_300, marks=pytest.mark.slow), pytest.param(200_000, marks=pytest.mark.long)],
 )
 def test_many_runs_with_some_hostile_leave_everything_as_it_was(processes, count):
     hostile = [

@@ -84,6 +84,7 @@ def one_processor():
     os.sched_setaffinity(0, before)
 
 
+@pytest.mark.slow
 def test_an_overloaded_machine_slows_answers_and_fails_none(one_processor):
     code = "import time\nwhile time.process_time() < 0.2: pass\nprint('done')"
     with Sandbox(workers=32, timeout=1.0, memory_mb=64) as sandbox:
@@ -95,6 +96,7 @@ def test_an_overloaded_machine_slows_answers_and_fails_none(one_processor):
     assert max(e.wall_seconds for e in executions) > 1.0
 
 
+@pytest.mark.slow
 def test_a_busy_loop_is_ended_by_its_own_time_on_an_overloaded_machine(one_processor):
     with Sandbox(workers=8, timeout=0.5) as sandbox:
         executions = sandbox.run_many(["while True: pass"] * 8)

@@ -186,6 +186,7 @@ def test_updates_that_end_inside_a_batch_of_rollouts_are_off_policy(recwarn):
     assert not [w for w in recwarn if "on-policy" in str(w.message)]
 
 
+@pytest.mark.slow
 def test_a_trainer_patched_by_another_library_is_refused():
     # In a process of its own: what Unsloth does to TRL cannot be undone.
     code = """

@@ -1,7 +1,7 @@
 """verl as a whole: its trainer, Ray, FSDP on two ranks, servers, episodes, checkpoints. Minutes.
 
-`make test-verl` runs it, and `make test-long` once more with a kill and a resume. The model is tiny
-and knows sixteen sums; what is held here is that each part does what it says, and in `test_learning`
+`make test-verl` runs it, `make test-long` once more with a kill and a resume. The model is tiny and
+knows sixteen sums; what is held here is that each part does what it says, and in `test_learning`
 that the whole of it teaches a model something.
 """
 
@@ -95,7 +95,7 @@ KILLED = pytest.param("killed", marks=pytest.mark.long)
 def run(
     request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Run:
-    """Two ranks; in one go, or killed after the second batch, all processes at once, and resumed."""
+    """Two ranks; in one go, or all processes killed after the second batch, and resumed."""
     home = tmp_path_factory.mktemp(request.param)
     recipe, path, spied = home / "whole.toml", home / "run", home / "spied"
     recipe.write_text(whole.recipe(model, ranks=2, changes=changes(model)))

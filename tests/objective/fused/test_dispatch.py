@@ -374,6 +374,7 @@ def test_bins_of_the_kernel_are_those_of_the_statistics():
         assert name.endswith("_sketch") or getattr(zeros, name).shape == shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", [0, 8])
 def test_the_kernels_compile_for_a_gpu_without_one(split, tmp_path, monkeypatch):
     """The interpreter knows no types, layouts or registers; the compiler does."""
