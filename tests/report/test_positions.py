@@ -106,3 +106,16 @@ def test_an_interval_is_as_wide_as_batches_differ(run_dir, rewrite_positions):
     np.testing.assert_allclose(low / root, variance[0] ** 0.5, rtol=0.1)
     np.testing.assert_allclose(high / root, variance[1] ** 0.5, rtol=0.1)
     assert positions(run_dir).pool(np.array([1, 2])).intervals == {}
+
+
+def test_the_exponent_has_the_interval_of_batches_that_disagree(run_dir, rewrite_positions):
+    for ends in positions(run_dir).pool().intervals["power"]:
+        assert ends == pytest.approx(0.5, abs=1e-4)  # all batches say the same
+    rewrite_positions(power=0.4, batches=range(1, 9))
+    rewrite_positions(power=0.6, batches=range(9, 17), append=True)
+    pooled = positions(run_dir).pool()
+    low, high = pooled.intervals["power"]
+    assert 0.4 < low < fit_spread(pooled).power < high < 0.6
+    assert high - low > 0.02
+    rewrite_positions(sigma=0.0, drift=0.0, batches=range(1, 9))
+    assert np.isnan(positions(run_dir).pool().intervals["power"]).all()

@@ -48,8 +48,9 @@ class ByPosition:
         clip_dual: The same above the dual clip, for A < 0.
         responses: Responses that reach the bin.
         reach: The same as a share of all.
-        intervals: Lower and upper end of 95 % intervals by name, `mean`, `std` or `clip_total`: a
-            bootstrap over batches, empty of fewer than `MIN_BATCHES`.
+        intervals: Lower and upper end of 95 % intervals by name, `mean`, `std` or `clip_total`, and
+            `power` of the exponent of `fit_spread`: a bootstrap over batches, empty of fewer than
+            `MIN_BATCHES`.
     """
 
     position: np.ndarray
@@ -143,7 +144,7 @@ class Positions:
             clip_dual=found["clip_dual"],
             responses=responses[enough],
             reach=reach[enough],
-            intervals=_intervals(tables, len(units)),
+            intervals=_intervals(tables, len(units), (low[enough] + high[enough]) / 2),
         )
 
 
@@ -160,15 +161,17 @@ def _statistics(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _intervals(
-    tables: Mapping[str, np.ndarray], units: int
+    tables: Mapping[str, np.ndarray], units: int, position: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Resample batches; tables are [batches, bins]."""
+    """Resample batches; tables are [batches, bins], positions [bins]."""
     if units < MIN_BATCHES or not tables["tokens"].size:
         return {}
     (counts,) = draws(units, _RESAMPLES, seed=0)
-    resampled = _statistics({name: counts @ values for name, values in tables.items()})
+    sums = {name: counts @ values for name, values in tables.items()}
+    resampled = _statistics(sums)
+    resampled["power"] = _power(position, sums["tokens"], resampled["std"])
     ends = {}
-    for name in ("mean", "std", "clip_total"):
+    for name in ("mean", "std", "clip_total", "power"):
         with warnings.catch_warnings():  # a bin that a resample has no token of
             warnings.simplefilter("ignore", RuntimeWarning)
             low, high = np.nanpercentile(resampled[name], PERCENTILES, axis=0)
@@ -191,14 +194,20 @@ def fit_spread(statistics: ByPosition) -> SpreadFit:
     sigma = np.average(statistics.std * root, weights=statistics.tokens) / np.average(
         statistics.position, weights=statistics.tokens
     )
-    spread = statistics.std > 0
-    if spread.sum() < 2:
-        return SpreadFit(float(sigma), float("nan"))
-    # polyfit squares its weights.
-    power, _ = np.polyfit(
-        np.log(statistics.position[spread]),
-        np.log(statistics.std[spread]),
-        deg=1,
-        w=np.sqrt(statistics.tokens[spread]),
-    )
+    power = _power(statistics.position, statistics.tokens, statistics.std)
     return SpreadFit(float(sigma), float(power))
+
+
+def _power(position: np.ndarray, tokens: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Fit std = c·t^power to logarithms, weighted by tokens; positions [N], the others [..., N].
+
+    Returns:
+        The exponents, [...]; NaN where fewer than two spreads are above zero.
+    """
+    spread = std > 0
+    weight = np.where(spread, tokens, 0.0)
+    x, y = np.log(position), np.log(np.where(spread, std, 1.0))
+    with np.errstate(invalid="ignore"):  # nothing over nothing
+        x = x - (weight * x).sum(-1, keepdims=True) / weight.sum(-1, keepdims=True)
+        power = (weight * x * y).sum(-1) / (weight * x**2).sum(-1)
+    return np.where(spread.sum(-1) >= 2, power, np.nan)

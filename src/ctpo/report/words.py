@@ -137,10 +137,18 @@ def notes(run: Run) -> dict[str, list[str]]:
         found[figure] += list(_rare(parts, name, said))
     if len(whole.position) and not math.isnan(power := fit_spread(whole).power):
         found["ratio-spread"].append(
-            f"Fitted over the whole run, the spread grows as t to the {power:.2f}; one half is "
-            "what independent tokens would give."
+            f"Fitted over the whole run, the spread grows as t to the {power:.2f}{_ends(whole)}; "
+            "one half is what independent tokens would give."
         )
     return found
+
+
+def _ends(whole: ByPosition) -> str:
+    """Say between what the fitted exponent lies, where there are batches enough to know."""
+    if "power" not in whole.intervals:
+        return ""
+    low, high = whole.intervals["power"]
+    return f" (95 % over batches: {low:.2f} to {high:.2f})"
 
 
 def _rare(parts: list[ByPosition], name: str, said: str) -> Iterator[str]:
