@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import tempfile
 from collections.abc import Callable
 from unittest import mock
 
@@ -88,8 +89,52 @@ def fused(record: Record, device: str) -> None:
             )  # fmt: skip
 
 
+def trls(inputs, device: str) -> Callable[[], None]:
+    """TRL's own loss with its metrics, in a trainer whose model says the given log-probs."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    from ctpo.training.recipe.recipe import TinyModel
+    from ctpo.training.tiny.model import build_model, build_tokenizer
+
+    logprobs, old, advantages, mask = inputs
+    entropies = torch.zeros_like(old)
+
+    class Given(GRPOTrainer):
+        def _get_per_token_logps_and_entropies(self, *_, **__):
+            return logprobs, entropies, None
+
+    tokenizer = build_tokenizer(["a"], 140)
+    with tempfile.TemporaryDirectory() as place:
+        settings = GRPOConfig(
+            place, per_device_train_batch_size=2, num_generations=2, report_to="none",
+            use_cpu=device == "cpu", bf16=False, epsilon_high=0.28,
+        )  # fmt: skip
+        trainer = Given(
+            build_model(TinyModel(), tokenizer, seed=0),
+            lambda completions, **_: [0.0] * len(completions),
+            settings,
+            Dataset.from_list([{"prompt": "1"}] * 2),
+            processing_class=tokenizer,
+        )
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    tokens = torch.ones_like(old, dtype=torch.long)
+    given = {
+        "prompt_ids": tokens[:, :1], "prompt_mask": tokens[:, :1],
+        "completion_ids": tokens, "completion_mask": mask.long(),
+        "old_per_token_logps": old, "advantages": advantages, "num_items_in_batch": mask.sum(),
+    }  # fmt: skip
+
+    def step() -> None:
+        logprobs.grad = None
+        trainer._compute_loss(trainer.model, given).backward()
+
+    return step
+
+
 def speed(record: Record, device: str) -> None:
-    """Forward beside a copy; whole calls: fused, torch, torch.compile, verl's losses."""
+    """Forward beside a copy; whole calls: fused, torch, torch.compile, TRL's and verl's losses."""
     objective, rounds = preset("ctpo"), 1 if device == "cpu" else 30
     shapes = [(1, 40)] if device == "cpu" else [(64, 8192), (8, 8192), (1, 8192), (2048, 2048)]
     triton = importlib.util.find_spec("triton") is not None
@@ -122,8 +167,10 @@ def speed(record: Record, device: str) -> None:
         if importlib.util.find_spec("verl") is not None:
             from objective import verls
 
-            given_verl = (leaf, *inputs[1:])
-            steps |= {f"verl {name}": verls(name, given_verl) for name in ("vanilla", "gspo")}
+            for name in ("vanilla", "gspo"):
+                steps[f"verl {name}"] = verls(name, (leaf, *inputs[1:]))
+        if importlib.util.find_spec("trl") is not None:
+            steps["TRL grpo"] = trls((leaf, *inputs[1:]), device)
         failed = {}
         with fusing(device):
             for name in list(steps):

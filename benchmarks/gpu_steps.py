@@ -122,7 +122,7 @@ STEPS: dict[str, tuple[int, str, Callable[..., None]]] = {
     ),
     "speed": (
         110,
-        "the fused forward beside a copy; whole calls of torch, torch.compile, verl",
+        "the fused forward beside a copy; whole calls of torch, torch.compile, TRL, verl",
         objective_step("speed"),
     ),
     "tests": (60, "the tests that need a GPU", tests),
