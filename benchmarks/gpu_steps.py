@@ -13,6 +13,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 import traceback
@@ -92,6 +93,53 @@ def train(record, device: str) -> None:
     gpu_model.train(record, device)
 
 
+ON_VLLM = """\
+name = "on-vllm"
+[model]
+path = "{model}"
+[data]
+train_problems = 64
+held_out_problems = 14
+[rollout]
+max_response_tokens = 96
+{mismatch}
+[optimization]
+batches = 2
+micro_batch = 8
+entropy_coef = 0.01  # moves the weights, which vLLM must take over
+[evaluation]
+samples_per_problem = 1
+every = 0
+{vllm}
+"""
+
+
+def vllm(record, device: str) -> None:
+    """A short run on TRL, with vLLM on the same card; rehearsed without."""
+    from gpu_record import need
+
+    from ctpo.tasks import generate
+    from ctpo.training.recipe.recipe import TinyModel
+    from ctpo.training.tiny import teacher
+    from ctpo.training.tiny.model import build_model, build_tokenizer
+
+    need("trl", *(["vllm"] if device == "cuda" else []))
+    told = teacher.demonstrations(generate(700, seed=0), seed=0)
+    tokenizer = build_tokenizer([t.messages[-1]["content"] + "\n" + t.text for t in told], 384)
+    place = Path("build/gpu-model")
+    build_model(TinyModel(head_size=64), tokenizer, seed=0).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    recipe = Path("build/gpu-vllm.toml")
+    on = device == "cuda"
+    text = ON_VLLM.format(
+        model=place.resolve(),
+        mismatch="mismatch_cap = 5.0" if on else "",
+        vllm="[vllm]\ngpu_memory_share = 0.3\nmax_context_tokens = 512" if on else "",
+    )
+    recipe.write_text(text, encoding="utf-8")
+    train_recipe(record, str(recipe), "build/gpu-vllm-run")
+
+
 def verl(record, device: str) -> None:
     """A short run of a recipe on verl."""
     from gpu_record import Missing, need
@@ -100,39 +148,49 @@ def verl(record, device: str) -> None:
     if device == "cpu":
         raise Missing("a GPU, which this rehearsal has not")
     changes = ("optimization.batches=2", "evaluation.every=0", "warm_start.target_accuracy=0.0")
-    command = [sys.executable, "-c", "from ctpo.cli import main; main()", "train", "tiny-verl"]
+    train_recipe(record, "tiny-verl", "build/gpu-verl-run", *changes)
+
+
+def train_recipe(record, recipe: str, output: str, *changes: str) -> None:
+    """Run a recipe as a user does and record what each batch logged."""
+    shutil.rmtree(output, ignore_errors=True)
+    command = [sys.executable, "-c", "from ctpo.cli import main; main()", "train", recipe]
     command += [word for change in changes for word in ("--set", change)]
     done = subprocess.run(
-        [*command, "--output", "build/gpu-run"], capture_output=True, text=True, check=False
+        [*command, "--output", output], capture_output=True, text=True, check=False
     )
     record.add(exit_code=done.returncode, last_lines=(done.stdout + done.stderr).splitlines()[-8:])
     if done.returncode:
         raise RuntimeError(f"the run ended with {done.returncode}")
-    metrics = Path("build/gpu-run/metrics.jsonl").read_text(encoding="utf-8")
-    for line in metrics.splitlines():
+    for line in Path(output, "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         record.add(**json.loads(line))
 
 
 STEPS: dict[str, tuple[int, str, Callable[..., None]]] = {
-    "machine": (30, "the card, its driver, and which packages are there", machine),
+    "machine": (20, "the card, its driver, and which packages are there", machine),
     "fused": (
         80,
         "the fused kernel against the torch path: values, gradient, counts, no wait for the host",
         objective_step("fused"),
     ),
     "speed": (
-        110,
+        90,
         "the fused forward beside a copy; whole calls of torch, torch.compile, TRL, verl",
         objective_step("speed"),
     ),
-    "tests": (60, "the tests that need a GPU", tests),
+    "tests": (50, "the tests that need a GPU", tests),
     "train": (
-        150,
+        120,
         "tiny and 0.6 B random Qwen3 in float32, in bfloat16 and with adapters over bfloat16: "
         "seconds, memory, the on-policy check and the sampler's gap by position",
         train,
     ),
-    "verl": (100, "the recipe tiny-verl on one GPU, with vLLM and NCCL", verl),
+    "vllm": (
+        90,
+        "a short run on TRL with vLLM on the same card, weights against its log-probs",
+        vllm,
+    ),
+    "verl": (90, "the recipe tiny-verl on one GPU, with vLLM and NCCL", verl),
 }
 """By name, in order of value: seconds at most, what is found out, how."""
 
