@@ -28,7 +28,7 @@ set = [
 
 [methods]
 ctpo = ["objective.preset=ctpo"]
-grpo = ["objective.preset=grpo"]
+grpo = ["objective.preset=grpo", "objective.clip_high=inf"]
 """
 
 

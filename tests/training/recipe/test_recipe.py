@@ -1,3 +1,4 @@
+import json
 import tomllib
 
 import pytest
@@ -362,3 +363,10 @@ def test_what_differs_from_the_shipped_recipe_is_told_key_by_key():
     own = recipe_changes(load_recipe("tiny", ["name=mine", "seed=3"]))
     assert own["from"] is None and own["changes"]["seed"] == [None, 3]
     assert "model.tiny.layers" not in own["changes"]  # a default
+
+
+@pytest.mark.parametrize("recipe", ["tiny", "qwen3-4b", "qwen3-4b-grpo"])
+def test_a_window_without_an_end_is_told_in_json(recipe):
+    endless = load_recipe(recipe, ["objective.preset=grpo", "objective.clip_high=inf"])
+    text = json.dumps(recipe_changes(endless), allow_nan=False)
+    assert json.loads(text)["changes"]["objective.clip_high"][1] == "inf"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Sequence
 from importlib import resources
@@ -69,7 +70,8 @@ def recipe_changes(recipe: Recipe) -> dict[str, Any]:
 
     Returns:
         `from`, the shipped recipe's name, or None where there is none of this name and the changes
-        are those from the defaults; and `changes`, by key the value there and the value here.
+        are those from the defaults; and `changes`, by key the value there and the value here. JSON
+        holds all of it: a window without an end is the string `inf`.
     """
     here = recipe.model_dump(by_alias=True)
     if recipe.name in shipped_recipes():
@@ -82,12 +84,16 @@ def recipe_changes(recipe: Recipe) -> dict[str, Any]:
 
 def _pairs(base: Any, here: Any, name: str = "") -> dict[str, list[Any]]:  # noqa: ANN401
     if not isinstance(base, dict) and not isinstance(here, dict):
-        return {name: [base, here]}
+        return {name: [_in_json(base), _in_json(here)]}
     one, other = (each if isinstance(each, dict) else {} for each in (base, here))
     pairs: dict[str, list[Any]] = {}
     for key in dict.fromkeys([*one, *other]):
         pairs |= _pairs(one.get(key), other.get(key), f"{name}.{key}" if name else key)
     return pairs
+
+
+def _in_json(value: Any) -> Any:  # noqa: ANN401
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _read(name_or_path: str, children: Sequence[str] = ()) -> dict[str, Any]:
