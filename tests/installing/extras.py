@@ -80,7 +80,8 @@ def table():
             found = install(extra, wheel, Path(folder) / (extra or "alone"))
             names = ", ".join(package.partition(" ")[0] for package in found.packages)
             label = f"`[{extra}]`" if extra else "none"
-            lines.append(f"| {label} | {found.megabytes} | {len(found.packages)}: {names} |")
+            packages = f"{len(found.packages)}: {names}" if names else "0"
+            lines.append(f"| {label} | {found.megabytes} | {packages} |")
             print(lines[-1], flush=True)
     return "\n".join(lines)
 
