@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ctpo.report.positions import COLUMNS, MIN_TOKENS, Positions, fit_spread
 from ctpo.report.reading import read_run
+from ctpo.report.words import notes
 
 
 def positions(run_dir):
@@ -119,3 +122,26 @@ def test_the_exponent_has_the_interval_of_batches_that_disagree(run_dir, rewrite
     assert high - low > 0.02
     rewrite_positions(sigma=0.0, drift=0.0, batches=range(1, 9))
     assert np.isnan(positions(run_dir).pool().intervals["power"]).all()
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"), [(3, "0.60 (95 % over batches: 0.60 to 0.60);"), (2, "0.60; one half")]
+)
+def test_the_page_tells_the_interval_where_there_are_batches_enough(
+    run_dir, rewrite_positions, batches, said
+):
+    rewrite_positions(power=0.6, batches=range(1, batches + 1))
+    assert f"the spread grows as t to the {said}" in notes(read_run(run_dir))["ratio-spread"][-1]
+
+
+def test_the_exponent_is_numpys_weighted_line_through_logarithms(run_dir):
+    pooled, random = positions(run_dir).pool(), np.random.default_rng(0)
+    tokens = random.integers(1, 10_000, len(pooled.position))
+    bent = replace(pooled, tokens=tokens, std=pooled.std * random.uniform(0.5, 2, len(tokens)))
+    # polyfit squares its weights.
+    logs = np.log(bent.position), np.log(bent.std)
+    power, _ = np.polyfit(*logs, deg=1, w=np.sqrt(tokens))
+    assert fit_spread(bent).power == pytest.approx(power, rel=1e-9)
+    for alone in range(len(tokens)):  # one spread has no exponent, whatever the rounding
+        std = np.where(np.arange(len(tokens)) == alone, 0.1, 0.0)
+        assert np.isnan(fit_spread(replace(bent, std=std)).power)

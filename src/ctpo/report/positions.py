@@ -133,9 +133,10 @@ class Positions:
         reach = responses / responses[0] if len(low) else responses
         enough = (tokens >= MIN_TOKENS) & (reach >= MIN_REACH)
         tables = {name: values[:, enough] for name, values in tables.items()}
+        position = (low[enough] + high[enough]) / 2
         found = _statistics({name: values.sum(axis=0) for name, values in tables.items()})
         return ByPosition(
-            position=(low[enough] + high[enough]) / 2,
+            position=position,
             tokens=tokens[enough],
             mean=found["mean"],
             std=found["std"],
@@ -144,7 +145,7 @@ class Positions:
             clip_dual=found["clip_dual"],
             responses=responses[enough],
             reach=reach[enough],
-            intervals=_intervals(tables, len(units), (low[enough] + high[enough]) / 2),
+            intervals=_intervals(tables, len(units), position),
         )
 
 

@@ -370,3 +370,19 @@ def test_a_window_without_an_end_is_told_in_json(recipe):
     endless = load_recipe(recipe, ["objective.preset=grpo", "objective.clip_high=inf"])
     text = json.dumps(recipe_changes(endless), allow_nan=False)
     assert json.loads(text)["changes"]["objective.clip_high"][1] == "inf"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"{section}.{name}"
+        for section, values in load_recipe("tiny").model_dump(exclude={"objective"}).items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+        if isinstance(value, float)
+    ],
+)
+def test_no_number_of_a_recipe_is_infinite_or_none(key):
+    for value in ("inf", "-inf", "nan"):
+        with pytest.raises(RecipeError, match=rf"{key} is {value}"):
+            load_recipe("tiny", [f"{key}={value}"])

@@ -9,9 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 
 class Section(BaseModel):
-    """A table of the recipe. Unknown keys are refused, and nothing changes after loading."""
+    """A table of the recipe. Unknown keys are refused, and nothing changes after loading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    No number is infinite, but for the objective's: a window may have no end.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class TinyModel(Section):
