@@ -201,10 +201,11 @@ class Comparison:
                 return self._in_order(one.args[0], other) and one.args[0].value == other.value
         if any(plain):
             return self._one_of_several(answer, gold)
-        if kinds == ("tuple", "tuple"):
+        if all(kind in ("tuple", "angle") for kind in kinds):
             same = self._in_order(answer, gold)
-            if same and answer.value != gold.value:
-                if len(gold.args) == 2:
+            # A vector in angles is one in parentheses.
+            if same and (answer.value or "()") != (gold.value or "()"):
+                if len(gold.args) == 2 and "angle" not in kinds:
                     return False
                 raise Undecided("the same numbers in other brackets")
             return same

@@ -182,7 +182,8 @@ def _factor(text: str) -> Node:
 
 def _kind(tree: Node) -> str:
     kinds = {
-        "list": "a list", "set": "a set", "tuple": "a tuple", "rel": "a relation",
+        "list": "a list", "set": "a set", "tuple": "a tuple", "angle": "a vector",
+        "rel": "a relation",
         "text": "words", "matrix": "a matrix", "base": "a number in a base", "num": "a number",
         "union": "a set", "inter": "a set", "minus": "a set", "ratio": "a ratio",
     }  # fmt: skip

@@ -48,7 +48,8 @@ class Commands(Cursor):
             self.bars = bars
             self.expect(FENCES[name], ">")
             if name == "langle":
-                node = node.args[0] if node.op == "either" else node
+                if node.op == "either":  # commas separate here, as in parentheses
+                    node = node.args[0 if node.args[0].op == "list" else 1]
                 return Node("angle", node.args if node.op == "list" else (node,))
             return Node("call", (node,), _FENCED[name])
         if name in ("sum", "prod", "int", "lim"):

@@ -131,6 +131,7 @@ def strip(raw: str) -> Surface:
     text = re.sub(r"(?<=\d)\{,\}(?=\d)", ".", text).replace("{,}", ",").replace("{:}", ":")
     text = _NEGATIVE.sub("", text)
     text, currency = _money(text)
+    text = re.sub(r"\\left\s*<(.*?)\\right\s*>", r"\\langle \1\\rangle ", text)
     text = _STYLE.sub(" ", _DELIMITER.sub(" ", text))
     text = _SPACE.sub(" ", text)
     for pattern, written in _REWRITTEN:
