@@ -16,9 +16,11 @@ def eventually(
     look: Callable[[], Seen],
     holds: Callable[[Seen], object] = bool,
     what: str = "the state waited for",
+    *,
+    patience: float = PATIENCE,
 ) -> Seen:
     """What `look` gives as soon as it `holds`; fails with what it gave last."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not holds(seen := look()):
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} never came; last seen: {seen!r}")

@@ -215,9 +215,8 @@ def evaluate(
 
 
 def cache_directory() -> Path:
-    """Return where warm-started models are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "ctpo"
+    """Return where warm-started models are kept; below `~` where this user has no home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "ctpo"
 
 
 def default_place(recipe: Recipe) -> Path:

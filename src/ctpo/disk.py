@@ -58,6 +58,7 @@ def write_text(path: Path, text: str) -> None:
 def whole_directory(path: Path) -> Iterator[Path]:
     """Yield an empty directory to fill; it becomes `path` when the block ends without an error.
 
+    Who may read new directories of this user may read its files, whatever a library made of them.
     What is at `path` is replaced. Of two processes at one path the caller takes care (`locked`).
 
     Raises:
@@ -70,7 +71,10 @@ def whole_directory(path: Path) -> Iterator[Path]:
         try:
             with disk_errors(aside):
                 yield aside
+            readable = aside.stat().st_mode & 0o666
             for each in (*aside.rglob("*"), aside):
+                if each.is_file():  # safetensors are written for their owner alone
+                    each.chmod(readable)
                 _flush(each)
             if path.exists():
                 shutil.rmtree(path)
@@ -92,9 +96,15 @@ def locked(directory: Path, name: str = LOCK, *, wait: bool = False) -> Iterator
 
     Raises:
         Busy: Another process is at work there.
-        OSError: The file cannot be made.
+        OSError: The file cannot be made, or this user may not write in the directory.
     """
-    descriptor = os.open(directory / name, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        descriptor = os.open(directory / name, os.O_CREAT | os.O_RDWR, 0o644)
+    except PermissionError as error:
+        if not os.access(directory, os.W_OK):
+            raise PermissionError(error.errno, error.strerror, str(directory)) from None
+        # Another user made it, as in a cache that several share; to lock it, reading is enough.
+        descriptor = os.open(directory / name, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

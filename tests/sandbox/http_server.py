@@ -6,17 +6,14 @@ import json
 import os
 import random
 import re
-import resource
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.waiting import PATIENCE
-
-_FILES = resource.RLIMIT_NOFILE
 
 
 @dataclass
@@ -58,10 +55,16 @@ def quiet_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(*options, token=None, descriptors=None) -> Iterator[Server]:
+def serving(
+    *options: str,
+    token: str | None = None,
+    first: Callable[[], object] | None = None,
+    **variables: str,
+) -> Iterator[Server]:
+    """A server; its process calls `first` before it becomes one."""
     # -P: as the installed command, which takes no module from where it is started.
     command = [sys.executable, "-P", "-c", "from ctpo.cli import main; main()", "sandbox", "serve"]
-    environment = {**os.environ, "COLUMNS": "300"}
+    environment = {**os.environ, "COLUMNS": "300", **variables}
     if token is not None:
         environment["CTPO_SANDBOX_TOKEN"] = token
     with subprocess.Popen(
@@ -69,7 +72,7 @@ def serving(*options, token=None, descriptors=None) -> Iterator[Server]:
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
-        preexec_fn=descriptors and (lambda: resource.setrlimit(_FILES, (descriptors, descriptors))),
+        preexec_fn=first,
     ) as process:
         try:
             assert process.stdout is not None

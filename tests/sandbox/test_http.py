@@ -3,6 +3,7 @@ import contextlib
 import http.client
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,17 @@ pytest.importorskip("fastapi")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.somebody import SOMEBODY, become_somebody
+from tests.somebody import place_of_somebody as their_place
 from tests.waiting import PATIENCE, eventually
 
 from .http_server import Server, quiet_port, serving
+
+
+@pytest.fixture
+def place_of_somebody():
+    with their_place() as path:
+        yield path
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one-frontend", "two-frontends"])
@@ -363,9 +373,13 @@ def test_bodies_that_wait_are_bounded_in_bytes_and_each_client_has_a_share(impat
     at_work_and_waiting(impatient, 0, 0)
 
 
+def few_descriptors():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+
+
 def test_half_sent_requests_leave_the_operator_a_connection():
     with (
-        serving("--workers", "1", "--client-timeout", "100", descriptors=256) as server,
+        serving("--workers", "1", "--client-timeout", "100", first=few_descriptors) as server,
         contextlib.ExitStack() as clients,
     ):
         for _ in range(400):
@@ -424,11 +438,16 @@ def test_a_killed_front_end_is_replaced_and_the_pool_goes_on(processes):
         assert eventually(answers) == "1\n"
 
 
-@pytest.mark.parametrize("frontends", [1, 2])
+@pytest.mark.parametrize(
+    ("frontends", "first"),
+    [(1, None), (2, None), (2, become_somebody)],
+    ids=["one-frontend", "two-frontends", "somebody"],
+)
 def test_a_server_killed_under_load_leaves_nothing_and_can_be_started_again(
-    processes, frontends, tmp_path, monkeypatch
+    processes, frontends, first, tmp_path, request
 ):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    place = request.getfixturevalue("place_of_somebody") if first else tmp_path
+    start = partial(serving, first=first, TMPDIR=str(place))
     options = ("--workers", "2", "--frontends", str(frontends), "--port", str(quiet_port()))
     mounts = Path("/proc/self/mounts").read_text().count("ctpo")
     wrong, ends = [], []
@@ -448,7 +467,7 @@ def test_a_server_killed_under_load_leaves_nothing_and_can_be_started_again(
         except (OSError, http.client.HTTPException) as error:
             ends.append(error)
 
-    with serving(*options) as server:
+    with start(*options) as server:
         assert server.run("print(0)")["status"] == "Success"
         threads = [threading.Thread(target=call, args=(server, n)) for n in range(6)]
         for thread in threads:
@@ -462,10 +481,12 @@ def test_a_server_killed_under_load_leaves_nothing_and_can_be_started_again(
             assert not thread.is_alive(), "a caller hangs"
         assert not wrong and len(ends) == 6
         processes.wait_until_gone(tree)
-    assert not list(tmp_path.iterdir())
+    assert not list(place.iterdir())
     assert Path("/proc/self/mounts").read_text().count("ctpo") == mounts
-    with serving(*options) as server:
+    with start(*options) as server:
         assert server.run("print(1)")["run_result"]["stdout"] == "1\n"
+        wanted = os.geteuid() if first is None else SOMEBODY
+        assert Path(f"/proc/{server.process.pid}").stat().st_uid == wanted
 
 
 def test_the_directory_it_is_started_in_lends_a_server_no_module(tmp_path, monkeypatch):

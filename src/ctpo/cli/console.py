@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
+from pathlib import Path
 
 import typer
 from rich.cells import cell_len
@@ -33,8 +37,30 @@ def fail(error: Exception) -> typer.Exit:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        if isinstance(error, PermissionError) and isinstance(error.filename, str):
+            text += _whose(Path(error.filename).absolute())
     Console(stderr=True).print(f"[red]error[/] {escape(text)}", soft_wrap=True)
     return typer.Exit(1)
+
+
+def _whose(path: Path) -> str:
+    """Say of a path what on the way to it this user may not use, as far as that can be seen."""
+    for place in (path, *path.parents):
+        if os.path.lexists(place) and not os.access(place, os.R_OK | os.W_OK):
+            about = place.lstat()
+            return (
+                f": {_user(os.geteuid())}, who runs this, may not use {place}, which is "
+                f"{_user(about.st_uid)}'s ({stat.filemode(about.st_mode)}); name another place or "
+                "have its rights changed"
+            )
+    return ""
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -106,7 +107,8 @@ def command(
             raise typer.Exit(int(end.code or 0)) from None
         except (OSError, VerlFailed) as error:
             fail(error)
-            console.print(f"when that is mended, go on with: ctpo train --resume {path}")
+            if os.path.isfile(path / "recipe.toml"):
+                console.print(f"when that is mended, go on with: ctpo train --resume {path}")
             raise typer.Exit(getattr(error, "code", 1)) from None
         _show_result(result, time.perf_counter() - started)
 

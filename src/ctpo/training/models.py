@@ -98,7 +98,11 @@ def _loading(path: str | Path, what: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         kind: type[ModelNotFound] = ModelNotFound
-        if Path(path).is_dir():
+        files = (each for each in (Path(path), *Path(path).glob("*")) if os.path.exists(each))
+        closed = next((each for each in files if not os.access(each, os.R_OK)), None)
+        if closed:
+            why = f"this user may not read {closed}"
+        elif Path(path).is_dir():
             why = f"the directory holds no whole {what}: {error}"
         elif str(path).startswith(("/", ".", "~")) or str(path).count("/") > 1:
             why = "there is no such directory"

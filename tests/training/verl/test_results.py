@@ -1,14 +1,18 @@
 """What verl leaves behind, read: steps that count, our names, evaluations with their errors."""
 
 import json
+import os
+import shutil
 
 import pytest
+import torch
 
 from ctpo.evaluation import avg_at_k
 from ctpo.report import read_run
 from ctpo.tasks import generate, write_verl_parquet
 from ctpo.training.recipe.loading import load_recipe
 from ctpo.training.run_directory import RunDirectory
+from ctpo.training.verl.checkpoints import newest_whole
 from ctpo.training.verl.files import FIRST, Start, VerlFiles
 from ctpo.training.verl.results import collect, evaluation_of, logged, seconds_by_phase
 
@@ -175,7 +179,42 @@ def test_problems_without_a_name_are_refused():
         evaluation_of(answers("right", problem=""))
 
 
-def test_the_newest_whole_checkpoint_is_the_one_verl_says(files):
+def write_checkpoint(files, step):
+    actor = files.run / "checkpoints" / f"global_step_{step}" / "actor"
+    actor.mkdir(parents=True)
+    for file in (actor / "model_world_size_1_rank_0.pt", actor.parent / "data.pt"):
+        torch.save({"weights": torch.zeros(64)}, file)
+    files.newest.write_text(str(step))
+    return actor.parent
+
+
+@pytest.mark.parametrize("name", ["actor/model_world_size_1_rank_0.pt", "data.pt", "actor", "."])
+def test_a_damaged_checkpoint_is_named_and_verl_told_to_take_the_newest_whole_one(
+    files, caplog, name
+):
+    one, two, three = (write_checkpoint(files, step) for step in (1, 2, 3))
+    assert newest_whole(files) == three and not caplog.text
+    for damaged, left, said in ((three, two, "global_step_2"), (two, one, "global_step_1")):
+        place = damaged / name
+        if place.is_file():
+            os.truncate(place, place.stat().st_size - 1)
+        else:
+            shutil.rmtree(place)
+        assert newest_whole(files) == left == files.last_checkpoint()
+        assert f"{damaged.name}: " in caplog.text and f"The run goes on from {said};" in caplog.text
+        assert not damaged.exists()
+    shutil.rmtree(one)
+    assert newest_whole(files) is None and files.last_checkpoint() is None
+    assert "The run goes on from the beginning" in caplog.text
+
+
+def test_a_kill_while_verl_says_which_checkpoint_is_its_newest_loses_none(files):
+    _, two = (write_checkpoint(files, step) for step in (1, 2))
+    files.newest.write_text("")
+    assert newest_whole(files) == two == files.last_checkpoint()
+
+
+def test_the_newest_checkpoint_is_the_one_verl_says(files):
     assert files.last_checkpoint() is None
     place = files.run / "checkpoints"
     (place / "latest_checkpointed_iteration.txt").write_text("12\n")

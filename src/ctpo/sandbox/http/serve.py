@@ -67,7 +67,10 @@ def listening(path: str | None, host: str, port: int) -> Iterator[socket.socket]
                 raise OSError(f"another server listens at {path}")
         os.unlink(path)
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
+        try:
+            server.bind(path)
+        except PermissionError as error:
+            raise PermissionError(error.errno, error.strerror, path) from None
         os.chmod(path, 0o600)
         server.listen(_BACKLOG)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import itertools
 import json
@@ -73,14 +74,29 @@ def warm_start(
 
     Raises:
         WarmStartFailed: The target accuracy was not reached.
+        OSError: The cache cannot be read or written; says how another one is named.
     """
     directory = cache / fingerprint(recipe)
-    if directory.is_dir():
-        return directory
+    try:
+        if directory.is_dir():
+            return directory
+        if cache.parts[0] == "~":
+            raise FileNotFoundError(errno.ENOENT, "this user has no home directory", str(cache))
+        cache.mkdir(parents=True, exist_ok=True)
+        return _made(recipe, sandbox, directory, on_progress or (lambda _: None))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        why = f"{error.strerror} (XDG_CACHE_HOME names another place for warm starts)"
+        raise OSError(error.errno, why, error.filename) from error
+
+
+def _made(
+    recipe: Recipe, sandbox: Sandbox, directory: Path, on_progress: Callable[[Progress], None]
+) -> Path:
     settings, dimensions = recipe.warm_start, recipe.model.tiny
     assert settings is not None and dimensions is not None, "the recipe has been checked"
-    cache.mkdir(parents=True, exist_ok=True)
-    with locked(cache, f".{directory.name}.lock", wait=True):
+    with locked(directory.parent, f".{directory.name}.lock", wait=True):
         if not directory.is_dir():  # nor by the process that was waited for
             with whole_directory(directory) as unfinished:
                 _train(
@@ -90,7 +106,7 @@ def warm_start(
                     episode_settings(recipe),
                     sandbox,
                     unfinished,
-                    on_progress or (lambda _: None),
+                    on_progress,
                 )
     return directory
 

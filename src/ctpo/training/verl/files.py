@@ -73,9 +73,13 @@ class VerlFiles:
         names = [file.stem.split("-") for file in sorted(self.folder.glob("metrics-*.jsonl"))]
         return [Start(int(number), int(after)) for _, number, _, after in names]
 
+    @property
+    def newest(self) -> Path:
+        """Where verl says of which step its newest checkpoint is."""
+        return self.run / "checkpoints" / "latest_checkpointed_iteration.txt"
+
     def last_checkpoint(self) -> Path | None:
-        """Return the newest whole checkpoint, `global_step_N`, or None."""
-        newest = self.run / "checkpoints" / "latest_checkpointed_iteration.txt"
-        if not newest.is_file():
+        """Return the newest checkpoint, `global_step_N`, or None, as verl says it."""
+        if not self.newest.is_file():
             return None
-        return newest.with_name(f"global_step_{newest.read_text().strip()}")
+        return self.newest.with_name(f"global_step_{self.newest.read_text().strip()}")

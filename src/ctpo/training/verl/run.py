@@ -15,6 +15,7 @@ from ctpo.training.recipe.model import Model
 from ctpo.training.run_directory import RunDirectory
 from ctpo.training.verl import config as verl_config
 from ctpo.training.verl import results
+from ctpo.training.verl.checkpoints import newest_whole, step_of
 from ctpo.training.verl.child import reason, run_child
 from ctpo.training.verl.files import Start, VerlFiles
 from ctpo.training.verl.settings import settings
@@ -60,8 +61,8 @@ def train(job: Job) -> None:
         )
         write_verl_parquet(files.train, job.train)
         write_verl_parquet(files.held_out, job.held_out)
-    checkpoint = files.last_checkpoint()
-    done = 0 if checkpoint is None else int(checkpoint.name.removeprefix("global_step_"))
+    checkpoint = newest_whole(files)
+    done = 0 if checkpoint is None else step_of(checkpoint)
     results.collect(recipe, directory, files, ended=False)
     directory.forget_after(done)
     if done < recipe.optimization.batches:
