@@ -128,6 +128,14 @@ def test_the_end_of_a_program_is_the_end_of_python(sandbox):
     assert sandbox.run(code).stdout == "main thread\nat exit\n"
 
 
+def test_a_program_carries_nothing_that_neither_it_nor_the_sandbox_uses(sandbox):
+    """Each module is memory to be copied in every fork; some bring a dozen others along."""
+    code = "import sys; print({'importlib.abc', 'pathlib', 'tempfile', 'bz2'} & {*sys.modules})"
+    assert sandbox.run(code).stdout == "set()\n"
+    code = "import sys; print({'math', 're', 'typing', 'dataclasses'} <= {*sys.modules})"
+    assert sandbox.run(code).stdout == "True\n"
+
+
 def test_ordinary_concurrency_works(sandbox):
     code = (
         "import asyncio\n"

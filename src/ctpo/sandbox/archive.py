@@ -11,7 +11,6 @@ import os
 import stat
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
 
 _LENGTH = struct.Struct("!I")
 _LONGEST_NAME, _LONGEST_PART = 1024, 255
@@ -28,7 +27,7 @@ def check_name(name: str) -> str:
     """
     if not isinstance(name, str):
         raise TypeError(f"files are named by str, not {type(name).__name__}")
-    parts = PurePosixPath(name).parts
+    parts = _parts(name)
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise ValueError(f"files are named by a relative path without '..', not {name[:99]!r}")
     if name.endswith(("/", "/.")):
@@ -43,6 +42,11 @@ def check_name(name: str) -> str:
             f"{name[:99]!r}"
         )
     return name
+
+
+def _parts(name: str) -> list[str]:
+    # Not pathlib, which nothing else needs and every program would carry.
+    return [part for part in name.split("/") if part not in ("", ".")]
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
@@ -98,7 +102,7 @@ def collect(directory: str, names: Sequence[str], most_bytes: int, into: int) ->
     found = []
     end = 0
     for name in names:
-        with contextlib.suppress(OSError), _opened(directory, PurePosixPath(name).parts) as file:
+        with contextlib.suppress(OSError), _opened(directory, _parts(name)) as file:
             status = os.fstat(file)
             if stat.S_ISREG(status.st_mode) and end + status.st_size <= most_bytes:
                 size = 0

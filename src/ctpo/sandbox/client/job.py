@@ -189,9 +189,9 @@ def _memory(content: bytes) -> int:
     """A file in memory that cannot be changed, but emptied."""
     descriptor = os.memfd_create("ctpo-program", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(content)
-        os.lseek(descriptor, 0, os.SEEK_SET)
+        written = 0
+        while written < len(content):
+            written += os.pwrite(descriptor, memoryview(content)[written:], written)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _INPUT_SEALS)
     except BaseException:
         os.close(descriptor)

@@ -38,6 +38,7 @@ class Jail:
         filter: The system calls they may make; `None` where the kernel takes no filter.
         landlock: The kernel's version; 0 where there is none.
         readable: Descriptors of what may be read, with rights; empty with a file tree.
+        shared_id: Whether all programs have one user id, and the threads of all are counted.
     """
 
     plan: Plan
@@ -45,6 +46,7 @@ class Jail:
     filter: Filter | None
     landlock: int
     readable: Sequence[tuple[int, int]]
+    shared_id: bool
 
     def prepare(self) -> None:
         """Set what a fork server can bear itself and its children inherit."""
@@ -103,7 +105,7 @@ class Jail:
         return steps
 
     def shut(self, steps: kernel.Steps) -> None:
-        """Confine this process for good, but for the filter of system calls.
+        """Confine this process for good, but for what its own programs have to give up.
 
         Raises:
             OSError: A step was refused; no program must run.
@@ -112,17 +114,26 @@ class Jail:
         if not self.plan.file_tree:
             _at_home(os.getcwd())
 
-    def filter_calls(self) -> None:
-        """Take the filter of system calls, which comes last and allows no fork.
+    def list_calls(self) -> None:
+        """Take the list of system calls, with which a worker can still fork.
 
         Raises:
             OSError: It was refused; no program must run.
         """
-        if self.plan.uid(0) is None and self.plan.rung != LIMITS_ONLY:
+        if self.filter is not None:
+            self.filter.install()
+
+    def filter_calls(self) -> None:
+        """Take the rest of the filter of system calls, which comes last and allows no fork.
+
+        Raises:
+            OSError: It was refused; no program must run.
+        """
+        if self.shared_id:
             # Whatever threads programs make, there is room for the next program.
             limit(resource.RLIMIT_NPROC, SHARED_PROCESSES, SHARED_PROCESSES)
         if self.filter is not None:
-            self.filter.install(os.getpid())
+            self.filter.install_own(os.getpid())
 
     def _limit(self) -> None:
         limits = {
@@ -137,8 +148,7 @@ class Jail:
         if self.plan.rung == LIMITS_ONLY:
             # There it would count every process of the caller's.
             del limits["processes"]
-        elif self.plan.uid(0) is None:
-            # All have the same id, and are counted together.
+        elif self.shared_id:
             limits["processes"] = (resource.RLIMIT_NPROC, SHARED_PROCESSES + KEPT_PROCESSES)
         for name, (kind, value) in limits.items():
             if name not in self.plan.without:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from ctpo.sandbox.protections import LANDLOCK_ONLY, LIMITS_ONLY, ROOT_NAMESPACES, USER_NAMESPACE
 
@@ -108,5 +107,9 @@ def spare_uid(rung: str, number: int) -> int | None:
 
 def _others_may_read(path: str) -> bool:
     """Whether any user id at all may read a file."""
-    parents = Path(path).resolve().parents
-    return bool(os.stat(path).st_mode & 0o004) and all(p.stat().st_mode & 0o001 for p in parents)
+    readable = bool(os.stat(path).st_mode & 0o004)
+    above = os.path.realpath(path)
+    while readable and above != "/":
+        above = os.path.dirname(above)
+        readable = bool(os.stat(above).st_mode & 0o001)
+    return readable

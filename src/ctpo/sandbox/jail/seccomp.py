@@ -1,14 +1,18 @@
 """The seccomp filter: an allow-list of system calls as a binary tree of classic BPF.
 
 Built here, from `syscalls`, rather than with libseccomp: that is a system library which many
-machines lack, takes 0.7 ms to load a filter (this one 0.05 ms), and everything needed of it is a
-search tree. A child's own pid is part of the filter: it may signal itself and nobody else.
+machines lack, takes 0.7 ms to load a filter, and everything needed of it is a search tree.
+
+It has two parts, of which the kernel takes the stricter answer. The list is long, the same for
+all, and costs a program nothing: its worker takes it once and forks with it. What a program may do
+and its worker may not yet give up is short and taken by each program: no fork, and its own pid is
+part of it, for it may signal itself and nobody else.
 """
 
 from __future__ import annotations
 
 import errno
-import platform
+import os
 import signal
 import socket
 import struct
@@ -25,12 +29,13 @@ _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _X32 = 0x40000000
 
-_CLONE_THREAD = 0x10000
+_CLONE_THREAD, _CLONE_PARENT = 0x10000, 0x8000
 # Every CLONE_NEW* flag, CLONE_PTRACE, CLONE_PARENT and CLONE_PIDFD.
 _CLONE_REFUSED = 0x7E020000 | 0x2000 | 0x8000 | 0x1000
 
 # Name and dumpability and no_new_privs read, name set; PR_SET_VMA, with which libc names memory.
 _PRCTL = (3, 15, 16, 39, 0x53564D41)
+_WORKERS_PRCTL = (kernel.PR_SET_PDEATHSIG, kernel.PR_SET_SECCOMP)
 # TCGETS (is it a terminal), TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX.
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 # Duplication and flags; not F_SETOWN, F_SETSIG, F_NOTIFY, leases, setting pipe sizes or seals.
@@ -45,7 +50,7 @@ _METADATA = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "fut
 
 
 class Filter:
-    """The filter, with a place for the pid of the process that takes it.
+    """Both parts, the second with a place for the pid of the process that takes it.
 
     Args:
         metadata: Whether modes and times of files may be changed.
@@ -55,47 +60,67 @@ class Filter:
     """
 
     def __init__(self, *, metadata: bool) -> None:
-        machine = MACHINES.get(platform.machine())
+        machine = MACHINES.get(os.uname().machine)
         if machine is None:
-            raise OSError(errno.ENOSYS, f"no filter written for {platform.machine()}")
-        program = build(machine, _MARK, metadata=metadata)
+            raise OSError(errno.ENOSYS, f"no filter written for {os.uname().machine}")
+        self._list = kernel.FilterCode(build(machine, metadata=metadata))
+        program = build_own(machine, _MARK)
         mark = struct.pack("=I", _MARK)
         # The value of an instruction is its last four bytes.
         self._places = [i for i in range(4, len(program), 8) if program[i : i + 4] == mark]
-        self._filter = kernel.FilterCode(program)
+        self._own = kernel.FilterCode(program)
 
-    def install(self, pid: int) -> None:
-        """Take it, for good.
+    def install(self) -> None:
+        """Take the list, for good; forking a sibling is still allowed."""
+        self._list.install()
+
+    def install_own(self, pid: int) -> None:
+        """Take the second part, for good.
 
         Args:
             pid: The caller's, as it knows itself.
         """
         for place in self._places:
-            struct.pack_into("=I", self._filter.code, place, pid)
-        self._filter.install()
+            struct.pack_into("=I", self._own.code, place, pid)
+        self._own.install()
 
 
 _MARK = 0x7ABCDEF1  # no pid: those end at 2**22
 
 
-def build(machine: Machine, pid: int, *, metadata: bool) -> bytes:
-    """The filter's program.
+def build_own(machine: Machine, pid: int) -> bytes:
+    """The part that every program takes, which the list must precede.
 
     Args:
         machine: Whose calls.
         pid: Whom the process may signal.
+    """
+    checks: dict[str, Code] = {
+        "clone": _clone([_CLONE_THREAD]),
+        "prctl": [_argument(0), *_one_of(_PRCTL)],
+        "kill": _signal_to_itself(pid, 1),
+        "tgkill": _signal_to_itself(pid, 2),
+        "prlimit64": [_argument(0), *_one_of([0, pid])],
+    }
+    code = [_instruction(_LOAD, _NUMBER)]
+    for name, check in checks.items():
+        code += [_instruction(_EQUAL, machine.calls[name], on_false=len(check)), *check]
+    return b"".join([*code, _instruction(_RETURN, _ALLOW)])
+
+
+def build(machine: Machine, *, metadata: bool) -> bytes:
+    """The list.
+
+    Args:
+        machine: Whose calls.
         metadata: Whether modes and times of files may be changed.
     """
     checks: dict[str, Code] = {
-        "clone": [
-            _argument(0),
-            _instruction(_AND, _CLONE_THREAD | _CLONE_REFUSED),
-            *_one_of([_CLONE_THREAD]),
-        ],
+        "clone": _clone([_CLONE_THREAD, _CLONE_PARENT]),
         # Files without a name leave no trace in the directory that shows whether it was used.
         "open": _without_flag(1, _O_TMPFILE),
         "openat": _without_flag(2, _O_TMPFILE),
-        "prctl": [_argument(0), *_one_of(_PRCTL)],
+        "prctl": [_argument(0), *_one_of((*_PRCTL, *_WORKERS_PRCTL))],
         "ioctl": [_argument(1), *_one_of(_IOCTL)],
         "fcntl": [_argument(1), *_idle_for(_LOCKS), *_one_of(_FCNTL)],
         # Of a datagram pair each end could be sent to any address.
@@ -107,9 +132,6 @@ def build(machine: Machine, pid: int, *, metadata: bool) -> bytes:
             _instruction(_AND, 0xF),
             *_one_of([socket.SOCK_STREAM]),
         ],
-        "kill": _signal_to_itself(pid, 1),
-        "tgkill": _signal_to_itself(pid, 2),
-        "prlimit64": [_argument(0), *_one_of([0, pid])],
     }
     by_number: dict[int, Code] = {
         number: checks.get(name, [_instruction(_RETURN, _ALLOW)])
@@ -156,6 +178,11 @@ def _tree(segments: list[tuple[int, Code]]) -> Code:
         *low,
         *high,
     ]
+
+
+def _clone(kinds: Sequence[int]) -> Code:
+    flags = _instruction(_AND, _CLONE_THREAD | _CLONE_REFUSED)
+    return [_argument(0), flags, *_one_of(kinds)]
 
 
 def _one_of(values: Sequence[int]) -> Code:

@@ -135,6 +135,7 @@ def _jail(plan: Plan, proc: int, missing: dict[str, str]) -> Jail:
         filter=call_filter,
         landlock=abi,
         readable=landlock.open_paths(rules) if abi else [],
+        shared_id=plan.uid(0) is None and plan.rung != p.LIMITS_ONLY,
     )
 
 
@@ -145,7 +146,8 @@ def _usable_filter(plan: Plan) -> Filter:
     if pid == 0:
         try:
             kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-            made.install(os.getpid())
+            made.install()
+            made.install_own(os.getpid())
             os._exit(0)
         finally:
             os._exit(1)

@@ -17,12 +17,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from ctpo.sandbox.server import threads_only
+
+if TYPE_CHECKING:  # it imports a third of the library, which every program would carry
+    from importlib.abc import Loader
 
 FILENAME = "<program>"
 # Ends a process whose program ran out of memory: no exit code, which a program may choose freely.
@@ -121,7 +123,7 @@ def seed_all(seed: int) -> None:
         sys.meta_path.insert(0, _SeedOnImport)
 
 
-class _SeedOnImport(MetaPathFinder):
+class _SeedOnImport:
     """Seeds modules that keep random state of their own when they are imported."""
 
     seed = 0

@@ -11,7 +11,6 @@ import importlib.util
 import sys
 import threading
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
@@ -32,7 +31,7 @@ def prepare() -> None:
         sys.meta_path.insert(0, _Finder)
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     @classmethod
     def find_spec(
         cls, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

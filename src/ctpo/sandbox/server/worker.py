@@ -10,7 +10,6 @@ from __future__ import annotations
 import array
 import contextlib
 import gc
-import math
 import os
 import resource
 import signal
@@ -52,6 +51,9 @@ class Worker:
         self._sibling = kernel.Sibling()
         self._filtered = False
         self._link = -1
+        # Asked once, so that programs need not touch what it takes to answer.
+        self._alone = jail.plan.process_namespace
+        self._limits_cpu = "cpu-time" not in jail.plan.without
 
     def start(self, steps: kernel.Steps, link: socket.socket) -> NoReturn:
         """Be a slot's process; never returns."""
@@ -64,6 +66,7 @@ class Worker:
                 self._interpreter.enter()
                 seed_all(_SEED)
                 gc.freeze()  # else a program's first garbage collection comes early
+                self._jail.list_calls()
             except (OSError, ValueError) as error:
                 link.send(f"error: {error}".encode())
             else:
@@ -77,7 +80,7 @@ class Worker:
             data, ancillary, _, _ = link.recvmsg(JOB.size, _RIGHTS)
             if not data:
                 os._exit(0)
-            given = array.array("i", ancillary[0][2])
+            given = array.array("i", ancillary[0][2]).tolist()
             if data[_KIND] != PROGRAM:
                 self._call(data, given, link)
                 continue
@@ -93,10 +96,10 @@ class Worker:
                 os.close(descriptor)
             link.send(STARTED.pack(pid, started))
 
-    def _run_program(self, data: bytes, given: array.array[int]) -> NoReturn:
+    def _run_program(self, data: bytes, given: list[int]) -> NoReturn:
         """Be the process of a program."""
         try:
-            if not self._jail.plan.process_namespace:
+            if not self._alone:
                 # A fork does not inherit it; the fork server may have died before it was set.
                 kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
                 if os.getppid() != self._server_pid:
@@ -109,7 +112,7 @@ class Worker:
             raise
         self._interpreter.run(text)
 
-    def _call(self, data: bytes, given: array.array[int], link: socket.socket) -> None:
+    def _call(self, data: bytes, given: list[int], link: socket.socket) -> None:
         """Run a call of a session here, in what earlier ones left."""
         self._filter()
         text, echo = self._take(data, given)
@@ -119,7 +122,7 @@ class Worker:
         with contextlib.suppress(OSError):  # the program can close it: that ends the session
             link.send(CALLED.pack(exit_code & 0xFF, out_of_memory))
 
-    def _take(self, data: bytes, given: array.array[int]) -> tuple[str, bool]:
+    def _take(self, data: bytes, given: list[int]) -> tuple[str, bool]:
         """Put inputs, outputs and limits where they belong; the source, and whether to echo."""
         timeout, memory, seed, kind, echo, has_stdin, has_files = JOB.unpack(data)
         code, stdout, stderr = given[:3]
@@ -135,11 +138,11 @@ class Worker:
             os.close(descriptor)
         if seed != _SEED:
             seed_all(seed)
-        if "cpu-time" not in self._jail.plan.without:
+        if self._limits_cpu:
             used = 0.0
             if kind != PROGRAM:
                 used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-            soft = math.ceil(used + cpu_budget_seconds(timeout))
+            soft = int(-(-(used + cpu_budget_seconds(timeout)) // 1))  # without `math`: two pages
             # In a session the next call gets more; the fork server counts there.
             hard = soft + 1 if kind == PROGRAM else resource.RLIM_INFINITY
             limit(resource.RLIMIT_CPU, soft, hard)

@@ -45,23 +45,26 @@ def main(control: int, parent: int, preload: str) -> None:
         wire.send(connection, {"error": "the kernel does not list children (CONFIG_PROC_CHILDREN)"})
         return
     try:
-        for name in (*_USUAL, *filter(None, preload.split(","))):
+        for name in (*USUAL, *filter(None, preload.split(","))):
             importlib.import_module(name)
         _warm()
     except BaseException as error:
         wire.send(connection, {"error": f"preload: {type(error).__name__}: {error}"})
         raise
+    kernel.join_mappings()
     gc.collect()
     gc.freeze()
     kernel.use_huge_pages()
+    kernel.use_huge_pages_for_code()
     wire.send(connection, {})
     Zygote(connection).serve(parent_process)
 
 
 # Of the standard library, what programs that compute like to import; together five megabytes.
-_USUAL = (
+USUAL = (
     *("bisect", "cmath", "collections", "datetime", "decimal", "fractions", "functools", "heapq"),
     *("itertools", "json", "math", "operator", "random", "re", "statistics", "string"),
+    *("contextlib", "copy", "dataclasses", "enum", "textwrap", "traceback", "typing"),
 )
 
 
