@@ -9,7 +9,7 @@ import pytest
 from ctpo.studies.figures import FIGURES
 from ctpo.studies.results import results
 from ctpo.studies.statistics import holm, sign_flip
-from ctpo.studies.study import Study
+from ctpo.studies.study import Study, StudyError
 from ctpo.studies.tables import batches_until, tables
 from tests.studies.test_study import TUNED
 
@@ -87,7 +87,7 @@ def test_outcomes_are_those_counted_by_hand(study):
 
 
 def test_differences_are_paired_by_seed_and_level(study):
-    table = by_name(study, made_up())["small-differences"]
+    table = by_name(study, made_up())["small-less-grpo"]
     low = line(table, "low", "ctpo − grpo")
     # Every pair differs by ten points, so seeds' own differences leave no interval.
     assert low["pairs"] == 4 and low["points (95 %)"] == "+10.0 (+10.0 to +10.0)"
@@ -98,11 +98,18 @@ def test_differences_are_paired_by_seed_and_level(study):
     assert [row[-1] for row in table.rows] == expected
 
 
+def test_another_reference_turns_the_differences_round(study):
+    table = by_name(study.compared_with("ctpo"), made_up())["small-less-ctpo"]
+    assert line(table, "low", "grpo − ctpo")["points (95 %)"] == "-10.0 (-10.0 to -10.0)"
+    with pytest.raises(StudyError, match=r"reference is 'ctp' \(did you mean 'ctpo'"):
+        study.compared_with("ctp")
+
+
 def test_runs_of_another_warm_start_are_no_pair(study):
     rows = [row for seed in range(4) for row in run("grpo", "low", seed, 0.5)]
     rows += [row for seed in range(3) for row in run("ctpo", "low", seed, 0.6)]
     rows += run("ctpo", "low", 3, 0.1, warm="other")
-    table = by_name(study, results(rows))["small-differences"]
+    table = by_name(study, results(rows))["small-less-grpo"]
     low = line(table, "low", "ctpo − grpo")
     assert low["pairs"] == 3 and low["points (95 %)"].startswith("+10.0")
 

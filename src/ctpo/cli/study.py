@@ -171,6 +171,9 @@ class _Board:
 @app.command()
 def report(
     directory: Annotated[Path, typer.Argument(help="A study's directory.")],
+    reference: Annotated[
+        str | None, typer.Option(help="What the others are compared with, if not the study's.")
+    ] = None,
 ) -> None:
     """Make a study's tables, figures, page and results.parquet from its directory."""
     from ctpo.report import ReportError
@@ -178,4 +181,4 @@ def report(
     from ctpo.studies.study import StudyError
 
     with usable(ReportError, StudyError):
-        console.print(write_study_report(directory), soft_wrap=True, highlight=False)
+        console.print(write_study_report(directory, reference), soft_wrap=True, highlight=False)

@@ -17,18 +17,22 @@ from ctpo.studies.tables import tables, versions
 from ctpo.theory.tables import shown
 
 
-def write_study_report(path: Path) -> Path:
+def write_study_report(path: Path, reference: str | None = None) -> Path:
     """Write `results.parquet`, `tables.md`, `figures/` and the page `report.html`.
+
+    Args:
+        path: The study's directory.
+        reference: The method that the others are compared with; None takes the study's.
 
     Returns:
         The page.
 
     Raises:
-        StudyError: There is nothing to report yet.
+        StudyError: There is nothing to report yet, or no such method.
         ReportError: A run's files cannot be read.
     """
     directory = StudyDirectory.open(path)
-    study = directory.study
+    study = directory.study.compared_with(reference)
     table = collect(path, study)
     pq.write_table(table, path / "results.parquet")
     runs = results(table.to_pylist())

@@ -133,6 +133,18 @@ class Study(Section):
             raise ValueError(_unknown("headroom.axis", self.headroom.axis, self.axes))
         return self
 
+    def compared_with(self, reference: str | None) -> Study:
+        """Return this study with another reference; None keeps it.
+
+        Raises:
+            StudyError: There is no such method.
+        """
+        if reference is None:
+            return self
+        if reference not in self.methods:
+            raise StudyError(_unknown("reference", reference, self.methods))
+        return self.model_copy(update={"reference": reference})
+
     def _check_seeds(self) -> None:
         tuning = [] if self.tuning is None else self.tuning.seeds
         for name, seeds in (("seeds", self.seeds), ("tuning.seeds", tuning)):

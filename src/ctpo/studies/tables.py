@@ -122,7 +122,7 @@ def differences(study: Study, runs: Sequence[Result]) -> Table:
         "p",
         "p, Holm",
     )
-    return Table(f"{study.name}-differences", "Differences", columns, tuple(full))
+    return Table(f"{study.name}-less-{study.reference}", "Differences", columns, tuple(full))
 
 
 def tuning(study: Study, runs: Sequence[Result]) -> Table:
