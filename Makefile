@@ -22,7 +22,7 @@ QUICK := $(PYTEST) -n $(WORKERS) -m "not (slow or long or timing or verl or faul
 .PHONY: help demo demo-short test test-repeat test-slow test-long test-timing test-verl test-faults test-inspect test-extras \
   learn-verl extras dist \
   check bench figures gpu gpu-wheels \
-  bench-sandbox overload-sandbox soak-sandbox soak-episodes bench-grading docs clean
+  bench-sandbox bench-sandbox-floor overload-sandbox soak-sandbox soak-episodes bench-grading docs clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -47,6 +47,7 @@ help:
 	@echo "make gpu        all that one GPU can be asked in nine minutes, into docs/data/gpu"
 	@echo "make gpu-wheels  packs what 'make gpu' needs where there is no network (PY=3.11)"
 	@echo "make bench-sandbox      the sandbox beside bubblewrap and firejail, where installed"
+	@echo "make bench-sandbox-floor  where the time of print(1) goes, and what was tried"
 	@echo "make overload-sandbox   2,000 requests in flight for two minutes on two processors"
 	@echo "make soak-sandbox       200,000 programs, a third of them hostile, and sessions"
 	@echo "make soak-episodes      10,000 batches of tiny episodes without updates"
@@ -150,6 +151,9 @@ bench: $(INSTALLED)
 
 bench-sandbox: $(INSTALLED)
 	$(BIN)/python benchmarks/sandbox.py $(ARGS)
+
+bench-sandbox-floor: $(INSTALLED)
+	$(BIN)/python benchmarks/sandbox_floor.py $(ARGS)
 
 overload-sandbox: $(INSTALLED)
 	$(BIN)/python benchmarks/sandbox_overload.py $(ARGS)
