@@ -226,7 +226,8 @@ class Comparison:
             pair = (several.args[0], one) if several is answer else (one, several.args[0])
             return self._same(*pair)
         if several.op not in _SEVERAL:
-            if not is_constant(one):
+            alone = several.op == "angle" and len(several.args) == 1
+            if not is_constant(one) or (alone and self._same(several.args[0], one)):
                 raise Undecided(f"no way to compare {one} with {several}")
             return False
         if not several.args:
