@@ -159,6 +159,15 @@ def test_the_page_says_what_is_missing(whole, home, ctpo):
     assert page.count("data:image/svg+xml") == 3
 
 
+@pytest.mark.slow
+def test_a_report_compares_with_the_method_that_is_named(whole, ctpo):
+    for reference, other in (("ctpo", "grpo"), ("grpo", "ctpo")):
+        ctpo("report", whole, "--reference", reference)
+        shown = (whole / "tables.md").read_text()
+        assert f"| {other} − {reference} |" in shown and f"| {reference} − {other} |" not in shown
+    assert "reference is 'grp'" in ctpo("report", whole, "--reference", "grp", expect=1)
+
+
 @pytest.mark.long
 def test_on_a_ray_cluster_the_results_are_the_same(whole, home, ctpo):
     pytest.importorskip("ray")
