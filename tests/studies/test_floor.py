@@ -19,6 +19,7 @@ def weights(method):
     objective(new, torch.zeros(2, 3), advantages, mask, statistics=False).mean(
         "token-mean"
     ).backward()
+    assert new.grad is not None
     return new.grad * -6 * advantages[:, None]  # six tokens, of each A times its weight
 
 
