@@ -69,23 +69,23 @@ def prepare(options):
     for name, path in (("ctpo", source), ("ctpo.sandbox", source + "/sandbox")):
         sys.modules[name] = types.ModuleType(name)  # as the sandbox's launcher does
         sys.modules[name].__path__ = [path]
-    from ctpo.sandbox.jail import kernel, seccomp
+    from ctpo.sandbox.jail import kernel, memory, seccomp
     from ctpo.sandbox.server import program, zygote
 
     libc = kernel._libc
     for name in (() if "lean" in options else zygote.USUAL) + (MORE if "more" in options else ()):
         importlib.import_module(name)
     if "plain" not in options and "apart" not in options:
-        kernel.join_mappings(linked="relro" not in options)
+        memory.join_mappings(linked="relro" not in options)
     gc.collect()
     if "nofreeze" not in options:
         gc.freeze()
     if "nogc" in options:
         gc.disable()
     if "plain" not in options:
-        kernel.use_huge_pages()
+        memory.use_huge_pages()
         if "smallcode" not in options:
-            kernel.use_huge_pages_for_code()
+            memory.use_huge_pages_for_code()
     for start, end, access, name in mappings():
         if "dontfork" in options and name.startswith("/") and not any(n in name for n in NEEDED):
             libc.madvise(start, end - start, MADV_DONTFORK)

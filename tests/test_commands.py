@@ -45,6 +45,7 @@ def test_importing_the_package_stays_light():
     assert shown.stdout.strip() == "[]", shown.stderr
 
 
+@pytest.mark.slow
 def test_the_examples_parts_train(trained):
     recipe = load_recipe(str(trained.path / "recipe.toml"))
     assert list(recipe.rewards.items()) == [("own_task:right", 1.0), ("own_task:digits", 0.5)]
@@ -59,6 +60,7 @@ def test_the_examples_parts_train(trained):
     assert trained.report.is_file() and (trained.model / "config.json").is_file()
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_our_names_the_evaluations_and_figures_by_position(trained):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(str(trained.path / "tensorboard"))
@@ -76,6 +78,7 @@ def test_tensorboard_gets_our_names_the_evaluations_and_figures_by_position(trai
     assert image.step == 2 and image.width > 300 and image.encoded_image_string[1:4] == b"PNG"
 
 
+@pytest.mark.slow
 def test_the_trained_model_is_evaluated_by_the_rewards_it_was_trained_under(
     trained, own_task, tmp_path
 ):
@@ -115,6 +118,7 @@ def test_a_part_that_cannot_be_used_stops_before_there_is_a_run(options, words, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_parts_only(trained, own_task):
     again = ctpo.train(resume=trained.path, tools=[own_task.stock, own_task.Notebook])
     assert again.metrics == trained.metrics

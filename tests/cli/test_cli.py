@@ -304,6 +304,7 @@ def test_a_finished_run_can_be_resumed_without_harm(trained, home):
     assert (home / "out/run/metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_protects_and_what_is_missing(tmp_path):
     shown = ctpo_process("doctor", home=tmp_path)
     assert shown.returncode == 0, shown.stderr

@@ -1,9 +1,5 @@
 """Logged rollouts of any trainer: what is said of them is what the objective says."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +10,6 @@ from typer.testing import CliRunner
 from ctpo.cli.app import app
 from ctpo.objective import Calibration, preset
 from ctpo.report import ReportError, analyze
-
-CTPO = Path(sys.executable).parent / "ctpo"
 
 
 def rows(number=300, seed=0):
@@ -157,10 +151,8 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_the_command_shows_it_and_its_exit_code_tells_off_policy_from_on(log, tmp_path):
-    shown = subprocess.run(
-        [CTPO, "analyze", log, "--out", tmp_path / "drawn"], capture_output=True, text=True
-    )
-    assert shown.returncode == 0, shown.stderr
+    shown = CliRunner().invoke(app, ["analyze", str(log), "--out", str(tmp_path / "drawn")])
+    assert shown.exit_code == 0, shown.stderr
     assert "300 responses" in shown.stdout and "eps_low=" in shown.stdout
     assert (tmp_path / "drawn" / "clip-rate.png").is_file()
     off = CliRunner().invoke(app, ["analyze", str(log), "--on-policy"])

@@ -135,25 +135,63 @@ def visible(dom):
     ]
 
 
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("", 6),
-        ("#all", 6),
-        ("#wrong", [("p0", "1", "wrong"), ("p1", "0", "wrong"), ("p1", "1", "wrong")]),
-        ("#right", [("p0", "0", "right"), ("p2", "1", "right")]),
-        ("#could-not-tell", [("p2", "0", "could-not-tell")]),
-        ("#failed", [("p0", "1", "wrong"), ("p2", "0", "could-not-tell")]),
-        ("#wrong&failed", [("p0", "1", "wrong")]),
-        ("#truncated", [("p1", "1", "wrong")]),
-        ("#text=p2", [("p2", "0", "could-not-tell"), ("p2", "1", "right")]),
-    ],
-)
-def test_in_a_browser_the_filters_leave_what_they_say(browser, directory, address, expected):
-    dom = browser(directory / "trajectories.html", address)
-    shown = visible(dom)
-    assert shown == expected or len(shown) == expected
-    assert f'<output id="shown">{len(shown)} of 6</output>' in dom
+ALL = [(f"p{n}", str(sample)) for n in range(3) for sample in range(2)]
+ADDRESSES = {
+    "": ALL,
+    "#all": ALL,
+    "#wrong": [("p0", "1"), ("p1", "0"), ("p1", "1")],
+    "#right": [("p0", "0"), ("p2", "1")],
+    "#failed": [("p0", "1"), ("p2", "0")],
+    "#could-not-tell": [("p2", "0")],
+    "#wrong&failed": [("p0", "1")],
+    "#truncated": [("p1", "1")],
+    "#text=p2": [("p2", "0"), ("p2", "1")],
+    "#wrong&text=tom%20%26%20jerry": [],
+    "#text=100%": [],
+}
+# Goes to each address in turn, and at last types into the form.
+WALK = """<script>
+(async () => {
+  const shown = () => [...document.querySelectorAll(".answer:not([hidden]) > summary")]
+    .map(e => e.textContent.match(/· (p\\d) · sample (\\d)/).slice(1));
+  const told = () => document.getElementById("shown").textContent;
+  const seen = [];
+  for (const address of ADDRESSES) {
+    const changed = new Promise(done => addEventListener("hashchange", done, { once: true }));
+    location.hash = address;
+    await changed;
+    seen.push([shown(), told(), form.elements.text.value]);
+  }
+  form.elements.text.value = "tom & jerry";
+  form.dispatchEvent(new Event("input"));
+  seen.push([shown(), told(), location.hash]);
+  document.body.innerHTML = "<pre id=walked></pre>";
+  document.getElementById("walked").textContent = JSON.stringify(seen);
+})();
+</script>"""
+
+
+def test_in_a_browser_the_filters_leave_what_they_say(browser, directory, tmp_path):
+    addresses = [*ADDRESSES][1:] + [""]  # it is at none to begin with
+    walk = WALK.replace("ADDRESSES", json.dumps(addresses))
+    page = (directory / "trajectories.html").read_text()
+    (tmp_path / "walk.html").write_text(page.replace("</body>", f"{walk}</body>"))
+    dom = browser(tmp_path / "walk.html")
+    (walked,) = re.findall(r'<pre id="walked">(.*?)</pre>', dom)
+    *seen, typed = json.loads(html.unescape(walked))
+    for address, (shown, told, text) in zip(addresses, seen, strict=True):
+        assert [tuple(answer) for answer in shown] == ADDRESSES[address], address
+        assert told == f"{len(shown)} of 6"
+        assert text == {"#text=p2": "p2", "#text=100%": "100%"}.get(
+            address, "tom & jerry" if "jerry" in address else ""
+        )
+    assert typed == [[], "0 of 6", "#all&text%3Dtom%20%26%20jerry"]
+
+
+def test_in_a_browser_a_page_opened_at_an_address_shows_what_it_says(browser, directory):
+    dom = browser(directory / "trajectories.html", "#wrong&failed")
+    assert visible(dom) == [("p0", "1", "wrong")]
+    assert '<output id="shown">1 of 6</output>' in dom
 
 
 def test_in_a_browser_nothing_a_model_wrote_is_run(browser, directory):

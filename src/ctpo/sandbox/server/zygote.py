@@ -17,7 +17,7 @@ import traceback
 from typing import Any
 
 from ctpo.sandbox import wire
-from ctpo.sandbox.jail import kernel
+from ctpo.sandbox.jail import kernel, memory
 from ctpo.sandbox.jail.plan import INNER_UID, Plan, spare_uid
 from ctpo.sandbox.jail.scratch import delete_tree
 from ctpo.sandbox.protections import ROOT_NAMESPACES, USER_NAMESPACE
@@ -51,11 +51,11 @@ def main(control: int, parent: int, preload: str) -> None:
     except BaseException as error:
         wire.send(connection, {"error": f"preload: {type(error).__name__}: {error}"})
         raise
-    kernel.join_mappings()
+    memory.join_mappings()
     gc.collect()
     gc.freeze()
-    kernel.use_huge_pages()
-    kernel.use_huge_pages_for_code()
+    memory.use_huge_pages()
+    memory.use_huge_pages_for_code()
     wire.send(connection, {})
     Zygote(connection).serve(parent_process)
 

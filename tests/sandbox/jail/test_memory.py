@@ -6,7 +6,7 @@ import sys
 
 LAID_OUT = """
 import ctypes, decimal, hashlib, os
-from ctpo.sandbox.jail import kernel
+from ctpo.sandbox.jail import kernel, memory
 
 def regions():
     with open("/proc/self/maps") as lines:
@@ -21,13 +21,13 @@ def code():
 spans = [tuple(int(p, 16) for p in r[0].split("-")) for r in regions()
          if r[1] == "r-xp" and r[-1].startswith("/")]
 before, many = code(), len(regions())
-kernel.join_mappings()
-kernel.use_huge_pages()
-kernel.use_huge_pages_for_code()
+memory.join_mappings()
+memory.use_huge_pages()
+memory.use_huge_pages_for_code()
 assert code() == before, "code is what it was"
 assert len(regions()) < many * 3 / 4, (len(regions()), many)
 assert not [r for r in regions() if "w" in r[1] and "x" in r[1]], "never both"
-assert kernel.use_huge_pages_for_code() >= 0, "twice does no harm"
+assert memory.use_huge_pages_for_code() >= 0, "twice does no harm"
 assert str(decimal.Decimal(1) / 3) == "0." + 28 * "3"
 pid = kernel.fork()
 if pid == 0:
