@@ -51,6 +51,7 @@ def all_coefficients(
     old_logprobs: Sequence[Float[Tensor, " T_i"]],
     advantages: Float[Tensor, " N"],
     masks: Sequence[Bool[Tensor, " T_i"]],
+    estimators: Mapping[str, Objective | None] = ESTIMATORS,
 ) -> Float[Tensor, "E tokens"]:
     """Return c_t of every estimator, trajectories one after the other.
 
@@ -59,13 +60,14 @@ def all_coefficients(
         old_logprobs: log π_old in nats.
         advantages: Reward less baseline of each trajectory.
         masks: True on policy tokens.
+        estimators: By name; None is weight 1.
     """
     mask = torch.cat(list(masks))
     lengths = torch.tensor([len(x) for x in masks])
     edges = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     now, before = torch.cat(list(logprobs)).double(), torch.cat(list(old_logprobs)).double()
     rows = []
-    for objective in ESTIMATORS.values():
+    for objective in estimators.values():
         if objective is None:
             per_token = advantages.double().repeat_interleave(lengths)
             rows.append(torch.where(mask, per_token, 0.0))
@@ -123,7 +125,7 @@ class Quality:
     """What was measured of one estimator.
 
     Attributes:
-        name: A key of `ESTIMATORS`.
+        name: A key of `ESTIMATORS`, or what else was measured.
         variance: Trace of the covariance of one trajectory's gradient.
         over_full: The same over that of the full ratio without a window, on the same trajectories.
         bias_square: |E g - ∇J|² against the on-policy reference; an unbiased estimate that can be
@@ -148,13 +150,19 @@ class Quality:
 
 
 def qualities(
-    old: PromptSums, reference: PromptSums | None, *, resamples: int = RESAMPLES, seed: int = 0
+    old: PromptSums,
+    reference: PromptSums | None,
+    names: Sequence[str] = tuple(ESTIMATORS),
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> tuple[list[Quality], Interval | None, Interval | None]:
     """Return every estimator's quality, and |∇J|² and the variance of the on-policy reference.
 
     Args:
-        old: Gradients on data of π_old, in the order of `ESTIMATORS`.
+        old: Gradients on data of π_old.
         reference: On-policy gradients of π_θ on the same prompts, one estimator.
+        names: Of the estimators in `old`, the full ratio without a window among them.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
 
@@ -186,7 +194,6 @@ def qualities(
         squares = weighted_mean(reference.squares[:, 0] / reference.count, weights)
         norm = interval(norm_square)
         noise = interval(squares - norm_square)
-    names = list(ESTIMATORS)
     full = names.index(FULL)
     variances = [
         weighted_mean(old.squares[:, e] / old.count, weights) - mean_square(means[:, e], weights)

@@ -5,12 +5,19 @@ import dataclasses
 import pytest
 import torch
 
+from ctpo.objective import preset
 from ctpo.theory.measured import ESTIMATORS
 from ctpo.theory.measured_tables import measured_tables
 from ctpo.tir.storage import write_trajectories
 from ctpo.training.measuring import runs
 from ctpo.training.measuring.files import FileRequest, measure_files
-from ctpo.training.measuring.runs import MeasureRequest, checkpoints, choose_old, measure_run
+from ctpo.training.measuring.runs import (
+    OWN,
+    MeasureRequest,
+    checkpoints,
+    choose_old,
+    measure_run,
+)
 from ctpo.training.recipe.loading import load_recipe
 from ctpo.training.run_directory import RunDirectory
 
@@ -82,6 +89,7 @@ def test_two_checkpoints_are_measured(run, rewarded):
         answers=6,
         baseline_answers=2,
         reference_answers=3,
+        objectives={"wider": preset("ctpo", eps_low=0.25, eps_high=0.5, dual_clip=0.5)},
     )
     result = measure_run(request, heard)
     assert result.old == 2
@@ -99,7 +107,11 @@ def test_two_checkpoints_are_measured(run, rewarded):
     assert moved.kl > 1e-3
     sizes = moved.ratio_sizes
     assert sizes["full-sequence"] < sizes["cumulative"] < sizes["token"] < 1
-    assert {q.name for q in moved.qualities} == set(ESTIMATORS)
+    assert [q.name for q in moved.qualities] == [*ESTIMATORS, OWN, "wider"]
+    # The run's objective is the preset; a window ten times as wide leaves more tokens their part.
+    of = {q.name: q.variance.value for q in moved.qualities}
+    assert of[OWN] == of["ctpo (preset)"] < of["wider"]
+    assert moved.clipped[OWN] == moved.clipped["ctpo"] > moved.clipped["wider"]
     assert all(q.variance.low <= q.variance.value for q in moved.qualities)
     assert [p.t for p in moved.positions][0] == 1
     names = [table.name for table in measured_tables(result.distances)]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
 
+from ctpo.objective import Objective
 from ctpo.theory.measured import (
     ESTIMATORS,
     NO_RATIO,
@@ -69,9 +71,19 @@ class Bench:
         temperature: Of the policy: its logits are divided by it.
         seed: Of projection and bootstrap.
         listener: Is told how far it is.
+        objectives: What is measured besides `ESTIMATORS`, by name.
     """
 
-    def __init__(self, prompts: int, temperature: float, seed: int, listener: Listener) -> None:
+    def __init__(
+        self,
+        prompts: int,
+        temperature: float,
+        seed: int,
+        listener: Listener,
+        objectives: Mapping[str, Objective] = MappingProxyType({}),
+    ) -> None:
+        self._estimators = {**ESTIMATORS, **objectives}
+        self._windowed = [n for n in self._estimators if n.endswith("(preset)") or n in objectives]
         self._prompts = prompts
         self._temperature = temperature
         self._seed = seed
@@ -113,7 +125,7 @@ class Bench:
         now = self.logprobs(f"{after} on, log-probs", model, data.trajectories)
         masks = [torch.tensor(t.mask) for t in data.trajectories]
         log_ratios = [(a - b)[m] for a, b, m in zip(now, before, masks, strict=True)]
-        coefficients = all_coefficients(now, before, advantages, masks)
+        coefficients = all_coefficients(now, before, advantages, masks, self._estimators)
         sketch = Sketch(trainable(model), seed=self._seed)
         pieces = coefficients.split([len(m) for m in masks], dim=1)
         sums, squares = self._gradients(f"{after} on, gradients", model, data, pieces, sketch)
@@ -127,16 +139,16 @@ class Bench:
             reference, _ = self._gradients(
                 f"{after} on, reference", model, fresh, reference_pieces, sketch
             )
-        found, norm, noise = qualities(sums, reference, seed=self._seed)
+        names = list(self._estimators)
+        found, norm, noise = qualities(sums, reference, names, seed=self._seed)
         policy_tokens = torch.cat(masks) & (
             advantages.repeat_interleave(torch.tensor([len(m) for m in masks])) != 0
         )
         clipped = {
             name.removesuffix(" (preset)"): float(
-                (coefficients[e][policy_tokens] == 0).double().mean()
+                (coefficients[names.index(name)][policy_tokens] == 0).double().mean()
             )
-            for e, name in enumerate(ESTIMATORS)
-            if name.endswith("(preset)")
+            for name in self._windowed
         }
         tokens = sum(map(len, log_ratios))
         return Distance(
@@ -153,7 +165,7 @@ class Bench:
             norm,
             noise,
             by_position(log_ratios, data.prompts, seed=self._seed),
-            _by_length([len(x) for x in log_ratios], squares),
+            _by_length(names, [len(x) for x in log_ratios], squares),
         )
 
     def _gradients(
@@ -244,10 +256,9 @@ def mean_rewards(sampled: Sampled, problems: int) -> dict[int, float]:
 
 
 def _by_length(
-    lengths: Sequence[int], squares: Float[Tensor, "N E"]
+    names: Sequence[str], lengths: Sequence[int], squares: Float[Tensor, "N E"]
 ) -> list[tuple[int, dict[str, float]]]:
     """Return for each third of the trajectories by length the mean |g|² over that of weight 1."""
-    names = list(ESTIMATORS)
     order = torch.tensor(lengths).argsort(stable=True)
     result = []
     for part in order.chunk(3):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import torch
 
 from ctpo.evaluation.answers import Question, Reply, graded, questions
 from ctpo.evaluation.asking import BatchModel
+from ctpo.objective import Objective
 from ctpo.sandbox import Sandbox
 from ctpo.tasks import Problem
 from ctpo.tir import Trajectory
@@ -35,6 +36,8 @@ from ctpo.training.run_directory import RunDirectory
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+OWN = "the run's objective"
+
 
 @dataclass(frozen=True)
 class MeasureRequest:
@@ -50,6 +53,8 @@ class MeasureRequest:
             baseline; they are used for nothing else.
         reference_answers: Answers of each new policy per problem, for the on-policy gradient.
         seed: Of sampling, projection and bootstrap.
+        objectives: What is measured besides `theory.measured.ESTIMATORS` and the run's own
+            objective, by name.
         batch_size: Episodes run side by side.
     """
 
@@ -61,6 +66,7 @@ class MeasureRequest:
     baseline_answers: int = 4
     reference_answers: int = 8
     seed: int = 0
+    objectives: Mapping[str, Objective] = field(default_factory=dict)
     batch_size: int = 256
 
     def __post_init__(self) -> None:
@@ -141,7 +147,8 @@ def measure_run(request: MeasureRequest, listener: Listener) -> Measurement:
     problems = problems_of(recipe)[1][: request.prompts]
     with start_sandbox(recipe.sandbox) as sandbox:
         lab = _Lab(request, recipe, problems, sandbox, listener)
-        bench = Bench(len(problems), recipe.rollout.temperature, request.seed, listener)
+        own = {OWN: recipe.objective.build(), **request.objectives}
+        bench = Bench(len(problems), recipe.rollout.temperature, request.seed, listener, own)
         model, tokenizer = load_for_gradients(found[old])
         data = lab.sample("old policy", model, tokenizer, request.answers, 0)
         apart = lab.sample("baseline", model, tokenizer, request.baseline_answers, 1)
