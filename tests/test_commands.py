@@ -23,6 +23,13 @@ def own_task():
     sys.modules.pop("own_task")
 
 
+@pytest.fixture
+def model_beside(own_task, tmp_path, monkeypatch):
+    """The model that the example's recipe names, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    own_task.save_tiny_model("runs/own-task-model")
+
+
 @pytest.fixture(scope="module")
 def trained(own_task, tmp_path_factory):
     """The example as it is, in small, reporting to TensorBoard."""
@@ -112,7 +119,9 @@ def test_the_trained_model_is_evaluated_by_the_rewards_it_was_trained_under(
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
-def test_a_part_that_cannot_be_used_stops_before_there_is_a_run(options, words, own_task, tmp_path):
+def test_a_part_that_cannot_be_used_stops_before_there_is_a_run(
+    options, words, own_task, model_beside, tmp_path
+):
     with pytest.raises(ValueError, match=words):
         ctpo.train(EXAMPLES / "own_task.toml", output=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
