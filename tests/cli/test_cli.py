@@ -85,6 +85,12 @@ def test_the_large_recipe_can_be_dry_run_without_its_model(tmp_path):
     assert recipe["rollout"]["mismatch_cap"] == 5.0
 
 
+def test_a_dry_run_says_which_files_of_problems_are_not_here(tmp_path):
+    shown = ctpo("train", "tiny", "--set", "data.train=no.jsonl", "--dry-run", home=tmp_path).stdout
+    assert "# data.train is no.jsonl, and there is no such file here\n" in shown
+    assert "data.held_out is" not in shown
+
+
 def test_a_dry_run_refuses_a_model_that_is_not_there(tmp_path):
     shown = ctpo(
         "train", "qwen3-4b-1gpu", "--set", "model.path=/nope", "--dry-run", home=tmp_path, expect=1

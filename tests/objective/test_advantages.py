@@ -162,3 +162,18 @@ def test_an_infinite_reward_raises(function):
 def test_rewards_that_are_not_a_vector_raise(function, shape):
     with pytest.raises(ValueError, match=r"rewards must be \[N\]"):
         function(torch.zeros(shape), group_size=1)
+
+
+@pytest.mark.parametrize("function", ALL)
+@pytest.mark.parametrize(
+    ("rewards", "kwargs", "message"),
+    [
+        ([1.0, 0.0], {"group_size": 2}, "rewards must be a torch.Tensor, got list"),
+        (torch.ones(2), {"groups": [0, 0]}, "groups must be a torch.Tensor, got list"),
+        (torch.ones(2), {"group_size": 2.0}, "group_size must be an integer, got 2.0"),
+        (torch.ones(2), {"group_size": True}, "group_size must be an integer, got True"),
+    ],
+)
+def test_what_is_of_another_type_is_named(function, rewards, kwargs, message):
+    with pytest.raises(TypeError, match=message):
+        function(rewards, **kwargs)

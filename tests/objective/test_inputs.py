@@ -50,6 +50,12 @@ def test_a_shape_or_device_that_does_not_fit_raises(name, value, message):
         ("advantages", torch.ones(2).long(), "advantages must be floating point"),
         ("advantages", [1.0, 1.0], "advantages must be a torch.Tensor, got list"),
         ("mask", torch.ones(2, 3) + 0j, "mask must be boolean or 0/1, got torch.complex64"),
+        *(
+            (name, None, f"{name} must be a torch.Tensor, got NoneType")
+            for name in ("logprobs", "old_logprobs", "advantages", "mask")
+        ),
+        ("cu_seqlens", [0, 3], "cu_seqlens must be a torch.Tensor, got list"),
+        ("process_group", "world", "process_group must be a ProcessGroup, got 'world'"),
     ],
 )
 def test_a_type_that_is_not_usable_raises(name, value, message):
@@ -78,6 +84,18 @@ def test_check_reads_the_advantages_too():
         CTPO(**inputs, check=True)
     inputs["mask"][1] = 0
     assert CTPO(**inputs, check=True).per_token.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["logprobs", "old_logprobs"])
+def test_check_refuses_probabilities_and_losses_but_no_rounding(name):
+    inputs = good()
+    inputs[name][1, 2] = 0.03  # as bfloat16 leaves it
+    CTPO(**inputs, check=True)
+    inputs[name][0, 1] = 0.93
+    with pytest.raises(ValueError, match=f"^{name} at row 0, position 1 is 0.93.*; a log-prob"):
+        CTPO(**inputs, check=True)
+    inputs["mask"][0, 1] = 0
+    CTPO(**inputs, check=True)
 
 
 @pytest.mark.parametrize("check", [False, True])

@@ -77,3 +77,5 @@ def test_an_unknown_reduction_names_the_nearest(make_batch):
     out = preset("ctpo")(logprobs, old_logprobs, advantages, mask)
     with pytest.raises(ValueError, match="'token_mean'; did you mean 'token-mean'"):
         out.mean("token_mean")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown reduction 'None'"):
+        out.mean(None)  # type: ignore[arg-type]

@@ -1,7 +1,9 @@
 """Windows: bounds, statistics, and parameters that are refused."""
 
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from ctpo.objective import (
     DriftFreeWindow,
     KLWindow,
     LogWindow,
+    Mismatch,
     Objective,
     RatioWindow,
     fixed,
@@ -159,6 +162,27 @@ def test_a_bad_parameter_names_field_value_and_what_is_right(window, good, field
         window(**{**good, field: value})
     assert f"{window.__name__}.{field} is {value!r}; it must be " in str(error.value)
     assert right in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["0.03", "off", True, None, torch.tensor(0.1), [0.1]])
+def test_a_parameter_that_is_no_number_is_named(value):
+    for make in (
+        lambda: preset("ctpo", eps_low=value),
+        lambda: preset("grpo", clip_high=value),
+        lambda: preset("ctpo-exact-kl", delta_low=value),
+        lambda: preset("sapo", tau_pos=value),
+        lambda: Mismatch(level="token", cap=value),
+    ):
+        with pytest.raises(TypeError, match=r"\.\w+ is .*; it must be a number$"):
+            make()
+    if value is not None:
+        with pytest.raises(TypeError, match="LogWindow.dual_clip is .*; it must be a number or No"):
+            preset("ctpo", dual_clip=value)
+
+
+def test_any_kind_of_number_will_do():
+    one = preset("ctpo", eps_low=1, eps_high=np.float32(0.5), dual_clip=Fraction(1, 2))  # type: ignore[call-overload]
+    assert one.window == preset("ctpo", eps_low=1.0, eps_high=0.5, dual_clip=0.5).window
 
 
 def test_a_negative_override_raises_as_well():

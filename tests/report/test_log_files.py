@@ -104,6 +104,18 @@ WRITERS = {
             TRL, [row | {"mask": [1] * WIDTH, "tool_mask": row["mask"]} for row in padded(0, r)]
         ),
     ),
+    "a tool's tokens masked, and padding": lambda p, r: jsonl(
+        p / "a.jsonl",
+        [
+            without("mask", [row])[0]
+            | {"tool_mask": [1, 0, *row["mask"][1:]]}
+            | {name: [row[name][0], -0.5, *row[name][1:]] for name in ("logprobs", "old_logprobs")}
+            for row in padded(0, r)
+        ],
+    ),
+    "a column in the first row only": lambda p, r: jsonl(
+        p / "a.jsonl", [row | ({"step": 1} if i == 0 else {}) for i, row in enumerate(r)]
+    ),
 }
 
 
@@ -156,6 +168,26 @@ def changed(change):
             ],
             "mask looks shifted by one token to the right",
         ),
+        *(
+            (
+                [
+                    without(name, [row])[0] if i == lacking else row
+                    for i, row in enumerate(responses())
+                ],
+                f"row {lacking}: {name} is None",
+            )
+            for name in ("mask", "advantages", "old_logprobs")
+            for lacking in (0, 5)
+        ),
+        ([{}, *responses()], "row 0: logprobs is None"),
+        (
+            changed(lambda row: {"tokens": "some text that was written " * 9}),
+            "tokens is 'some text that was .{40}; it must be .* --column tokens= leaves it out",
+        ),
+        (
+            changed(lambda row: {"tokens": ["some"] * len(row["mask"])}),
+            "tokens is not a list of numbers: .* --column tokens= leaves it out",
+        ),
         (
             [{"input": "1+1", "output": "2", "score": 1.0}],
             "verl's trainer.rollout_data_dir keeps texts and scores only",
@@ -165,6 +197,23 @@ def changed(change):
 def test_what_cannot_be_is_refused_by_name(rows, message, tmp_path):
     with pytest.raises(ReportError, match=message):
         analyze(jsonl(tmp_path / "a.jsonl", rows))
+
+
+def test_a_column_nobody_needs_can_be_left_out(tmp_path):
+    rows = changed(lambda row: {"tokens": "text"})
+    without_it = analyze(jsonl(tmp_path / "b.jsonl", without("tokens", rows)))
+    analysis = analyze(jsonl(tmp_path / "a.jsonl", rows), names={"tokens": ""})
+    assert analysis.to_dict() == without_it.to_dict()
+
+
+def test_a_column_is_one_thing(tmp_path):
+    log = jsonl(tmp_path / "a.jsonl", responses())
+    for ours in ("logprobs", "rollout_logprobs", "mask"):
+        with pytest.raises(ReportError, match=f"old_logprobs cannot be both .*{ours}"):
+            analyze(log, names={ours: "old_logprobs"})
+    shown = ctpo(log, "--column", "logprobs=logprobs", "--column", "logprobs=old_logprobs")
+    assert shown.exit_code == 1 and "names logprobs twice" in shown.output
+    assert "not of the form" in ctpo(log, "--column", "logprobs").output
 
 
 def test_a_pickle_is_not_read(tmp_path):
@@ -209,6 +258,9 @@ def test_a_clip_rate_must_be_a_share_and_a_window_is_of_its_method(tmp_path):
     assert "clip_rate is 2.0; it must be between 0 and 1" in ctpo(log, "--clip-rate", 2).output
     assert "window       for ctpo (cumulative ratio): eps_low=" in ctpo(log).stdout
     assert "window       none suggested" in ctpo(log, "--preset", "gspo").stdout
+    for option in (["--clip-rate", 0.2], ["--fit-power"]):
+        shown = ctpo(log, "--preset", "gspo", *option)
+        assert shown.exit_code == 1 and "no window is suggested: one is made for" in shown.output
 
 
 @pytest.mark.parametrize("moved", [2.0, 0.01])

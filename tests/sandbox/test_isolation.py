@@ -312,7 +312,7 @@ def test_threads_are_bounded(sandbox):
         "count = 0\n"
         "try:\n"
         "    while count < 1000:\n"
-        "        threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\n"
+        "        threading.Thread(target=time.sleep, args=(99,), daemon=True).start()\n"
         "        count += 1\n"
         "except RuntimeError: pass\n"
         "print(8 < count < 100)\n"

@@ -31,7 +31,10 @@ def command(
     ] = "ctpo",
     column: Annotated[
         list[str] | None,
-        typer.Option(help="A column's name in the file, e.g. logprobs=new_logprobs. Repeatable."),
+        typer.Option(
+            help="A column's name in the file, e.g. logprobs=new_logprobs; tokens= leaves it out. "
+            "Repeatable."
+        ),
     ] = None,
     clip_rate: Annotated[
         float, typer.Option(help="Share of tokens on each side that the suggested window clips.")
@@ -66,7 +69,7 @@ def command(
                 )
             analyses = analyze_run(file)
         else:
-            names = dict(_pair(text) for text in column or [])
+            names = _names(column or [])
             power = None if fit_power else 0.5
             analyses = [
                 analyze(
@@ -137,8 +140,13 @@ def _say(lines: Sequence[tuple[str, str]]) -> None:
         console.print(f"{name:<12} {text}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _pair(text: str) -> tuple[str, str]:
-    ours, equals, theirs = text.partition("=")
-    if not equals or not ours or not theirs:
-        raise ValueError(f"--column {text!r} is not of the form logprobs=NAME")
-    return ours, theirs
+def _names(given: Sequence[str]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for text in given:
+        ours, equals, theirs = text.partition("=")
+        if not equals or not ours:
+            raise ValueError(f"--column {text!r} is not of the form logprobs=NAME")
+        if ours in names:
+            raise ValueError(f"--column names {ours} twice: {names[ours]} and {theirs}")
+        names[ours] = theirs
+    return names

@@ -15,6 +15,7 @@ from ctpo.cli.console import Bars, console, fail, print_table, usable
 if TYPE_CHECKING:
     from ctpo.commands import TrainingResult
     from ctpo.training.recipe.model import Model
+    from ctpo.training.recipe.recipe import Recipe
 
 
 def command(
@@ -73,7 +74,8 @@ def command(
 
         with usable(ValueError):
             check_own_parts(resolved)
-            text = _about_the_model(resolved.model) + engine_of(resolved).describe(path)
+            text = _about_the_model(resolved.model) + _about_the_data(resolved)
+            text += engine_of(resolved).describe(path)
         console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
         return
 
@@ -125,6 +127,17 @@ def _about_the_model(model: Model) -> str:
     except HubOutOfReach as error:  # it may be there where the run will be
         return f"# model.path is not checked: {' '.join(str(error).split())}\n"
     return ""
+
+
+def _about_the_data(recipe: Recipe) -> str:
+    """Return what is to be said of files of problems that are not here."""
+    from ctpo.tasks.readers import SUFFIXES
+
+    return "".join(
+        f"# data.{field} is {source}, and there is no such file here\n"
+        for field, source in (("train", recipe.data.train), ("held_out", recipe.data.held_out))
+        if Path(source).suffix in SUFFIXES and not Path(source).exists()
+    )
 
 
 def init(

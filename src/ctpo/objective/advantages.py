@@ -39,6 +39,7 @@ def group_normalized(
         Advantages, float64 if the rewards are, else float32.
 
     Raises:
+        TypeError: If `rewards` or `groups` is no tensor, or `group_size` no integer.
         ValueError: If not exactly one of `group_size` and `groups` is given, the sizes do not fit,
             `eps` is negative, or a reward is infinite.
     """
@@ -71,7 +72,7 @@ def group_centered(
         Advantages, float64 if the rewards are, else float32.
 
     Raises:
-        ValueError: As `group_normalized`.
+        TypeError, ValueError: As `group_normalized`.
     """
     group = _Groups(rewards, group_size, groups)
     return group.result(group.deviation)
@@ -99,7 +100,7 @@ def leave_one_out(
         Advantages, float64 if the rewards are, else float32.
 
     Raises:
-        ValueError: As `group_normalized`.
+        TypeError, ValueError: As `group_normalized`.
     """
     group = _Groups(rewards, group_size, groups)
     others = group.count / (group.count - 1).clamp(min=1)
@@ -110,6 +111,9 @@ class _Groups:
     """The rewards of a batch by group, in float64."""
 
     def __init__(self, rewards: Tensor, group_size: int | None, groups: Tensor | None) -> None:
+        for name, given in (("rewards", rewards), ("groups", groups)):
+            if given is not None and not isinstance(given, torch.Tensor):
+                raise TypeError(f"{name} must be a torch.Tensor, got {type(given).__name__}")
         if rewards.ndim != 1 or rewards.numel() == 0:
             raise ValueError(f"rewards must be [N] with N >= 1, got shape {list(rewards.shape)}")
         self.index, self._number = _group_indices(rewards, group_size, groups)
@@ -161,7 +165,8 @@ def _group_indices(
             )
         names, indices = torch.unique(groups.to(rewards.device), return_inverse=True)
         return indices, names.numel()
-    assert group_size is not None
+    if isinstance(group_size, bool) or not isinstance(group_size, int):
+        raise TypeError(f"group_size must be an integer, got {group_size!r}")
     if group_size < 1 or size % group_size:
         raise ValueError(
             f"group_size is {group_size}; it must be a positive divisor of the number of rewards, "

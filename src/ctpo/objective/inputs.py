@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     # [B, T], [N] or [T_1], ..., [T_S].
     Ragged = Tensor | Sequence[Tensor]
 
+# Rounding, or noise that somebody put on, leaves some log-probabilities a little above 0.
+_ABOVE_ZERO = 0.5
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -78,9 +81,19 @@ def prepare(
         "rollout_logprobs": rollout_logprobs,
     }
     pieces = None
+    if cu_seqlens is not None and not isinstance(cu_seqlens, torch.Tensor):
+        raise TypeError(f"cu_seqlens must be a torch.Tensor, got {type(cu_seqlens).__name__}")
+    if process_group is not None and not (
+        dist.is_available() and isinstance(process_group, dist.ProcessGroup)
+    ):
+        raise TypeError(f"process_group must be a ProcessGroup, got {process_group!r:.60}")
     if isinstance(logprobs, list | tuple):
         named, cu_seqlens, pieces = _packed(named, cu_seqlens, process_group)
-    tensors = {name: _checked(name, value) for name, value in named.items() if value is not None}
+    tensors = {
+        name: _checked(name, value)
+        for name, value in named.items()
+        if value is not None or name != "rollout_logprobs"
+    }
     tokens = tensors["logprobs"]
     sequences = _check_shapes(tensors, cu_seqlens)
 
@@ -114,6 +127,10 @@ def prepare(
                 wrong = policy & ~values.isfinite()
                 right = "it must be finite at a policy token"
                 _raise_at_first(wrong, values, name, right, cu_seqlens)
+                if name != "advantages":
+                    above = policy & (values > _ABOVE_ZERO)
+                    right = "a log-probability is at most 0"
+                    _raise_at_first(above, values, name, right, cu_seqlens)
     return Batch(
         tokens,
         tensors["old_logprobs"],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from ctpo.objective.parameters import require, unknown_name
+from ctpo.objective.parameters import require, require_numbers, unknown_name
 from ctpo.objective.surrogates import weight_of
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Mismatch:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         if self.level not in LEVELS:
             raise unknown_name("level", str(self.level), LEVELS)
         if self.edge not in EDGES:

@@ -142,8 +142,9 @@ class Objective:
             TypeError: If an argument is not a tensor or not of a usable dtype.
             ValueError: If shapes or devices do not fit, the batch is empty, an argument is missing
                 or without effect, or `fused` cannot compute this here; with `check`, also if a
-                policy token has a NaN or infinite value, or the mask a value other than 0 and 1 (on
-                a CPU the mask is always checked).
+                policy token has a NaN or infinite value or a log-prob above 0 by more than
+                rounding, or the mask a value other than 0 and 1 (on a CPU the mask is always
+                checked).
         """
         if (rollout_logprobs is None) != (self.mismatch is None):
             raise ValueError(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable
+from numbers import Real
+from typing import Any
 
 
 def require(holds: bool, owner: object, field: str, right: str) -> None:
@@ -22,6 +25,28 @@ def require(holds: bool, owner: object, field: str, right: str) -> None:
         raise ValueError(
             f"{type(owner).__name__}.{field} is {getattr(owner, field)!r}; it must be {right}"
         )
+
+
+def require_numbers(owner: Any) -> None:  # noqa: ANN401 - a dataclass
+    """Raise unless the fields of a dataclass that are to be numbers are.
+
+    Args:
+        owner: An instance whose annotations are strings, as under `annotations` of `__future__`.
+
+    Raises:
+        TypeError: One is text, a truth value, a tensor or anything else; names it and its value.
+    """
+    for field in dataclasses.fields(owner):
+        value = getattr(owner, field.name)
+        if field.type not in ("float", "float | None") or (
+            value is None and field.type == "float | None"
+        ):
+            continue
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(
+                f"{type(owner).__name__}.{field.name} is {value!r}; it must be a number"
+                + (" or None" if field.type == "float | None" else "")
+            )
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> ValueError:

@@ -93,7 +93,7 @@ def reduce(
         ValueError: If there is no such reduction; names the nearest one.
     """
     if reduction not in REDUCTIONS:
-        raise unknown_name("reduction", reduction, REDUCTIONS)
+        raise unknown_name("reduction", str(reduction), REDUCTIONS)
     return REDUCTIONS[reduction](sums, lengths)
 
 

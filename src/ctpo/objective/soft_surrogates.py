@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from ctpo.objective.parameters import require
+from ctpo.objective.parameters import require, require_numbers
 from ctpo.objective.parts import Choices, Surrogate, Tokens, TokenTerms, Window
 from ctpo.objective.ratios import SequenceGeometricMeanRatio, TokenRatio
 from ctpo.objective.surrogates import weight_of
@@ -72,6 +72,7 @@ class SAPOSurrogate(Surrogate):
     tau_neg: float = 1.05
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         for name in ("tau_pos", "tau_neg"):
             require(0 < getattr(self, name) < math.inf, self, name, "finite and above 0, e.g. 1.0")
 
@@ -129,6 +130,7 @@ class VESPOSurrogate(Surrogate):
     lambda_neg: float = 2.0
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         for name in ("k_pos", "k_neg"):
             require(0 <= getattr(self, name) < math.inf, self, name, "finite, at least 0, e.g. 2.0")
         for name in ("lambda_pos", "lambda_neg"):
@@ -210,6 +212,7 @@ class CPPOSurrogate(Surrogate):
     delta_budget: float = 0.02
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         for name in ("delta", "delta_budget"):
             require(
                 0 <= getattr(self, name) < math.inf, self, name, "finite, at least 0, e.g. 0.15"

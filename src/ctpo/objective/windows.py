@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from ctpo.objective.parameters import require
+from ctpo.objective.parameters import require, require_numbers
 from ctpo.objective.parts import Bounds, Choices, Window
 from ctpo.objective.ratios import CumulativeRatio
 
@@ -44,6 +44,7 @@ class LogWindow(Window):
             off, and a token of negative advantage then has no upper bound.
 
     Raises:
+        TypeError: If a parameter is no number.
         ValueError: If a parameter is out of range; names the field, its value and what is right.
     """
 
@@ -53,6 +54,7 @@ class LogWindow(Window):
     dual_clip: float | None = None
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         for name, example, bound in (
             ("eps_low", 0.025, "lower bound is exp(-eps_low * n**power)"),
             ("eps_high", 0.05, "upper bound is exp(eps_high * n**power)"),
@@ -103,6 +105,7 @@ class RatioWindow(Window):
             switches it off.
 
     Raises:
+        TypeError: If a parameter is no number.
         ValueError: If a parameter is out of range; names the field, its value and what is right.
     """
 
@@ -111,6 +114,7 @@ class RatioWindow(Window):
     dual_clip: float | None = None
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         require(
             0 <= self.clip_low <= 1,
             self,
@@ -192,6 +196,7 @@ class KLWindow(Window):
             off.
 
     Raises:
+        TypeError: If a parameter is no number.
         ValueError: If a parameter is out of range; names the field, its value and what is right.
     """
 
@@ -202,6 +207,7 @@ class KLWindow(Window):
     delta_dual: float | None = None
 
     def __post_init__(self) -> None:
+        require_numbers(self)
         for name in ("delta_low", "delta_high"):
             require(
                 getattr(self, name) >= 0,

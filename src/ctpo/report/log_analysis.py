@@ -63,13 +63,20 @@ def analyze(
     Raises:
         ReportError: The file is missing or cannot be read, lacks a column, has no rows, a row does
             not fit, or its numbers cannot be log-probs.
-        ValueError: The clip rate is not between 0 and 1.
+        ValueError: The clip rate is not between 0 and 1; or it or the exponent is given, and no
+            window is suggested for this objective or for such log-probs.
     """
     if not 0 < clip_rate < 1:
         raise ValueError(f"clip_rate is {clip_rate!r}; it must be between 0 and 1, e.g. 0.05")
     objective = preset("ctpo") if objective is None else objective
     log = open_log(Path(file))
     reading = choose_columns(log, names or {})
+    refusal = _refusal(objective, reading)
+    if refusal is not None and (clip_rate, power) != (0.05, 0.5):
+        raise ValueError(
+            f"clip_rate is {clip_rate} and power {power or 'to be fitted'}, but no window is "
+            f"suggested: {refusal}"
+        )
     statistics, units, kept, tokens = PositionStatistics.zeros(), [], [], 0
     extremes = {name: (math.inf, -math.inf) for name in (reading.new, reading.old)}
     responses = read_responses(log, reading)
@@ -108,7 +115,7 @@ def analyze(
         said.insert(1, match(beside, "generator"))
     window: Calibration | str = "new and old log-probs do not match"
     if not cause.is_fault:
-        window = _calibration(kept, objective, clip_rate, power)
+        window = refusal or _calibration(kept, clip_rate, power)
     left_out = set() if has_sides else {"clipping"}
     left_out |= {"collapse"} if reading.must_agree else set()
     return Analysis(
@@ -172,14 +179,19 @@ def _refuse_other_numbers(what: str, low: float, high: float) -> None:
         )
 
 
-def _calibration(
-    kept: Sequence[Response], objective: Objective, clip_rate: float, power: float | None
-) -> Calibration | str:
-    window = isinstance(objective.ratio, CumulativeRatio) and isinstance(
-        objective.window, LogWindow
-    )
-    if not window:
+def _refusal(objective: Objective, reading: Reading) -> str | None:
+    """Return why no window is suggested, whatever the rows hold."""
+    if reading.must_agree:
+        return "these are of the same weights, and nothing is clipped"
+    cumulative = isinstance(objective.ratio, CumulativeRatio)
+    if not cumulative or not isinstance(objective.window, LogWindow):
         return "one is made for the cumulative ratio in a log window only, as of --preset ctpo"
+    return None
+
+
+def _calibration(
+    kept: Sequence[Response], clip_rate: float, power: float | None
+) -> Calibration | str:
     if kept[0].advantages is None:
         return "it needs advantages of both signs"
     try:

@@ -49,7 +49,11 @@ def open_log(path: Path) -> Log:
     if not path.exists():
         raise ReportError(f"there is no file {path}")
     if (path / "dataset_dict.json").is_file():
-        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
+        try:
+            splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
+            path / splits[0]
+        except (ValueError, TypeError, LookupError):
+            raise ReportError(f"{path / 'dataset_dict.json'} names no splits") from None
         if len(splits) > 1:
             raise ReportError(f"{path} holds several splits; name one, e.g. {path / splits[0]}")
         path = path / splits[0]
@@ -111,8 +115,7 @@ def _lines(path: Path, files: list[Path]) -> Log:
                             raise ReportError(f"{where} is not JSON: {error}") from error
                         yield from _mappings(row, columns, where)
 
-    first = next(rows([]), {})
-    return Log(path, list(first), rows)
+    return Log(path, _names(rows([])), rows)
 
 
 def _whole(path: Path, files: list[Path]) -> Log:
@@ -123,8 +126,12 @@ def _whole(path: Path, files: list[Path]) -> Log:
         for file, content in contents.items():
             yield from _mappings(content, columns, str(file))
 
-    first = next(rows([]), {})
-    return Log(path, list(first), rows)
+    return Log(path, _names(rows([])), rows)
+
+
+def _names(rows: Iterator[Row]) -> list[str]:
+    """Return the columns that any row has: one that lacks some of them is then refused by name."""
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def _json(file: Path) -> Any:  # noqa: ANN401

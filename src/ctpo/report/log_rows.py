@@ -73,10 +73,11 @@ def choose_columns(log: Log, names: Mapping[str, str]) -> Reading:
 
     Args:
         log: The log.
-        names: Columns of the log by our names, where the user says so.
+        names: Columns of the log by our names, where the user says so; empty for one to leave out.
 
     Raises:
-        ReportError: A name is unknown, or there are no two log-probs to compare.
+        ReportError: A name is unknown, there are no two log-probs to compare, or one column is
+            meant to be two things.
     """
     if unknown := sorted(set(names) - set(COLUMNS)):
         raise ReportError(
@@ -87,6 +88,13 @@ def choose_columns(log: Log, names: Mapping[str, str]) -> Reading:
         present = [name for name in (ours, *theirs) if name in log.columns]
         if ours not in columns and present:
             columns[ours] = present[0]
+    columns = {ours: theirs for ours, theirs in columns.items() if theirs}
+    for ours, column in columns.items():
+        if same := [name for name in columns if name != ours and columns[name] == column]:
+            raise ReportError(
+                f"the column {column} cannot be both {ours} and {same[0]}; say which is meant with "
+                f"--column, e.g. --column {same[0]}=NAME"
+            )
     missing = [name for name in columns.values() if name not in log.columns]
     given = [name for name in _LOGPROBS if name in columns]
     if missing or len(given) < 2:
@@ -152,16 +160,22 @@ def _response(values: Row, reading: Reading, where: str, row: int, file: str) ->
             if isinstance(value, int | float):
                 value = [value] * (length or 0)
         if not isinstance(value, list) or (length is not None and len(value) != length):
-            what = f"{len(value)} values" if isinstance(value, list) else repr(value)
+            what = f"{len(value)} values" if isinstance(value, list) else f"{value!r:.60}"
             raise ReportError(
-                f"{where}: {name} is {what}; it must be a list of "
+                f"{where}: {name} is {what}; it must be "
+                + ("a number or " if name == "advantages" else "")
+                + "a list of "
                 + (f"{length} numbers, like {reading.new}" if length else "numbers, one per token")
+                + ("; --column tokens= leaves it out" if name == "tokens" else "")
             )
         length = len(value)
         try:
             arrays[name] = np.array(value, dtype=np.float64)  # null becomes NaN
         except (TypeError, ValueError) as error:
-            raise ReportError(f"{where}: {name} is not a list of numbers: {error}") from None
+            hint = "; --column tokens= leaves it out" if name == "tokens" else ""
+            raise ReportError(
+                f"{where}: {name} is not a list of numbers: {error!s:.80}{hint}"
+            ) from None
     new, old = arrays[reading.new], arrays[reading.old]
     mask = _mask(arrays, new, old, file, row)
     advantages = arrays.get("advantages")
@@ -180,7 +194,7 @@ def _response(values: Row, reading: Reading, where: str, row: int, file: str) ->
 def _mask(
     arrays: Mapping[str, np.ndarray], new: np.ndarray, old: np.ndarray, file: str, row: int
 ) -> np.ndarray:
-    """Return the policy's tokens: those of the mask, or all that is no padding."""
+    """Return the policy's tokens: those of the mask, or all that is no padding or a tool's."""
     masks = [name for name in ("mask", "tool_mask") if name in arrays]
     for name in masks:
         if (wrong := ~np.isin(arrays[name], (0.0, 1.0))).any():
@@ -189,8 +203,9 @@ def _mask(
                 f"{file}: {name} at row {row}, position {at} is {arrays[name][at]:g}; only 0 and 1 "
                 "are allowed"
             )
+    written = np.logical_and.reduce([np.full(len(new), True), *(arrays[n] == 1 for n in masks)])
     if "mask" in masks:
-        return np.logical_and.reduce([arrays[name] == 1 for name in masks])
+        return written
     here, there = np.isfinite(new), np.isfinite(old)
     if (here != there).any():
         at = int((here != there).argmax())
@@ -202,7 +217,7 @@ def _mask(
     # Trainers pad with zeros as well: those at either end are no log-probs.
     filled = np.where(here, (new != 0) | (old != 0), False)
     seen = np.maximum.accumulate
-    return here & seen(filled) & seen(filled[::-1])[::-1]
+    return written & here & seen(filled) & seen(filled[::-1])[::-1]
 
 
 def _if_shifted(mask: np.ndarray, filled: np.ndarray) -> str:

@@ -180,6 +180,13 @@ def test_the_dual_clip_can_be_switched_off():
         (["objective.preset=grpo", "objective.eps_low=0.1"], "eps_low"),
         (["rollout.top_p=0.9"], "rollout.top_p is refused: sampling must cover"),
         (["seed=-1"], "seed is -1: .*greater than or equal to 0"),
+        (["seed=5000000000"], "seed is 5000000000: .*less than 4294967296"),
+        (["threads=9999"], "threads is 9999: .*less than or equal to 512"),
+        (["name=../elsewhere"], "'../elsewhere'; it must be a file's name"),
+        (["name=a/b"], "'a/b'; it must be a file's name"),
+        (['name=".a"'], "'.a'; it must be a file's name"),
+        (['name=""'], "''; it must be a file's name"),
+        (["verl.sequence_parallel=2"], "verl.sequence_parallel=2: the engine is trl, where it has"),
         (["seed"], "override 'seed' is not of the form section.key=value"),
         (["name.x=1"], "name is a value, not a section"),
         (["optimization.updates_per_batch=7"], "updates_per_batch is 7; it must divide the 128"),
@@ -386,3 +393,9 @@ def test_no_number_of_a_recipe_is_infinite_or_none(key):
     for value in ("inf", "-inf", "nan"):
         with pytest.raises(RecipeError, match=rf"{key} is {value}"):
             load_recipe("tiny", [f"{key}={value}"])
+
+
+def test_a_recipe_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "a.toml").write_bytes('name = "Grün"'.encode("latin-1"))
+    with pytest.raises(RecipeError, match="a.toml is not UTF-8"):
+        load_recipe(str(tmp_path / "a.toml"))

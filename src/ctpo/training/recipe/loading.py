@@ -55,9 +55,13 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _apply(values, override)
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise RecipeError(explain(error, Recipe)) from None
+    for override in overrides:
+        if override.startswith("verl.") and recipe.engine != "verl":
+            raise RecipeError(f"{override}: the engine is {recipe.engine}, where it has no effect")
+    return recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -131,7 +135,10 @@ def _parse(name_or_path: str) -> dict[str, Any]:
     elif not path.is_file():
         raise RecipeError(f"there is no file {name_or_path}")
     else:
-        text = path.read_text()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{name_or_path} is not UTF-8: {error}") from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, SkipValidation, model_validator
+from pydantic import Field, SkipValidation, field_validator, model_validator
 
 from ctpo.objective import METHODS, REDUCTIONS, Objective, ObjectiveSpec
 from ctpo.references import is_reference
@@ -282,10 +282,10 @@ class Recipe(Section):
 
     name: str
     """Names the run directory."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Of the problems, their order and the sampling. The same seed gives the same metrics, if the
     training model itself generates; vLLM and verl do not repeat to the bit."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=512)
     """Processor threads of torch. Left out, torch decides; tiny models are fastest with 1."""
     engine: Literal["trl", "verl"] = "trl"
     """What trains: TRL on one machine, or verl on one or many."""
@@ -319,6 +319,13 @@ class Recipe(Section):
             // self.optimization.updates_per_batch
             // self.optimization.micro_batch
         )
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_files_name(cls, name: str) -> str:
+        if not name or name[0] == "." or {"/", "\\", "\0"} & {*name} or not name.isprintable():
+            raise ValueError(f"it is {name!r}; it must be a file's name, as in tiny-hard")
+        return name
 
     @model_validator(mode="before")
     @classmethod
