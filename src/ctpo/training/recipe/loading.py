@@ -54,7 +54,11 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     values = _read(name_or_path)
     for override in overrides:
         _apply(values, override)
-    return checked_recipe(values)
+    recipe = checked_recipe(values)
+    for override in overrides:
+        if override.startswith("verl.") and recipe.engine != "verl":
+            raise RecipeError(f"{override}: the engine is {recipe.engine}, where it has no effect")
+    return recipe
 
 
 def checked_recipe(values: Mapping[str, Any]) -> Recipe:
@@ -64,13 +68,9 @@ def checked_recipe(values: Mapping[str, Any]) -> Recipe:
         RecipeError: A key is unknown, or a value is wrong.
     """
     try:
-        recipe = Recipe.model_validate(values)
+        return Recipe.model_validate(values)
     except ValidationError as error:
         raise RecipeError(explain(error, Recipe)) from None
-    for override in overrides:
-        if override.startswith("verl.") and recipe.engine != "verl":
-            raise RecipeError(f"{override}: the engine is {recipe.engine}, where it has no effect")
-    return recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:
