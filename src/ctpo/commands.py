@@ -265,10 +265,7 @@ def _reference(part: object, name: str) -> Any:  # noqa: ANN401 - text, or None 
 
 def _with(recipe: Recipe, own: Mapping[str, Any]) -> Recipe:
     """Return a recipe with other values, checked anew."""
-    from pydantic import ValidationError
-
-    from ctpo.training.recipe.loading import RecipeError, explain
-    from ctpo.training.recipe.recipe import Recipe
+    from ctpo.training.recipe.loading import checked_recipe
 
     values = recipe.model_dump(by_alias=True)
     for key, value in own.items():
@@ -277,7 +274,4 @@ def _with(recipe: Recipe, own: Mapping[str, Any]) -> Recipe:
         for section in sections:
             table = table[section]
         table[name] = value
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise RecipeError(explain(error, Recipe)) from None
+    return checked_recipe(values)

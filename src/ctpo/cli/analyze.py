@@ -11,7 +11,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ctpo.cli.console import console, print_table, usable
+from ctpo.cli.console import print_table, say, usable
 
 if TYPE_CHECKING:
     from ctpo.objective import PositionStatistics
@@ -93,7 +93,8 @@ def command(
         write_analysis(analyses, html)
         lines.append(("page", str(html)))
     if not as_json:
-        _say(lines)
+        for name, text in lines:
+            _say(name, text)
     if on_policy and not analyses[0].agrees:
         typer.echo("NOT on-policy: new and old log-probs differ", err=as_json)
         raise typer.Exit(1)
@@ -102,15 +103,16 @@ def command(
 def _show(analysis: Analysis) -> None:
     from ctpo.report.analysis import MARKS
 
-    console.print(f"{analysis.title}\n", highlight=False, markup=False, soft_wrap=True)
+    say(f"{analysis.title}\n")
     for one in analysis.verdict:
-        _say([(f"{MARKS[one.state]} {one.about}", one.words)])
+        _say(f"{MARKS[one.state]} {one.about}", one.words)
         if one.advice:
-            _say([("", f"→ {one.advice}")])
+            _say("", f"→ {one.advice}")
     print_table(_by_position(analysis))
     if analysis.statistics is not None:
         print_table(_quantiles(analysis.statistics))
-    _say([("window", analysis.window)] * bool(analysis.window))
+    if analysis.window:
+        _say("window", analysis.window)
 
 
 def _by_position(analysis: Analysis) -> Table:
@@ -135,9 +137,8 @@ def _quantiles(statistics: PositionStatistics) -> Table:
     return table
 
 
-def _say(lines: Sequence[tuple[str, str]]) -> None:
-    for name, text in lines:
-        console.print(f"{name:<12} {text}", soft_wrap=True, highlight=False, markup=False)
+def _say(name: str, text: str) -> None:
+    say(f"{name:<12} {text}")
 
 
 def _names(given: Sequence[str]) -> dict[str, str]:

@@ -9,10 +9,12 @@ import typer
 import ctpo
 from ctpo.cli import (
     analyze,
+    compare,
     data,
     doctor,
     evaluate,
     grade,
+    logs,
     plan,
     report,
     sandbox,
@@ -50,9 +52,9 @@ app.command("data")(data.command)
 app.command("eval")(evaluate.command)
 app.command("grade")(grade.command)
 app.command("analyze")(analyze.command)
-app.command("compare")(evaluate.compare)
-app.command("inspect-log")(evaluate.inspect_log)
-app.command("lm-eval-log")(evaluate.lm_eval_log)
+app.command("compare")(compare.command)
+app.command("inspect-log")(logs.inspect_log)
+app.command("lm-eval-log")(logs.lm_eval_log)
 app.command("init")(train.init)
 app.command("plan")(plan.command)
 app.command("report")(report.command)

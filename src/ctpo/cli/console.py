@@ -27,7 +27,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ctpo.training.termination import Terminated
+
 console = Console()
+
+
+def say(text: object, *, end: str = "\n") -> None:
+    """Print a text as it stands: nothing in it is markup, coloured or broken into lines."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True, end=end)
 
 
 def fail(error: Exception) -> typer.Exit:
@@ -72,6 +79,19 @@ def usable(*errors: type[Exception]) -> Iterator[None]:
         raise fail(error) from None
 
 
+@contextmanager
+def interruptible(how: str) -> Iterator[None]:
+    """Say how to go on where Ctrl-C or a signal ends the block, and exit as is usual then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted; {how}")
+        raise typer.Exit(130) from None
+    except Terminated as end:
+        say(f"{end.name}; {how}")
+        raise typer.Exit(int(end.code or 0)) from None
+
+
 def print_table(table: Table) -> None:
     """Print a table; where it would be cut, its rows one after the other instead."""
     unlimited = console.options.update(max_width=10_000)  # else no table is wider than that
@@ -92,7 +112,7 @@ def print_markdown(text: str) -> None:
             cells = [re.split(r"\s*(?<!\\)\|\s*", line)[1:-1] for line in lines]
             _print_rows(cells[0], [[escape(cell) for cell in row] for row in cells[2:]])
         else:
-            console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+            say("\n".join(lines))
 
 
 def _print_rows(headings: Sequence[str], rows: Iterable[Sequence[RenderableType]]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from ctpo.cli.console import console, usable
+from ctpo.cli.console import say, usable
 
 
 def command(
@@ -66,12 +67,10 @@ def command(
             unique=unique,
         )
         write_verl_parquet(output, found, agent)
-    sources = {problem.source: 0 for problem in found}
-    for problem in found:
-        sources[problem.source] += 1
+    sources = Counter(problem.source for problem in found)
     counts = ", ".join(f"{count} of {name}" for name, count in sources.items())
-    console.print(f"problems    {len(found)}: {counts}", soft_wrap=True, highlight=False)
-    console.print(f"written     {output}", soft_wrap=True, highlight=False)
+    say(f"problems    {len(found)}: {counts}")
+    say(f"written     {output}")
 
 
 def _told(name: str, instructions: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""`ctpo eval`, `ctpo compare`, `ctpo inspect-log` and `ctpo lm-eval-log`."""
+"""`ctpo eval`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ctpo.cli.console import Bars, console, print_markdown, usable
+from ctpo.cli.console import Bars, interruptible, print_markdown, say, usable
 
 _OF_SERVERS = (
     "api",
@@ -155,7 +155,7 @@ def command(
     from ctpo.tir import SandboxFailure
     from ctpo.tir.server.endpoint import EndpointError
     from ctpo.training.evaluating.request import EvaluationRequest, Server
-    from ctpo.training.termination import Terminated, terminable
+    from ctpo.training.termination import terminable
 
     if regrade is not None:
         _regrade(context, regrade)
@@ -191,18 +191,11 @@ def command(
         request = EvaluationRequest(
             **chosen, benchmarks=names, ks=_numbers("--k", k), server=server
         )
-        try:
-            with terminable(), Bars() as bars:
-                result = evaluate(request, output=output, listener=bars)
-        except Terminated as end:
-            console.print(f"{end.name}; the same command goes on", highlight=False)
-            raise typer.Exit(int(end.code or 0)) from None
-        except KeyboardInterrupt:
-            console.print("interrupted; the same command goes on", highlight=False)
-            raise typer.Exit(130) from None
+        with interruptible("the same command goes on"), terminable(), Bars() as bars:
+            result = evaluate(request, output=output, listener=bars)
     print_markdown(result.text)
-    console.print(f"answers     {result.path}", soft_wrap=True, highlight=False)
-    console.print(f"page        {result.page}", soft_wrap=True, highlight=False)
+    say(f"answers     {result.path}")
+    say(f"page        {result.page}")
     if result.failed:
         raise typer.Exit(1)
 
@@ -213,126 +206,29 @@ def _regrade(context: typer.Context, place: Path) -> None:
     from ctpo.report.trajectories import write_trajectory_page
 
     with usable(OSError, ReportError, ValueError):
-        for name in context.params:
-            source = context.get_parameter_source(name)
-            if name != "regrade" and source is not None and source.name == "COMMANDLINE":
+        for name in _given(context):
+            if name != "regrade":
                 raise ValueError(f"{name} has no effect with --regrade, which asks no model")
         found = regrade(place)
         if found.summary:
             write_trajectory_page(place)
-    console.print(found.report(), markup=False, highlight=False, soft_wrap=True)
+    say(found.report())
     print_markdown(found.summary)
 
 
-def compare(
-    first: Annotated[Path, typer.Argument(help="An evaluation's directory, or a training run's.")],
-    second: Annotated[Path, typer.Argument(help="Another, on some of the same problems.")],
-    output: Annotated[Path | None, typer.Option(help="Write the comparison here as JSON.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
-) -> None:
-    """Compare two evaluations problem by problem: the difference and its interval.
-
-    Of two training runs, their recipes and their last held-out accuracy. To compare them on other
-    problems, evaluate both first.
-
-    Where a server failed to give answers, it says so and the exit code is 1: what is compared is
-    not all of what was asked.
-    """
-    from dataclasses import asdict
-
-    from ctpo.evaluation.directory import read_answers, read_settings
-    from ctpo.evaluation.paired import (
-        compare_answers,
-        comparison_markdown,
-        differing_settings,
-        missing,
-    )
-
-    trained = [path for path in (first, second) if (path / "recipe.toml").is_file()]
-    if len(trained) == 1:
-        raise typer.BadParameter(
-            f"{trained[0]} is a training run and the other is none; `ctpo eval {trained[0]}` makes "
-            "an evaluation of it",
-            param_hint="FIRST SECOND",
-        )
-    if trained:
-        _compare_runs(first, second, output)
-        return
-    with usable(FileNotFoundError, ValueError):
-        before, after = (
-            [answer.slim() for answer in read_answers(path)] for path in (first, second)
-        )
-        found = compare_answers(before, after, seed=seed)
-        changes = differing_settings(read_settings(first), read_settings(second))
-    for change in changes:
-        console.print(f"- {change}", markup=False, highlight=False, soft_wrap=True)
-    for path, answers in ((first, before), (second, after)):
-        if lost := missing(answers):
-            console.print(f"- {path}: {lost}", markup=False, highlight=False, soft_wrap=True)
-    console.print()
-    for name, comparison in found.items():
-        print_markdown(comparison_markdown(comparison, name))
-    if output is not None:
-        content = {
-            name: asdict(one) | {"difference": one.difference.to_dict()}
-            for name, one in found.items()
-        }
-        output.write_text(json.dumps(content, indent=2) + "\n")
-    if any(answer.failed for answer in (*before, *after)):
-        raise typer.Exit(1)
-
-
-def _compare_runs(first: Path, second: Path, output: Path | None) -> None:
-    from ctpo.report import ReportError, read_run
-    from ctpo.report.overlay import comparison
-
-    with usable(OSError, ReportError):
-        lines = comparison(read_run(first), read_run(second))
-        if output is not None:
-            output.write_text(json.dumps(lines, ensure_ascii=False, indent=2) + "\n")
-    for line in lines:
-        console.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
-
-
-def inspect_log(
-    evaluation: Annotated[Path, typer.Argument(help="An evaluation's directory.")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="The log, .eval or .json. (default: in that directory, under the name that "
-            "Inspect looks for; .eval where inspect_ai is installed)"
-        ),
-    ] = None,
-) -> None:
-    """Write an evaluation as a log that Inspect AI can read and show."""
-    from ctpo.evaluation.inspect_log import write_inspect_log
-
-    with usable(FileNotFoundError, ValueError):
-        file = write_inspect_log(evaluation, output)
-    console.print(f"log         {file}", soft_wrap=True, highlight=False)
-
-
-def lm_eval_log(
-    evaluation: Annotated[Path, typer.Argument(help="A finished evaluation's directory.")],
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for the files. (default: that directory)")
-    ] = None,
-) -> None:
-    """Write an evaluation as lm-evaluation-harness writes its results and samples."""
-    from ctpo.evaluation.lm_eval_log import write_lm_eval_log
-
-    with usable(OSError, ValueError):
-        file = write_lm_eval_log(evaluation, output)
-    console.print(f"results     {file}", soft_wrap=True, highlight=False)
-
-
 def _refuse_idle(context: typer.Context, endpoint: str | None) -> None:
+    given = _given(context)
     for name in _OF_SERVERS if endpoint is None else _OF_MODELS_HERE:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if name in given:
             where = "with" if endpoint is None else "without"
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} has an effect {where} --endpoint only")
+
+
+def _given(context: typer.Context) -> list[str]:
+    """Return what stands on the command line, and not at its default."""
+    sources = ((name, context.get_parameter_source(name)) for name in context.params)
+    return [name for name, source in sources if source and source.name == "COMMANDLINE"]
 
 
 def _json(option: str, text: str | None) -> dict[str, Any] | None:

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
-from ctpo.cli.console import console, print_table, usable
+from ctpo.cli.console import print_table, say, usable
 
 OUTCOMES = ("right", "wrong", "could-not-tell")
 
@@ -58,7 +57,7 @@ def command(
         table.add_row(outcome, str(counts[outcome]), f"{share:.1%}")
     print_table(table)
     for text in shown:
-        console.print(escape(text), soft_wrap=True, highlight=False)
+        say(text)
     if counts["could-not-tell"]:
         raise typer.Exit(2)
 

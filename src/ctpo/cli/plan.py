@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ctpo.cli.console import console, usable
+from ctpo.cli.console import say, usable
 
 
 def command(
@@ -30,4 +30,4 @@ def command(
 
     with usable(RecipeError, ValueError):
         text = table(load_recipe(recipe, change or []), gpus, Assumptions.of(assume or []))
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    say(text)

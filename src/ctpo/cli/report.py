@@ -10,7 +10,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from ctpo.cli.console import console, usable
+from ctpo.cli.console import console, say, usable
 
 
 def command(
@@ -33,7 +33,7 @@ def command(
             page = write_report(runs[0])
         else:
             page = write_overlay(runs, output or runs[0].parent / "overlay.html")
-        console.print(page, soft_wrap=True, highlight=False, markup=False)
+        say(page)
 
 
 def list_runs(

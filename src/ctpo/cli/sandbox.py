@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ctpo.cli.console import console, fail, print_table
+from ctpo.cli.console import fail, print_table, say
 
 app = typer.Typer(
     help="Run untrusted Python: as a server, one file, or a check of this machine.",
@@ -108,10 +108,10 @@ def serve(
                 allow_weak=allow_weak,
             ) as sandbox,
         ):
-            console.print(escape(str(sandbox.protections)), highlight=False)
+            say(sandbox.protections)
             name = f"[{host}]" if ":" in host else host
             where = path or f"http://{name}:{server.getsockname()[1]}"
-            console.print(f"{sandbox.workers} workers, listening at {where}", highlight=False)
+            say(f"{sandbox.workers} workers, listening at {where}")
             sys.stdout.flush()
             serve_http(sandbox, server, limits, frontends=frontends, client_seconds=client_timeout)
     except (OSError, SandboxUnavailable, ValueError) as error:
@@ -187,12 +187,10 @@ def check(
                 held = len(of_kind) - len(reached)
                 table.add_row(kind, str(len(of_kind)), str(held), escape("\n".join(reached)))
             print_table(table)
-            console.print(
-                escape(f"{sandbox.protections.rung}\n{sandbox.protections}"), highlight=False
-            )
+            say(f"{sandbox.protections.rung}\n{sandbox.protections}")
     except (SandboxUnavailable, ValueError) as error:
         raise fail(error) from None
     failed = sum(bool(o.reached) or not o.innocent for _, o in outcomes)
-    console.print(f"{len(outcomes) - failed} of {len(outcomes)} attacks held", highlight=False)
+    say(f"{len(outcomes) - failed} of {len(outcomes)} attacks held")
     if failed:
         raise typer.Exit(1)

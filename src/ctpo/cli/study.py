@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ctpo.cli.console import console, usable
+from ctpo.cli.console import console, interruptible, say, usable
 from ctpo.commands import cache_directory
 
 if TYPE_CHECKING:
@@ -74,22 +74,19 @@ def run(
             directory.forget_failures()
         work = StudyRun(study, file.parent, directory, cache_directory(), part)
         try:
-            with _Board() as board:
+            with interruptible("the same command goes on from here"), _Board() as board:
                 complete = work.run(pool, board.show)
-        except KeyboardInterrupt:
-            console.print("interrupted; the same command goes on from here")
-            raise typer.Exit(130) from None
         finally:
             pool.stop()
     if not complete:
-        console.print(
+        say(
             "the tuning has cells left to do. When those of the other shards lie in "
             f"{path / 'cells'} too, the same command runs the test"
         )
     failed = sorted(path.glob("cells/*/failed.json"))
     for one in failed:
-        console.print(f"failed      {one.parent / 'log.txt'}", soft_wrap=True, highlight=False)
-    console.print(f"next        ctpo study report {path}", soft_wrap=True, highlight=False)
+        say(f"failed      {one.parent / 'log.txt'}")
+    say(f"next        ctpo study report {path}")
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -104,16 +101,16 @@ def _shard(text: str) -> tuple[int, int]:
 def _list(work: StudyRun) -> None:
     plan = work.plan()
     for cell in [*plan.tuning, *(plan.test or [])]:
-        console.print(cell.name, soft_wrap=True, highlight=False)
+        say(cell.name)
     seconds = work.seconds(plan.tuning)
-    console.print(f"tuning      {len(plan.tuning)} cells, {_hours(seconds)} on one core are left")
+    say(f"tuning      {len(plan.tuning)} cells, {_hours(seconds)} on one core are left")
     if plan.test is None:
         rest, count = work.upcoming_seconds(), len(work.upcoming())
-        console.print(f"test        {count} cells with what the tuning chooses, {_hours(rest)}")
+        say(f"test        {count} cells with what the tuning chooses, {_hours(rest)}")
     else:
         rest = work.seconds(plan.test)
-        console.print(f"test        {len(plan.test)} cells, {_hours(rest)} are left")
-    console.print("Warm starts, a few minutes for each size of model, are not counted")
+        say(f"test        {len(plan.test)} cells, {_hours(rest)} are left")
+    say("Warm starts, a few minutes for each size of model, are not counted")
 
 
 def _hours(seconds: float) -> str:
@@ -150,7 +147,7 @@ class _Board:
                 if (key := f"{progress.phase} {name}") not in self._said:
                     self._said.add(key)
                     state = progress.states[name].value
-                    console.print(f"{state:8}{name}  {rest}", soft_wrap=True, highlight=False)
+                    say(f"{state:8}{name}  {rest}")
             return
         table = Table("method", title=f"{progress.phase}: {len(ended)} of {len(progress.states)}")
         columns = [*State, "running"]
@@ -181,4 +178,4 @@ def report(
     from ctpo.studies.study import StudyError
 
     with usable(ReportError, StudyError):
-        console.print(write_study_report(directory, reference), soft_wrap=True, highlight=False)
+        say(write_study_report(directory, reference))

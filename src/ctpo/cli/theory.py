@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table as Rows
 
-from ctpo.cli.console import Bars, console, print_table, usable
+from ctpo.cli.console import Bars, print_table, say, usable
 
 if TYPE_CHECKING:
     from ctpo.theory import Table
@@ -39,8 +39,8 @@ def exact(
     for table in tables:
         if table.name in ("rational", "counterexample", "identities", "ensemble", "drift"):
             _show(table)
-    console.print(f"all tables  {out / 'exact.md'}", soft_wrap=True, highlight=False)
-    console.print(f"figures     {out / 'figures'}", soft_wrap=True, highlight=False)
+    say(f"all tables  {out / 'exact.md'}")
+    say(f"figures     {out / 'figures'}")
 
 
 @app.command("measure")
@@ -152,8 +152,8 @@ def _write(result: Measurement, folder: Path, settings: dict[str, Any]) -> None:
     for table in tables:
         if table.name in ("measured-distance", "measured-variance", "measured-bias"):
             _show(table)
-    console.print(f"\nall tables  {folder / 'measured.md'}", soft_wrap=True, highlight=False)
-    console.print(f"figures     {folder / 'figures'}", soft_wrap=True, highlight=False)
+    say(f"\nall tables  {folder / 'measured.md'}")
+    say(f"figures     {folder / 'figures'}")
 
 
 def _show(table: Table) -> None:

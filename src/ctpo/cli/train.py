@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from ctpo.cli.console import Bars, console, fail, print_table, usable
+from ctpo.cli.console import Bars, fail, interruptible, print_table, say, usable
 
 if TYPE_CHECKING:
     from ctpo.commands import TrainingResult
@@ -68,7 +68,7 @@ def command(
 
     path = output or resume or default_place(resolved)
     if dry_run:
-        console.print(dump_recipe(resolved), markup=False, highlight=False, soft_wrap=True)
+        say(dump_recipe(resolved))
         from ctpo.training.engine import engine_of
         from ctpo.training.policy import check_own_parts
 
@@ -76,14 +76,13 @@ def command(
             check_own_parts(resolved)
             text = _about_the_model(resolved.model) + _about_the_data(resolved)
             text += engine_of(resolved).describe(path)
-        console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
+        say(text, end="")
         return
 
     started = time.perf_counter()
     from ctpo.report import ReportError
     from ctpo.sandbox import SandboxUnavailable
     from ctpo.tir import SandboxFailure
-    from ctpo.training.termination import Terminated
     from ctpo.training.tiny.warm_start import WarmStartFailed
     from ctpo.training.verl.run import VerlFailed
 
@@ -98,19 +97,14 @@ def command(
         recipe_or_run: dict[str, Any] = (
             {"resume": resume} if resume else {"recipe": resolved, "output": path}
         )
+        go_on = f"go on with: ctpo train --resume {path}"
         try:
-            with Bars() as bars:
+            with interruptible(go_on), Bars() as bars:
                 result = train(**recipe_or_run, listener=bars)
-        except KeyboardInterrupt:
-            console.print(f"interrupted; go on with: ctpo train --resume {path}")
-            raise typer.Exit(130) from None
-        except Terminated as end:
-            console.print(f"{end.name}; go on with: ctpo train --resume {path}")
-            raise typer.Exit(int(end.code or 0)) from None
         except (OSError, VerlFailed) as error:
             fail(error)
             if os.path.isfile(path / "recipe.toml"):
-                console.print(f"when that is mended, go on with: ctpo train --resume {path}")
+                say(f"when that is mended, {go_on}")
             raise typer.Exit(getattr(error, "code", 1)) from None
         _show_result(result, time.perf_counter() - started)
 
@@ -150,7 +144,7 @@ def init(
         files = write_starter(folder)
     told = [f"wrote {file}" for file in files]
     told += ["", f"cd {folder}", "export PYTHONPATH=.", "ctpo train recipe.toml --dry-run"]
-    console.print("\n".join([*told, "ctpo train recipe.toml"]), highlight=False, soft_wrap=True)
+    say("\n".join([*told, "ctpo train recipe.toml"]))
 
 
 def _show_result(result: TrainingResult, seconds: float) -> None:
@@ -172,6 +166,6 @@ def _show_result(result: TrainingResult, seconds: float) -> None:
     for phase in result.phases:
         times.add_row(phase.name, f"{phase.seconds:.0f}", f"{phase.share:.0%}")
     print_table(times)
-    console.print(f"this call   {seconds:.0f} s", highlight=False)
-    console.print(f"run         {result.path}", soft_wrap=True, highlight=False)
-    console.print(f"report      {result.report}", soft_wrap=True, highlight=False)
+    say(f"this call   {seconds:.0f} s")
+    say(f"run         {result.path}")
+    say(f"report      {result.report}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctpo.cli.console import console, usable
+from ctpo.cli.console import say, usable
 
 app = typer.Typer(help="For those who run verl themselves.", no_args_is_help=True)
 
@@ -19,7 +19,7 @@ def paths() -> None:
 
     width = max(map(len, ["search path", *PATHS]))
     for name, path in {"search path": SEARCH_PATH, **PATHS}.items():
-        console.print(f"{name:<{width}}  {path}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{name:<{width}}  {path}")
 
 
 @app.command()
@@ -35,4 +35,4 @@ def log(
 
     with usable(ValueError, OSError):
         count = write_log(dumps, out)
-        console.print(f"{count} responses in {out}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{count} responses in {out}")

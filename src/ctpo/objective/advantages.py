@@ -61,18 +61,7 @@ def group_centered(
     Without the standard deviation, which makes problems that are nearly always or nearly never
     solved count more. Source: Dr. GRPO, arXiv 2503.20783.
 
-    Unscored answers, equal rewards, precision and reading back are as for `group_normalized`.
-
-    Args:
-        rewards: One reward per answer; NaN where unscored.
-        group_size: As for `group_normalized`.
-        groups: As for `group_normalized`.
-
-    Returns:
-        Advantages, float64 if the rewards are, else float32.
-
-    Raises:
-        TypeError, ValueError: As `group_normalized`.
+    Arguments, errors, unscored answers, equal rewards and precision are as for `group_normalized`.
     """
     group = _Groups(rewards, group_size, groups)
     return group.result(group.deviation)
@@ -89,18 +78,7 @@ def leave_one_out(
     The baseline does not depend on the answer it is subtracted from, so the policy gradient stays
     unbiased. It is n/(n - 1) times the group-centred advantage. Source: RLOO, arXiv 2402.14740.
 
-    Unscored answers, equal rewards, precision and reading back are as for `group_normalized`.
-
-    Args:
-        rewards: One reward per answer; NaN where unscored.
-        group_size: As for `group_normalized`.
-        groups: As for `group_normalized`.
-
-    Returns:
-        Advantages, float64 if the rewards are, else float32.
-
-    Raises:
-        TypeError, ValueError: As `group_normalized`.
+    Arguments, errors, unscored answers, equal rewards and precision are as for `group_normalized`.
     """
     group = _Groups(rewards, group_size, groups)
     others = group.count / (group.count - 1).clamp(min=1)

@@ -41,13 +41,7 @@ def _number(rng: random.Random, digits: int) -> int:
 # some two hundred questions with two digits, too few to train on.
 
 
-def _power_sum_text(operands: Operands) -> str:
-    a, b, p = operands
-    return f"Find the sum of k^{p} for k from {a} to {b}."
-
-
-def _power_sum_answer(operands: Operands) -> int:
-    a, b, p = operands
+def _power_sum(a: int, b: int, p: int) -> int:
     return sum(k**p for k in range(a, b + 1))
 
 
@@ -55,21 +49,11 @@ def _power_sum_draw(rng: random.Random, digits: int) -> Operands:
     while True:
         a, b, p = _number(rng, digits), _number(rng, digits), rng.randint(2, 4)
         # 99^4 sums to ten digits, too long for a small model to copy out.
-        if a < b and _power_sum_answer((a, b, p)) < 10**8:
+        if a < b and _power_sum(a, b, p) < 10**8:
             return a, b, p
 
 
 # Modular powers: operands (a, b, m), the remainder of a^b divided by m.
-
-
-def _modular_power_text(operands: Operands) -> str:
-    a, b, m = operands
-    return f"Find {a}^{b} mod {m}."
-
-
-def _modular_power_answer(operands: Operands) -> int:
-    a, b, m = operands
-    return pow(a, b, m)
 
 
 def _modular_power_draw(rng: random.Random, digits: int) -> Operands:
@@ -81,16 +65,6 @@ def _modular_power_draw(rng: random.Random, digits: int) -> Operands:
 
 
 # Greatest common divisor and least common multiple: operands (a, b).
-
-
-def _gcd_text(operands: Operands) -> str:
-    a, b = operands
-    return f"Find the gcd of {a} and {b}."
-
-
-def _gcd_answer(operands: Operands) -> int:
-    a, b = operands
-    return math.gcd(a, b)
 
 
 def _gcd_draw(rng: random.Random, digits: int) -> Operands:
@@ -106,16 +80,6 @@ def _gcd_draw(rng: random.Random, digits: int) -> Operands:
             return a, b
 
 
-def _lcm_text(operands: Operands) -> str:
-    a, b = operands
-    return f"Find the lcm of {a} and {b}."
-
-
-def _lcm_answer(operands: Operands) -> int:
-    a, b = operands
-    return math.lcm(a, b)
-
-
 def _lcm_draw(rng: random.Random, digits: int) -> Operands:
     # Where one operand divides the other the answer can be copied from the question.
     while True:
@@ -125,16 +89,6 @@ def _lcm_draw(rng: random.Random, digits: int) -> Operands:
 
 
 # Counting: operands (n, a, b), how many of 1..n are divisible by a or by b.
-
-
-def _count_text(operands: Operands) -> str:
-    n, a, b = operands
-    return f"Count the numbers from 1 to {n} divisible by {a} or {b}."
-
-
-def _count_answer(operands: Operands) -> int:
-    n, a, b = operands
-    return n // a + n // b - n // math.lcm(a, b)
 
 
 def _count_draw(rng: random.Random, digits: int) -> Operands:
@@ -150,16 +104,6 @@ def _count_draw(rng: random.Random, digits: int) -> Operands:
 # Products: operands (a, b, c), a * (b + c); a negative c is written as a difference.
 
 
-def _product_text(operands: Operands) -> str:
-    a, b, c = operands
-    return f"Find {a} * ({b} {'-' if c < 0 else '+'} {abs(c)})."
-
-
-def _product_answer(operands: Operands) -> int:
-    a, b, c = operands
-    return a * (b + c)
-
-
 def _product_draw(rng: random.Random, digits: int) -> Operands:
     # A difference of 0 or 1 would give 0 or a.
     while True:
@@ -172,16 +116,6 @@ def _product_draw(rng: random.Random, digits: int) -> Operands:
 # Digit sums: operands (a, b), the sum of the decimal digits of a^b.
 
 
-def _digit_sum_text(operands: Operands) -> str:
-    a, b = operands
-    return f"Find the sum of the digits of {a}^{b}."
-
-
-def _digit_sum_answer(operands: Operands) -> int:
-    a, b = operands
-    return sum(map(int, str(a**b)))
-
-
 def _digit_sum_draw(rng: random.Random, digits: int) -> Operands:
     # A power of a multiple of ten has a short digit sum and is a power of a smaller number.
     while True:
@@ -190,15 +124,52 @@ def _digit_sum_draw(rng: random.Random, digits: int) -> Operands:
             return a, b
 
 
+def _template(
+    name: str,
+    text: Callable[..., str],
+    answer: Callable[..., int],
+    draw: Callable[[random.Random, int], Operands],
+) -> Template:
+    """Return a template of functions that take its operands one by one."""
+    return Template(
+        name, lambda operands: text(*operands), lambda operands: answer(*operands), draw
+    )
+
+
 TEMPLATES: dict[str, Template] = {
     template.name: template
     for template in (
-        Template("power-sum", _power_sum_text, _power_sum_answer, _power_sum_draw),
-        Template("modular-power", _modular_power_text, _modular_power_answer, _modular_power_draw),
-        Template("gcd", _gcd_text, _gcd_answer, _gcd_draw),
-        Template("lcm", _lcm_text, _lcm_answer, _lcm_draw),
-        Template("count-divisible", _count_text, _count_answer, _count_draw),
-        Template("product", _product_text, _product_answer, _product_draw),
-        Template("digit-sum", _digit_sum_text, _digit_sum_answer, _digit_sum_draw),
+        _template(
+            "power-sum",
+            lambda a, b, p: f"Find the sum of k^{p} for k from {a} to {b}.",
+            _power_sum,
+            _power_sum_draw,
+        ),
+        _template(
+            "modular-power",
+            lambda a, b, m: f"Find {a}^{b} mod {m}.",
+            lambda a, b, m: pow(a, b, m),
+            _modular_power_draw,
+        ),
+        _template("gcd", lambda a, b: f"Find the gcd of {a} and {b}.", math.gcd, _gcd_draw),
+        _template("lcm", lambda a, b: f"Find the lcm of {a} and {b}.", math.lcm, _lcm_draw),
+        _template(
+            "count-divisible",
+            lambda n, a, b: f"Count the numbers from 1 to {n} divisible by {a} or {b}.",
+            lambda n, a, b: n // a + n // b - n // math.lcm(a, b),
+            _count_draw,
+        ),
+        _template(
+            "product",
+            lambda a, b, c: f"Find {a} * ({b} {'-' if c < 0 else '+'} {abs(c)}).",
+            lambda a, b, c: a * (b + c),
+            _product_draw,
+        ),
+        _template(
+            "digit-sum",
+            lambda a, b: f"Find the sum of the digits of {a}^{b}.",
+            lambda a, b: sum(map(int, str(a**b))),
+            _digit_sum_draw,
+        ),
     )
 }

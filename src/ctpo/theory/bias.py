@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # KL per token: 6.5e-4 is the paper's reported spread of log r, σ = 0.036, as σ²/2.
 DISTANCES = (6.5e-4, 1e-2, 1e-1)
+_HEADINGS = [f"{what}, KL {kl:g}" for kl in DISTANCES for what in ("bias", "standard deviation")]
 
 
 def plain(ratio: str, *, literal: bool = False) -> Objective:
@@ -103,20 +105,14 @@ def token_level_table() -> Table:
     targets = [on_policy_moments(small.world, new, small.given).mean for new in news]
     rows: list[tuple[Cell, ...]] = []
     for ratio in RATIOS:
-        row: list[Cell] = [ratio]
-        for new, target in zip(news, targets, strict=True):
-            moments = estimator_moments(small.world, small.old, new, plain(ratio), small.given)
-            row.append(moments.bias(target) / float(target.norm()))
-            row.append(moments.variance**0.5 / float(target.norm()))
+        found = _bias_and_spread(small, news, targets, plain(ratio), small.given)
         mean = estimator_mean(large.world, large.old, far, plain(ratio), large.given)
-        row.append(float((mean - far_target).norm() / far_target.norm()))
-        rows.append(tuple(row))
-    headings = [f"{what}, KL {kl:g}" for kl in DISTANCES for what in ("bias", "standard deviation")]
+        rows.append((ratio, *found, float((mean - far_target).norm() / far_target.norm())))
     return Table(
         "token-level",
         f"Against the token-level gradient with a given A(s, a), {small.world.size} trajectories; "
         f"last column {large.world.size}. In units of the target's norm, one trajectory",
-        ("ratio", *headings, f"bias, {large.world.size} trajectories, KL {DISTANCES[1]:g}"),
+        ("ratio", *_HEADINGS, f"bias, {large.world.size} trajectories, KL {DISTANCES[1]:g}"),
         tuple(rows),
     )
 
@@ -136,22 +132,31 @@ def terminal_reward_table() -> Table:
     ]
     news = [case.new(kl) for kl in DISTANCES]
     targets = [case.objective_gradient(new).mean for new in news]
-    rows: list[tuple[Cell, ...]] = []
-    for name, objective, advantages in estimators:
-        row: list[Cell] = [name]
-        for new, target in zip(news, targets, strict=True):
-            moments = estimator_moments(case.world, case.old, new, objective, advantages)
-            row.append(moments.bias(target) / float(target.norm()))
-            row.append(moments.variance**0.5 / float(target.norm()))
-        rows.append(tuple(row))
-    headings = [f"{what}, KL {kl:g}" for kl in DISTANCES for what in ("bias", "standard deviation")]
+    rows: list[tuple[Cell, ...]] = [
+        (name, *_bias_and_spread(case, news, targets, objective, advantages))
+        for name, objective, advantages in estimators
+    ]
     return Table(
         "terminal-reward",
         f"Against ∇J(π_θ) with a reward at the end, {case.world.size} trajectories, in units of "
         "the target's norm, one trajectory",
-        ("estimator", *headings),
+        ("estimator", *_HEADINGS),
         tuple(rows),
     )
+
+
+def _bias_and_spread(
+    case: Problem,
+    news: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    objective: Objective,
+    advantages: Tensor,
+) -> Iterator[float]:
+    """Yield bias and standard deviation at each distance, in units of the target's norm."""
+    for new, target in zip(news, targets, strict=True):
+        moments = estimator_moments(case.world, case.old, new, objective, advantages)
+        yield moments.bias(target) / float(target.norm())
+        yield moments.variance**0.5 / float(target.norm())
 
 
 def identities_table() -> Table:

@@ -22,11 +22,9 @@ def step_of(checkpoint: Path) -> int:
 
 
 def seal(checkpoint: Path, keep: int | None) -> None:
-    """Mark a checkpoint as whole, now that all its files are written, and drop those too many.
+    """Mark the newest checkpoint as whole, now that all its files are written.
 
-    Args:
-        checkpoint: The newest one.
-        keep: Checkpoints to keep, this one included; None keeps all.
+    So many checkpoints are kept, this one included, or all of them; older ones are dropped.
     """
     content = {str(file.relative_to(checkpoint)): _digest(file) for file in _files(checkpoint)}
     write_text(checkpoint / _LIST, json.dumps(content, indent=2) + "\n")
@@ -46,21 +44,32 @@ def newest_whole(folder: Path) -> Path | None:
         wrong = _damage(checkpoint)
         if wrong is None:
             break
-        aside = folder / f"damaged-{checkpoint.name}"
-        shutil.rmtree(aside, ignore_errors=True)
-        checkpoint.rename(aside)
+        set_aside(checkpoint)
         damaged.append(f"{checkpoint.name}: {wrong}")
     else:
         checkpoint = None
     if damaged:
-        logger.warning(
-            "damaged and set aside in %s: %s. The run goes on from %s; what was trained after that "
-            "is lost and is trained again",
-            folder,
-            "; ".join(damaged),
-            "the beginning" if checkpoint is None else f"{checkpoint.name}, the one before",
-        )
+        goes_on = "the beginning" if checkpoint is None else f"{checkpoint.name}, the one before"
+        warn_of_damage(folder, "; ".join(damaged), goes_on)
     return checkpoint
+
+
+def set_aside(checkpoint: Path) -> None:
+    """Rename a damaged checkpoint, so that nothing takes it for one."""
+    aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.rename(aside)
+
+
+def warn_of_damage(folder: Path, damaged: str, goes_on: str) -> None:
+    """Log what was damaged, and from where the run goes on."""
+    logger.warning(
+        "damaged and set aside in %s: %s. The run goes on from %s; what was trained after that "
+        "is lost and is trained again",
+        folder,
+        damaged,
+        goes_on,
+    )
 
 
 def _newest_first(folder: Path) -> list[Path]:

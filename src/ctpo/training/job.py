@@ -13,7 +13,7 @@ from ctpo.training.policy import start_sandbox
 from ctpo.training.recipe.recipe import Recipe
 from ctpo.training.run_directory import RunDirectory
 from ctpo.training.termination import Termination
-from ctpo.training.tiny import warm_start
+from ctpo.training.tiny.warm_start import warm_start
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,5 @@ class Job:
             return self.recipe.model.path
         assert self.recipe.warm_start is not None, "the recipe has been checked"
         self.listener.phase("warm start", None)
-
-        def show(now: warm_start.Progress) -> None:
-            self.listener.progress(now.step, now.steps, loss=now.loss, accuracy=now.accuracy)
-
         with self.watch.time("warm start"):
-            return str(warm_start.warm_start(self.recipe, sandbox, self.cache, show))
+            return str(warm_start(self.recipe, sandbox, self.cache, self.listener))

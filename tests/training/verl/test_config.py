@@ -22,6 +22,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from ctpo.engines.verl.loss_config import CTPOPolicyLossConfig
 from ctpo.engines.verl.names import loss_name
 from ctpo.training.verl import config as verl_config
+from tests.training.changes import ON_BOTH
 from tests.training.verl.test_fields import ON_VERL
 
 # From here a change of every single field is possible.
@@ -61,34 +62,15 @@ def flat(config):
 
 # A change of each field that decides a setting of verl's: the recipe to start from, the change.
 CHANGES = {
+    **ON_BOTH,
     "name": ("tiny", "name=other"),
-    "seed": ("tiny", "seed=7"),
     "threads": ("tiny", "threads=2"),
     "model.path": ("large", "model.path=OTHER"),
-    "model.precision": ("large", "model.precision=float32"),
-    "model.gradient_checkpointing": ("large", "model.gradient_checkpointing=false"),
     "model.tokenizer": ("large", "model.tokenizer=OTHER"),
     "model.chat_template": ("large", "model.chat_template={{x}}"),
-    "model.chat_template_kwargs": ("large", "model.chat_template_kwargs.enable_thinking=true"),
-    "objective.preset": ("tiny", "objective.preset=ctpo-printed"),
-    "objective.import": ("tiny", "objective.import=own_parts:tempered"),
     "objective.reduction": ("tiny", "objective.reduction=seq-mean-token-sum"),
-    "objective.advantages": ("tiny", "objective.advantages=centered"),
-    "objective.eps_low": ("tiny", "objective.eps_low=0.1"),
-    "objective.eps_high": ("tiny", "objective.eps_high=0.1"),
-    "objective.power": ("tiny", "objective.power=1.0"),
-    "objective.clip_low": ("grpo", "objective.clip_low=0.1"),
-    "objective.clip_high": ("grpo", "objective.clip_high=0.1"),
-    "objective.dual_clip": ("tiny", "objective.dual_clip=off"),
-    "objective.parameters": ("tiny", "objective.parameters.gradient=literal"),
     "rollout.prompts_per_batch": ("tiny", "rollout.prompts_per_batch=64"),
     "rollout.responses_per_prompt": ("tiny", "rollout.responses_per_prompt=4"),
-    "rollout.temperature": ("tiny", "rollout.temperature=0.5"),
-    "rollout.max_response_tokens": ("tiny", "rollout.max_response_tokens=99"),
-    "rollout.protocol": ("large", "rollout.protocol=hermes"),
-    "rollout.max_calls": ("tiny", "rollout.max_calls=1"),
-    "rollout.max_output_chars": ("tiny", "rollout.max_output_chars=99"),
-    "rollout.max_output_tokens": ("tiny", "rollout.max_output_tokens=99"),
     "rollout.keep_every": ("tiny", "rollout.keep_every=0"),
     "rollout.mismatch_cap": ("tiny", "rollout.mismatch_cap="),
     "rollout.mismatch_level": ("tiny", "rollout.mismatch_level=prefix"),
@@ -104,22 +86,7 @@ CHANGES = {
     "verl.sequence_parallel": ("tiny", "verl.sequence_parallel=2"),
     "verl.workers": ("tiny", "verl.workers=3"),
     "verl.loggers": ("tiny", 'verl.loggers=["wandb"]'),
-    "optimization.batches": ("tiny", "optimization.batches=7"),
-    "optimization.updates_per_batch": ("tiny", "optimization.updates_per_batch=8"),
-    "optimization.micro_batch": ("tiny", "optimization.micro_batch=4"),
-    "optimization.learning_rate": ("tiny", "optimization.learning_rate=0.5"),
-    "optimization.max_grad_norm": ("tiny", "optimization.max_grad_norm=0.5"),
-    "optimization.weight_decay": ("tiny", "optimization.weight_decay=0.5"),
-    "optimization.adam_epsilon": ("tiny", "optimization.adam_epsilon=0.5"),
-    "optimization.kl_coef": ("tiny", "optimization.kl_coef=0.5"),
-    "optimization.entropy_coef": ("tiny", "optimization.entropy_coef=0.5"),
     "optimization.keep_checkpoints": ("tiny", "optimization.keep_checkpoints=3"),
-    "optimization.checkpoint_every": ("tiny", "optimization.checkpoint_every=3"),
-    "sandbox.timeout": ("tiny", "sandbox.timeout=9"),
-    "sandbox.memory_mb": ("tiny", "sandbox.memory_mb=99"),
-    "sandbox.preload": ("tiny", 'sandbox.preload=["math"]'),
-    "sandbox.allow_weak": ("tiny", "sandbox.allow_weak=true"),
-    "sandbox.max_failure_share": ("tiny", "sandbox.max_failure_share=0.5"),
     "evaluation.samples_per_problem": ("tiny", "evaluation.samples_per_problem=9"),
     "evaluation.temperature": ("tiny", "evaluation.temperature=0.5"),
     "evaluation.every": ("tiny", "evaluation.every=9"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
@@ -54,14 +54,23 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     values = _read(name_or_path)
     for override in overrides:
         _apply(values, override)
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as error:
-        raise RecipeError(explain(error, Recipe)) from None
+    recipe = checked_recipe(values)
     for override in overrides:
         if override.startswith("verl.") and recipe.engine != "verl":
             raise RecipeError(f"{override}: the engine is {recipe.engine}, where it has no effect")
     return recipe
+
+
+def checked_recipe(values: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that values by section make.
+
+    Raises:
+        RecipeError: A key is unknown, or a value is wrong.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(explain(error, Recipe)) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -165,12 +174,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> str:
-    """Return what is wrong with a file, a line for each key.
-
-    Args:
-        error: What pydantic found.
-        root: The model of the whole file.
-    """
+    """Return what is wrong with a file, whose model is `root`, a line for each key."""
     lines = []
     for problem in error.errors():
         # Of a union, pydantic names the branch too; no key of ours is called so.

@@ -8,8 +8,7 @@ import hashlib
 import itertools
 import json
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
@@ -25,6 +24,7 @@ from ctpo.sandbox import Sandbox
 from ctpo.tasks import BUILTIN, Problem
 from ctpo.tir import EpisodeSettings
 from ctpo.tir.transformers_generator import TransformersGenerator
+from ctpo.training.listening import Listener, Quiet
 from ctpo.training.policy import episode_policy, episode_settings
 from ctpo.training.recipe.model import TinyModel, WarmStart
 from ctpo.training.recipe.recipe import Recipe
@@ -38,28 +38,11 @@ class WarmStartFailed(RuntimeError):
     """The model did not reach the target accuracy in the steps it was given."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where the warm start is; given to `on_progress`.
-
-    Attributes:
-        step: Optimizer steps done.
-        steps: Steps it will take, once the accuracy has decided it.
-        loss: Cross entropy per token of the last step, in nats.
-        accuracy: Sampled accuracy when it was last measured, 0 before.
-    """
-
-    step: int
-    steps: int | None
-    loss: float
-    accuracy: float
-
-
 def warm_start(
     recipe: Recipe,
     sandbox: Sandbox,
     cache: Path,
-    on_progress: Callable[[Progress], None] | None = None,
+    listener: Listener | None = None,
 ) -> Path:
     """Return the directory of a warm-started model and its tokenizer, training it if need be.
 
@@ -70,7 +53,8 @@ def warm_start(
         recipe: Its `model.tiny`, `warm_start`, `data` and `rollout` sections decide.
         sandbox: A started sandbox, to measure accuracy with.
         cache: Directory of warm starts.
-        on_progress: Called after every step.
+        listener: Is told after every step of the last one's cross entropy per token, in nats, and
+            of the sampled accuracy when it was last measured, 0 before.
 
     Raises:
         WarmStartFailed: The target accuracy was not reached.
@@ -83,7 +67,7 @@ def warm_start(
         if cache.parts[0] == "~":
             raise FileNotFoundError(errno.ENOENT, "this user has no home directory", str(cache))
         cache.mkdir(parents=True, exist_ok=True)
-        return _made(recipe, sandbox, directory, on_progress or (lambda _: None))
+        return _made(recipe, sandbox, directory, listener or Quiet())
     except OSError as error:
         if error.errno is None:
             raise
@@ -91,9 +75,7 @@ def warm_start(
         raise OSError(error.errno, why, error.filename) from error
 
 
-def _made(
-    recipe: Recipe, sandbox: Sandbox, directory: Path, on_progress: Callable[[Progress], None]
-) -> Path:
+def _made(recipe: Recipe, sandbox: Sandbox, directory: Path, listener: Listener) -> Path:
     settings, dimensions = recipe.warm_start, recipe.model.tiny
     assert settings is not None and dimensions is not None, "the recipe has been checked"
     with locked(directory.parent, f".{directory.name}.lock", wait=True):
@@ -106,7 +88,7 @@ def _made(
                     episode_settings(recipe),
                     sandbox,
                     unfinished,
-                    on_progress,
+                    listener,
                 )
     return directory
 
@@ -166,7 +148,7 @@ def _train(
     episodes: EpisodeSettings,
     sandbox: Sandbox,
     directory: Path,
-    on_progress: Callable[[Progress], None],
+    listener: Listener,
 ) -> None:
     problems, validation = problems[:-_VALIDATION], problems[-_VALIDATION:]
     # The teacher goes through the problems again and again, and makes other mistakes each time.
@@ -188,7 +170,7 @@ def _train(
         settings,
         tokenizer.pad_token_id,
         measure,
-        lambda step, steps, loss: on_progress(Progress(step, steps, loss, measured[-1])),
+        lambda step, steps, loss: listener.progress(step, steps, loss=loss, accuracy=measured[-1]),
     )
     if accuracy is None:
         raise WarmStartFailed(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import shutil
 import zipfile
 from pathlib import Path
 
 from ctpo.disk import write_text
+from ctpo.training.checkpoints import set_aside, warn_of_damage
 from ctpo.training.verl.files import VerlFiles
-
-logger = logging.getLogger(__name__)
 
 _PREFIX = "global_step_"
 
@@ -32,21 +29,13 @@ def newest_whole(files: VerlFiles) -> Path | None:
     others = [each for each in newest.parent.glob(f"{_PREFIX}[0-9]*") if not _damage(each)]
     checkpoint = max(others, key=step_of, default=None)
     if newest.is_dir():
-        aside = newest.with_name(f"damaged-{newest.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        newest.rename(aside)
+        set_aside(newest)
     if checkpoint is None:
         files.newest.unlink()
     else:
         write_text(files.newest, str(step_of(checkpoint)))
-    logger.warning(
-        "damaged and set aside in %s: %s: %s. The run goes on from %s; what was trained after that "
-        "is lost and is trained again",
-        newest.parent,
-        newest.name,
-        wrong,
-        "the beginning" if checkpoint is None else checkpoint.name,
-    )
+    goes_on = "the beginning" if checkpoint is None else checkpoint.name
+    warn_of_damage(newest.parent, f"{newest.name}: {wrong}", goes_on)
     return checkpoint
 
 

@@ -9,6 +9,7 @@ from typing import get_args
 
 from pydantic import BaseModel
 
+from ctpo.objective.named.specification import SHORTCUTS
 from ctpo.training.recipe.engines import Verl
 from ctpo.training.recipe.model import Lora, Section, TinyModel, WarmStart
 from ctpo.training.recipe.recipe import Data, Optimization, Recipe, Rollout
@@ -112,18 +113,7 @@ FIELDS: Mapping[str, Fate] = MappingProxyType(
         "objective.import": _mapped(f"{_LOSS}.import_", f"{_LOSS}.loss_mode"),
         "objective.reduction": _mapped(f"{_ACTOR}.loss_agg_mode", f"{_ACTOR}.loss_scale_factor"),
         "objective.advantages": _mapped("algorithm.norm_adv_by_std_in_grpo"),
-        **{
-            f"objective.{name}": _mapped(f"{_LOSS}.{name}")
-            for name in (
-                "eps_low",
-                "eps_high",
-                "power",
-                "clip_low",
-                "clip_high",
-                "dual_clip",
-                "parameters",
-            )
-        },
+        **{f"objective.{name}": _mapped(f"{_LOSS}.{name}") for name in (*SHORTCUTS, "parameters")},
         "rollout.prompts_per_batch": _mapped(
             "data.train_batch_size", f"{_ACTOR}.ppo_mini_batch_size"
         ),

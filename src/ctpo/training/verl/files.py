@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,50 +18,33 @@ class Start(NamedTuple):
 FIRST = Start(1, 0)
 
 
-@dataclass(frozen=True)
 class VerlFiles:
     """Where a run's files for and from verl are.
 
-    Attributes:
+    Args:
         run: The run directory, as every machine of the cluster sees it.
+
+    Attributes:
+        folder: What only verl reads and writes.
+        train: The problems to train on, in verl's schema.
+        held_out: The problems to evaluate on, in verl's schema.
+        config: The whole configuration of verl.
+        log: All that verl and Ray print.
+        validations: What verl evaluated, one file per step.
+        rollouts: What verl rolled out, one file per step.
+        newest: Where verl says of which step its newest checkpoint is.
     """
 
-    run: Path
-
-    @property
-    def folder(self) -> Path:
-        """What only verl reads and writes."""
-        return self.run / "verl"
-
-    @property
-    def train(self) -> Path:
-        """The problems to train on, in verl's schema."""
-        return self.folder / "train.parquet"
-
-    @property
-    def held_out(self) -> Path:
-        """The problems to evaluate on, in verl's schema."""
-        return self.folder / "held_out.parquet"
-
-    @property
-    def config(self) -> Path:
-        """The whole configuration of verl."""
-        return self.folder / "config.yaml"
-
-    @property
-    def log(self) -> Path:
-        """All that verl and Ray print."""
-        return self.folder / "log.txt"
-
-    @property
-    def validations(self) -> Path:
-        """What verl evaluated, one file per step."""
-        return self.folder / "validations"
-
-    @property
-    def rollouts(self) -> Path:
-        """What verl rolled out, one file per step."""
-        return self.folder / "rollouts"
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.folder = run / "verl"
+        self.train = self.folder / "train.parquet"
+        self.held_out = self.folder / "held_out.parquet"
+        self.config = self.folder / "config.yaml"
+        self.log = self.folder / "log.txt"
+        self.validations = self.folder / "validations"
+        self.rollouts = self.folder / "rollouts"
+        self.newest = run / "checkpoints" / "latest_checkpointed_iteration.txt"
 
     def metrics(self, start: Start) -> Path:
         """What verl logs of one start of the run."""
@@ -72,11 +54,6 @@ class VerlFiles:
         """Return the starts of the run so far."""
         names = [file.stem.split("-") for file in sorted(self.folder.glob("metrics-*.jsonl"))]
         return [Start(int(number), int(after)) for _, number, _, after in names]
-
-    @property
-    def newest(self) -> Path:
-        """Where verl says of which step its newest checkpoint is."""
-        return self.run / "checkpoints" / "latest_checkpointed_iteration.txt"
 
     def last_checkpoint(self) -> Path | None:
         """Return the newest checkpoint, `global_step_N`, or None, as verl says it."""

@@ -57,7 +57,10 @@ def settings(
     rollout, optimization, evaluation = recipe.rollout, recipe.optimization, recipe.evaluation
     precision = _PRECISIONS[recipe.model.precision]
     mixed = {"param_dtype": precision, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
-    batch_shape = {
+    decided: dict[str, Any] = {
+        **_objective(recipe.objective, rollout.max_response_tokens, files),
+        **_episodes(rollout, recipe.sandbox),
+        # The batch.
         "data.train_batch_size": rollout.prompts_per_batch,
         f"{_ROLLOUT}.n": rollout.responses_per_prompt,
         f"{_ACTOR}.ppo_mini_batch_size": rollout.prompts_per_batch
@@ -67,16 +70,14 @@ def settings(
         f"{_REFERENCE}.log_prob_micro_batch_size_per_gpu": optimization.micro_batch,
         f"{_ACTOR}.use_dynamic_bsz": False,
         f"{_ACTOR}.ppo_epochs": 1,
-    }
-    lengths = {
+        # Lengths.
         "data.max_prompt_length": verl.max_prompt_tokens,
         "data.max_response_length": rollout.max_response_tokens,
         f"{_ROLLOUT}.max_model_len": verl.max_prompt_tokens + rollout.max_response_tokens,
         # Prompts are measured before verl starts.
         "data.filter_overlong_prompts": False,
         "data.truncation": "error",
-    }
-    model_settings = {
+        # The model.
         f"{_MODEL}.path": model,
         f"{_MODEL}.tokenizer_path": _absolute(recipe.model.tokenizer),
         f"{_MODEL}.custom_chat_template": recipe.model.chat_template,
@@ -89,8 +90,7 @@ def settings(
         f"{_REFERENCE}.fsdp_config.model_dtype": "fp32",
         f"{_REFERENCE}.fsdp_config.mixed_precision": mixed,
         f"{_ROLLOUT}.dtype": recipe.model.precision,
-    }
-    sampling = {
+        # Sampling.
         f"{_ROLLOUT}.temperature": rollout.temperature,
         f"{_ROLLOUT}.top_p": 1.0,
         f"{_ROLLOUT}.top_k": -1,
@@ -103,8 +103,7 @@ def settings(
         "algorithm.rollout_correction.rollout_is_batch_normalize": False,
         "algorithm.rollout_correction.rollout_rs": None,
         "algorithm.rollout_correction.bypass_mode": False,
-    }
-    updates = {
+        # Updates.
         f"{_ACTOR}.optim.optimizer": "AdamW",
         f"{_ACTOR}.optim.lr": optimization.learning_rate,
         f"{_ACTOR}.optim.lr_scheduler_type": "constant",
@@ -117,8 +116,7 @@ def settings(
         f"{_ACTOR}.kl_loss_type": "low_var_kl",
         "algorithm.use_kl_in_reward": False,
         "critic.enable": False,
-    }
-    evaluations = {
+        # Evaluations.
         f"{_ROLLOUT}.val_kwargs.n": evaluation.samples_per_problem,
         f"{_ROLLOUT}.val_kwargs.temperature": evaluation.temperature,
         f"{_ROLLOUT}.val_kwargs.top_p": 1.0,
@@ -126,8 +124,7 @@ def settings(
         "trainer.val_before_train": evaluate_first,
         # After the last batch verl evaluates too, unless this is negative.
         "trainer.test_freq": evaluation.every or optimization.batches,
-    }
-    run = {
+        # The run.
         "data.train_files": [str(files.train)],
         "data.val_files": [str(files.held_out)],
         "data.shuffle": True,
@@ -148,8 +145,7 @@ def settings(
         "trainer.rollout_data_dir": str(files.rollouts) if rollout.keep_every else None,
         "trainer.validation_data_dir": str(files.validations),
         "trainer.logger": ["console", "file", *verl.loggers],
-    }
-    machines = {
+        # The machines.
         "trainer.nnodes": verl.nodes,
         "trainer.n_gpus_per_node": verl.gpus_per_node,
         f"{_ROLLOUT}.name": verl.rollout_engine,
@@ -167,22 +163,10 @@ def settings(
     }
     if not verl.packed:
         # verl's default is flash-attention, which only packing needs.
-        machines[f"{_MODEL}.override_config"] = {"attn_implementation": "sdpa"}
+        decided[f"{_MODEL}.override_config"] = {"attn_implementation": "sdpa"}
     if recipe.threads is not None:
-        machines[f"{_ENVIRONMENT}.OMP_NUM_THREADS"] = str(recipe.threads)
-    groups = (
-        _objective(recipe.objective, rollout.max_response_tokens, files),
-        _episodes(rollout, recipe.sandbox),
-        batch_shape,
-        lengths,
-        model_settings,
-        sampling,
-        updates,
-        evaluations,
-        run,
-        machines,
-    )
-    return {key: value for group in groups for key, value in group.items()}
+        decided[f"{_ENVIRONMENT}.OMP_NUM_THREADS"] = str(recipe.threads)
+    return decided
 
 
 def _absolute(place: str | None) -> str | None:
