@@ -85,3 +85,25 @@ def bases(answer: Node, gold: Node) -> bool:
     if plain.value in (int(digits, base), int(digits) if digits.isdigit() else None):
         raise Undecided(f"equal in base 10, or but for the base {base}")
     return False
+
+
+def cases(answer: Node, gold: Node, same: Callable[[Node, Node], bool]) -> bool:
+    """Whether values are the same under the same conditions, in any order."""
+    if answer.op != gold.op or len(answer.args) != len(gold.args):
+        raise Undecided("cases, and other ones or none")
+    found: list[tuple[Node, Node]] = []
+    for case in answer.args:
+        value, condition = case.args
+        found += [
+            (value, other.args[0]) for other in gold.args if _alike(condition, other.args[1], same)
+        ]
+    if len(found) != len(answer.args):
+        raise Undecided("cases under other conditions")
+    return every(same, found)
+
+
+def _alike(one: Node, other: Node, same: Callable[[Node, Node], bool]) -> bool:
+    try:
+        return one.op == other.op and same(one, other)
+    except Undecided:
+        return False

@@ -11,7 +11,7 @@ from ctpo.grading.compare import Comparison, Leaves
 from ctpo.grading.reading.answer import Answer, Reading, take_apart
 from ctpo.grading.reading.regions import is_constant
 from ctpo.grading.reading.tree import Node, Undecided, number
-from ctpo.grading.reading.units import COUNTING, OTHER_UNIT, conversions
+from ctpo.grading.reading.units import COUNTING, OTHER_UNIT, SCALES, conversions
 
 Outcome = Literal["right", "wrong", "could-not-tell"]
 
@@ -149,7 +149,8 @@ def _reading(answer: Reading, gold: Reading, leaves: Leaves) -> Finding:
     if answer.unit != gold.unit and units & COUNTING:
         reason = f"{answer.unit or gold.unit!r} on one side alone"
         return Finding("could-not-tell", reason, *shown)
-    if answer.unit and gold.unit and answer.unit != gold.unit:
+    vague = "degree" in units and units & SCALES
+    if answer.unit and gold.unit and answer.unit != gold.unit and not vague:
         reason = f"another unit: {answer.unit!r} instead of {gold.unit!r}"
         return Finding("could-not-tell", reason, *shown)
     if not same and _has_degrees(answer.tree) != _has_degrees(gold.tree):

@@ -48,7 +48,8 @@ _RELATIONS = {
     "le": "<=", "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=",
     "equiv": "=", "ne": "!=", "neq": "!=", "in": "in", "leqq": "<=", "geqq": ">=",
 }  # fmt: skip
-_APPROXIMATE = {"approx", "simeq", "ldots", "dots", "cdots", "dotsc", "sim"}
+DOTS = {"ldots", "dots", "cdots", "dotsc", "dotsb"}
+_APPROXIMATE = {"approx", "simeq", "sim", *DOTS}
 _SETS = {"cup": "union", "cap": "inter", "setminus": "minus", "backslash": "minus"}
 _TIMES = {"*", "cdot", "times", "ast"}
 
@@ -92,6 +93,9 @@ class Parser(Primary):
 
     def relation(self) -> Node:
         """Reads an equation, a chain of inequalities, or no relation at all."""
+        if self.kind == "cmd" and self.text in DOTS:
+            self.at += 1
+            return Node("dots")
         if self.text in _RELATIONS and self.kind in ("op", "cmd"):  # "≥ 5"
             sign = _RELATIONS[self.take().text]
             return Node("rel", (Node("blank"), self.ratio()), (sign,))
@@ -107,12 +111,13 @@ class Parser(Primary):
         return Node("rel", tuple(parts), tuple(signs)) if signs else parts[0]
 
     def ratio(self) -> Node:
-        """Reads a ratio such as 1:2, or a time of the day."""
+        """Reads a ratio such as 1:2, or a time of the day such as 1:05."""
         parts = [self.sets()]
         while self.text == ":" and not self.builder:
             self.at += 1
             parts.append(self.sets())
-        return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
+        padded = any(part.op == "num" and part.args for part in parts[1:])
+        return Node("ratio", tuple(parts), padded) if len(parts) > 1 else parts[0]
 
     def sets(self) -> Node:
         """Reads unions, intersections and differences of sets, from left to right."""

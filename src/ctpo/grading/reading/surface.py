@@ -83,7 +83,7 @@ _REWRITTEN: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
     (re.compile(r"^\(([0-9A-F]+)\)\s*(?=_)"), r"\1"),
     (re.compile(r"^\(?(\d+)\s*([CP])\s*(\d+)\)?$"), r"{}^{\1}\2_{\3}"),
     (re.compile(r"\\not\s*="), r"\\ne "),
-    (re.compile(r"(?<=\d)\.\.\.+"), r"\\ldots "),
+    (re.compile(r"\.(?: ?\.){2,}"), r"\\ldots "),
     (re.compile(r"(?<![\d.'])\d{1,3}(?:'\d{3})+(?![\d'])"), lambda m: m[0].replace("'", "")),
     (re.compile(rf"(?<=\d)\s*\^\s*\{{?\s*{_TEXT}(st|nd|rd|th)\s*\}}\s*\}}?"), r"\1"),
     (re.compile(r"(?<![A-Za-z0-9])([A-Za-z])(\d)(?=\s*=)"), r"\1_\2"),  # x1 = 3
@@ -93,6 +93,10 @@ _REWRITTEN: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
 _STARS = re.compile(r"\*\*(.+)\*\*|`(.+)`|__(.+)__", re.DOTALL)
 _CHOOSE = re.compile(
     r"(?<![A-Za-z0-9})\]])(?:\{\s*\}\s*)?(\^|_)\{?(\d+)\}?\s*\\?([CPA])_\{?(\d+)\}?"
+)
+# What is set apart by & and is no equation's other side.
+_PIECE = re.compile(
+    r"&(?!\s*(?:[=<>&]|\\(?:[lg]eq?|leqslant|geqslant|neq?|in|equiv|\\|end)(?![A-Za-z])))"
 )
 _SYSTEM = re.compile(r"\\begin\{(cases|aligned|align\*?|gathered)\}(.*?)\\end\{\1\}", re.DOTALL)
 
@@ -124,7 +128,7 @@ def strip(raw: str) -> Surface:
         text = _plain(text)
     # Long runs of white space, which a broken model does write, would cost the patterns below dear.
     text = " ".join(text.split())
-    text = _SYSTEM.sub(lambda found: found[2].replace(r"\\", "; ").replace("&", ""), _listed(text))
+    text = _SYSTEM.sub(_system, _listed(text))
     if stars := _STARS.fullmatch(text):
         text = (stars[1] or stars[2] or stars[3]).strip()
     text = re.sub(r"\{,\}\s*(?=\d{3}(?!\d))", ",", _TIGHT.sub(",", text))
@@ -184,6 +188,13 @@ def _money(text: str) -> tuple[str, str]:
         kinds.add(codes.get(code[1], "yuan" if code[1] in ("CNY", "RMB") else "rupee"))
         text = text[code.end() :]
     return text, "/".join(sorted(kinds))
+
+
+def _system(found: re.Match[str]) -> str:
+    """Writes equations under each other as a list; values with their conditions stay."""
+    if _PIECE.search(found[2]):
+        return found[0]
+    return re.sub(r"\\\\(?:\s*\[[^][]*\])?", "; ", found[2]).replace("&", "")
 
 
 def _chosen(found: re.Match[str]) -> str:

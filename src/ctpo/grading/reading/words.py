@@ -79,6 +79,8 @@ def date(text: str) -> Node | None:
     plain = re.sub(r"\\(?:text\w*|mathrm)\s*\{([^{}]*)\}", r"\1", text)
     plain = re.sub(r"(\d)\^\{?\s*(st|nd|rd|th)\s*\}?", r"\1\2", plain)
     plain = " ".join(plain.split()).lower()
+    if found := re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)", plain):
+        return Node("text", (), f"date {int(found[2])}-{int(found[3])} {found[1]}")
     for form in _DATES:
         if found := form.fullmatch(plain):
             month = [m[:3] for m in _MONTHS].index(found["month"][:3]) + 1
