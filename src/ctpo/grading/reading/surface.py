@@ -26,8 +26,9 @@ _TABLE = (
         "∅": r"\emptyset ", "∖": r"\setminus ", "∠": r"\angle ", "∣": "|", "⟨": r"\langle ",
         "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
         "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}",
-        "ℂ": r"\mathbb{C}", "。": ".", "、": ",", "’": "'", "′": "'", "…": r"\ldots ",
-        "￥": "¥", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "∧": r"\land ", "∨": r"\lor ",
+        "ℂ": r"\mathbb{C}", "。": ".", "、": ",", "’": "'", "′": "'", "″": "''", "…": r"\ldots ",
+        "￥": "¥", "¢": " cents ", 
+        "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "∧": r"\land ", "∨": r"\lor ",
         "ϕ": r"\phi ", "ϵ": r"\epsilon ", "ς": r"\sigma ", "△": r"\triangle ",
     }
 )  # fmt: skip
@@ -37,16 +38,17 @@ _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
 _CURRENCIES = {
     r"\$": "dollar", r"\mathdollar": "dollar", r"\textdollar": "dollar", "€": "euro",
     r"\euro": "euro", "£": "pound", r"\pounds": "pound", "¥": "yen", r"\yen": "yen",
-    "₹": "rupee",
+    "₹": "rupee", "₽": "ruble", "₩": "won", "₺": "lira", "₪": "shekel", "₫": "dong", "₱": "peso",
 }  # fmt: skip
 _SIGNS = "|".join(re.escape(sign) for sign in _CURRENCIES)
 # `(?<!\\)`: in a matrix, `\\` ends a row and the character behind it is not escaped.
 _MONEY = re.compile(
-    rf"(?:\b(?:US|USD|AU|CA|HK|NZ|S)\s*)?(?<!\\)(?:\\text\s*\{{\s*({_SIGNS})\s*\}}|({_SIGNS}))"
+    rf"(?:\b(?:US|USD|AU|CA|HK|NZ|[ACS])\s*)?(?<!\\)(?:\\text\s*\{{\s*({_SIGNS})\s*\}}|({_SIGNS}))"
     r"(?![A-Za-z])"
 )
 _CODE = re.compile(
-    r"^(?:\\(?:text|mathrm)\s*\{\s*)?(USD|EUR|GBP|Rs\.?|INR|CNY|RMB)(?:\s*\})?\s*(?=[\d.])"
+    r"^(?:\\(?:text|mathrm)\s*\{\s*)?(USD|EUR|GBP|Rs\.?|INR|CNY|RMB|CAD|AUD)(?:\s*\})?"
+    r"(?:\s|~|\\[ ,;])*(?=[\d.])"
 )
 _BARE_MONEY = re.compile(r"^([-+]?)\s*(?:US|USD|AU|CA|HK|NZ)\s*\$\s*(?=[\d.])")
 _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]](?!\d*(?:pt|em|ex))|\$")
@@ -75,6 +77,16 @@ _BASE_WORDS = re.compile(
     r"(?:\}\s*)?(?:\\text\s*\{\s*)?(\w+)\s*[)\]]?\s*\}?\s*$"
 )
 _TEXT = r"\\(?:text|mathrm)\s*\{\s*"
+_UPRIGHT = r"\s*\\(?:text|mathrm)\s*\{\s*[A-Za-z]{1,3}\s*\}(?:\^\{?\d\}?)?\s*"
+_FONT = re.compile(r"\\(?:text|mathrm)\s*\{\s*([A-Za-z]+)\s*\}|\s")
+
+
+def _quotient(found: re.Match[str]) -> str:
+    """Writes a fraction of units in one line."""
+    above, below = (_FONT.sub(lambda inner: inner[1] or "", part) for part in found.groups())
+    return rf"\text{{{above}/{below}}}"
+
+
 _TIME = rf"(?:{_TEXT})?\b([ap])\.?\s?m\b\.?\s*\}}?"
 # One spelling for what has many, in this order.
 _REWRITTEN: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
@@ -85,7 +97,16 @@ _REWRITTEN: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
     (re.compile(r"\\not\s*="), r"\\ne "),
     (re.compile(r"\.(?: ?\.){2,}"), r"\\ldots "),
     (re.compile(r"(?<![\d.'])\d{1,3}(?:'\d{3})+(?![\d'])"), lambda m: m[0].replace("'", "")),
-    (re.compile(rf"(?<=\d)\s*\^\s*\{{?\s*{_TEXT}(st|nd|rd|th)\s*\}}\s*\}}?"), r"\1"),
+    (re.compile(rf"(?<=\d)\s*\^\s*\{{?\s*(?:{_TEXT})?(st|nd|rd|th)\s*\}}?\s*\}}?$"), r" \1"),
+    (re.compile(r"^the (?=\d)"), ""),
+    (re.compile(rf"\\[dt]?frac\s*\{{({_UPRIGHT})\}}\s*\{{({_UPRIGHT})\}}$"), _quotient),
+    (
+        re.compile(
+            r"(?<=[\d}])\s*\\frac\s*\{\s*([a-z]{1,2})\s*\}\s*\{\s*([a-z](?:\^\{?\d\}?)?)\s*\}$"
+        ),
+        r" \1/\2",
+    ),
+    (re.compile(r"(?<=[\d}] )\{\s*([A-Za-z]{1,3})\s*\}$"), r"\1"),
     (re.compile(r"(?<![A-Za-z0-9])([A-Za-z])(\d)(?=\s*=)"), r"\1_\2"),  # x1 = 3
     (re.compile(rf"^(\d\d?(?::\d\d)?)\s*{_TIME}$", re.IGNORECASE), r"\1\\text{\2m}"),
     (re.compile(rf"(?i)^(?:{_TEXT})?the (?:final )?answer is:?\s*(?:\}}|(?=[^{{}}]*$))"), ""),
@@ -184,7 +205,7 @@ def _money(text: str) -> tuple[str, str]:
     kinds = {_CURRENCIES[m[1] or m[2]] for m in _MONEY.finditer(text)}
     text = _MONEY.sub(" ", text)
     if code := _CODE.match(text):
-        codes = {"USD": "dollar", "EUR": "euro", "GBP": "pound"}
+        codes = {**dict.fromkeys(("USD", "CAD", "AUD"), "dollar"), "EUR": "euro", "GBP": "pound"}
         kinds.add(codes.get(code[1], "yuan" if code[1] in ("CNY", "RMB") else "rupee"))
         text = text[code.end() :]
     return text, "/".join(sorted(kinds))

@@ -26,18 +26,21 @@ GREEK = frozenset(
     "rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi "
     "Omega ell".split()
 )
-_TEXT = frozenset("text textbf textit textrm textnormal textsf texttt textup mbox emph".split())
+_TEXT = frozenset(
+    "text textbf textit textrm textnormal textsf texttt textup mbox hbox emph".split()
+)
 _FONTS = frozenset(
     "mathrm mathbf mathit mathsf mathtt boldsymbol bm operatorname mathnormal underline "
     "textcolor boxed fbox ensuremath pmb".split()
 )
 _SHORT_UNITS = frozenset(
     "cm mm km dm nm kg mg ml mL ft lb lbs oz hr hrs Hz kHz MHz kW kJ eV Pa kPa min sec mph rad deg "
-    "yd mi in pct men kmh kph rpm atm mol cal USD EUR GBP yen won cup "
+    "yd mi in pct men kmh kph rpm atm mol cal USD EUR GBP yen won cup CAD AUD GBP INR JPY "
     "cups ton tons boys pens eggs cats dogs st nd rd th".split()
 )
 _SHORT_WORDS = frozenset(
-    "yes no true false odd even none red day days sun mon tue wed thu fri sat dne all any".split()
+    "yes no true false odd even none red day days sun mon tue wed thu fri sat dne all any "
+    "per".split()
 )
 MAX_DIGITS = 4000
 MAX_EXPONENT = 1000
@@ -59,6 +62,7 @@ _NUMBER = re.compile(
 _POWER_OF_TEN = re.compile(r"[eE]([+-]?[0-9]+)(?![0-9.])")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)\s*", re.DOTALL)
 _PROSE = re.compile(r"[A-Za-z]+(?:['.-]?[A-Za-z]+)*\.?(?: [A-Za-z]+(?:['.-]?[A-Za-z]+)*\.?)*")
+_AREA = re.compile(r"(?:sq|cu)\.? ?(?:ft|in|cm|m|km|mm|mi|yd)\.?")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _SIGN = re.compile(r"\*\*|<=|>=|!=|!!|&|[-+*/^_=<>(){}\[\]|,;:!'%]")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -265,9 +269,8 @@ def _letters(text: str, prose: re.Match[str], tokens: list[Token]) -> int:
         _named(run, tokens)
         return first.end()
     words = re.split(r" (?:and|or)\b", prose[0])[0]
-    if any(is_word(word) for word in re.split(r"[ '.-]", words)) or (
-        after_number and words in _SHORT_UNITS
-    ):
+    short = words in _SHORT_UNITS or _AREA.fullmatch(words)
+    if any(is_word(word) for word in re.split(r"[ '.-]", words)) or (after_number and short):
         tokens.append(Token("text", words))
         return prose.start() + len(words)
     if after_number and run in _SHORT_UNITS:

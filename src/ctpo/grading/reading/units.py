@@ -121,6 +121,14 @@ def conversions(box: str, gold: str) -> tuple[str, ...]:
     return tuple(str(ratio if box else 1 / ratio) for ratio in sorted(ratios))
 
 
+def size(unit: str, other: str) -> Fraction | None:
+    """Returns how many of another unit of its kind make up a unit, in which things are measured."""
+    for kind in _KINDS:
+        if unit in kind and other in kind and kind is not _KINDS[1]:
+            return Fraction(kind[unit], kind[other])
+    return None
+
+
 def _ratios(unit: str) -> set[Fraction]:
     """By what a number with this unit is multiplied when it is given in another of the kind."""
     found = _PLAIN.fullmatch(unit)
