@@ -2,11 +2,12 @@ r"""Read LaTeX's commands with their arguments: `\frac`, `\sqrt`, `\{`, `\sum`, 
 
 from __future__ import annotations
 
+from ctpo.grading.reading.regions import is_constant
 from ctpo.grading.reading.tables import Tables
 from ctpo.grading.reading.tokens import GREEK, Token
 from ctpo.grading.reading.tree import Node, Undecided, number
 
-CONSTANTS = {"pi": "pi", "e": "e", "i": "i", "imath": "i", "infty": "oo"}
+CONSTANTS = {"pi": "pi", "e": "e", "i": "i", "imath": "i", "jmath": "j", "infty": "oo"}
 _NUMBER_SETS = {"R": "reals", "Z": "integers", "N": "naturals", "Q": "rationals", "C": "complexes"}
 ACCENTS = frozenset(
     "bar overline hat widehat tilde widetilde vec overrightarrow dot ddot angle measuredangle "
@@ -61,9 +62,13 @@ class Commands(Tables):
             return Node("sym", (), f"{name} {letters}")
         if name in ACCENTS:
             inner = self.primary() if self.kind in ("sym", "cmd") else self._accented()
+            if name in ("bar", "overline") and is_constant(inner) and inner.op == "add":
+                return Node("call", (inner,), "conj")
             return Node("sym", (), f"{name} {inner}")
         if name in CONSTANTS:
             return Node("sym", (), CONSTANTS[name])
+        if name == "Gamma" and self.text == "(":
+            return Node("call", (self.bracketed(),), name)
         if name in GREEK:
             greek = name.removeprefix("var") if name != "varepsilon" else "epsilon"
             if self.text == "_" and self.kind == "op":
@@ -82,7 +87,8 @@ class Commands(Tables):
             self.at += 1
             degree = self.sum()
             self.expect("]")
-            return Node("root", (self.argument(), degree))
+            bracket = self.kind == "op" and self.text == "("
+            return Node("root", (self.bracketed() if bracket else self.argument(), degree))
         if self.kind == "op" and self.text == "(":  # 4\sqrt(2) is written and meant as well
             return Node("root", (self.bracketed(), number(2)))
         return Node("root", (self.argument(), number(2)))

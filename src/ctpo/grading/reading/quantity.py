@@ -39,7 +39,7 @@ class LetterUnit:
 
 def letter_unit(text: str) -> LetterUnit | None:
     r"""Reads `5 m`, `10\pi cm^2` and `12 kg m/s^2` as values with units."""
-    found = _BEHIND.search(text) if len(text) < 500 else None
+    found = _BEHIND.search(text) if " " in text and len(text) < 500 else None
     if found is None:
         return None
     unit = re.sub(r"\\(?:text|mathrm)|\\cdot", " ", found[1]).replace("\\mu", "u")
@@ -57,7 +57,7 @@ _ANGLE = re.compile(rf"{_AMOUNT} ?\\degree ?{_AMOUNT} ?'(?: ?{_AMOUNT} ?'')?")
 
 def compound(text: str, currency: str) -> tuple[Fraction, str] | None:
     r"""Reads `2 hours 30 minutes` as 2.5 hours, and `45\degree 30'` as 45.5 degrees."""
-    if len(text) > 99 or not text[:1].isdigit():
+    if not text[:1].isdigit() or len(text) > 99 or not ("\\" in text or " " in text):
         return None
     text = " ".join(_FONT.sub(r" \1 ", text).split())
     if found := _ANGLE.fullmatch(text.replace("^{'}", "'").replace("^{''}", "''")):

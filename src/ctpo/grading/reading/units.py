@@ -72,7 +72,7 @@ _NO_UNITS = frozenset(
     "thirds quarter quarters fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths "
     "times plus minus over divided "
     "negative positive pairs pair repeating recurring below under short fewer rounded exclusive "
-    "excluding".split()
+    "excluding midnight morning afternoon evening night".split()
 )
 # Sevenths and the like, and another number among the words.
 _NUMBER_WORDS = re.compile(
