@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ctpo.grading.equations import consistent, named_values, one_unknown, relations
-from ctpo.grading.forms import bases, every, is_equated, joined, letters, of_one, words
+from ctpo.grading.forms import bases, cases, every, is_equated, joined, letters, of_one, words
+from ctpo.grading.ratios import ratios
 from ctpo.grading.reading.normal import counted, normal
 from ctpo.grading.reading.regions import Region, intervals, is_constant, is_plain, is_region, merged
 from ctpo.grading.reading.tree import Node, Undecided
@@ -53,8 +54,14 @@ class Comparison:
             return words(answer, gold)
         if "blank" in ops:
             return answer.op == gold.op
+        if "dots" in ops or any(part.op == "dots" for part in (*answer.args, *gold.args)):
+            if answer.op == gold.op and self._in_order(answer, gold):
+                return True
+            raise Undecided("what the dots leave out")
         if is_equated(answer) or is_equated(gold):
             return self._equations(answer, gold)
+        if "cases" in ops:
+            return cases(answer, gold, self._same)
         if "base" in ops:
             return bases(answer, gold)
         if is_region(answer) or is_region(gold):
@@ -64,7 +71,7 @@ class Comparison:
         if answer.has("matrix") or gold.has("matrix"):
             return self._matrices(answer, gold)
         if "ratio" in ops:
-            return self._ratios(answer, gold)
+            return ratios(answer, gold, self._same)
         if "class" in ops:
             if answer.op == gold.op:
                 return self._in_order(answer, gold)
@@ -186,7 +193,7 @@ class Comparison:
         if all(kind in _SEVERAL for kind in kinds):
             same = self._as_sets(answer.args, gold.args)
             numbers = kinds == ("list", "list") and answer.args[0].op != "tuple"
-            if same and numbers and len(answer.args) != len(gold.args):
+            if same and numbers and not self._as_often(answer.args, gold.args):
                 raise Undecided("the same but for how often each is named")
             return same
         if "matrix" in kinds:
@@ -249,31 +256,6 @@ class Comparison:
             return bool(answer.value == gold.value) and self._in_order(answer, gold)
         return self.leaves.same_matrix(answer, gold)
 
-    def _ratios(self, answer: Node, gold: Node) -> bool:
-        if answer.op != gold.op:
-            raise Undecided("a ratio against a number")
-        if len(answer.args) != len(gold.args):
-            return False
-        if self._in_order(answer, gold):
-            return True
-        # 12:00 and 1:00 are times of the day.
-        if any(
-            part == Node("num", (), 0) or part.args for side in (answer, gold) for part in side.args
-        ):
-            return False
-        crossed = [
-            (Node("mul", (a, gold.args[0])), Node("mul", (g, answer.args[0])))
-            for a, g in zip(answer.args[1:], gold.args[1:], strict=True)
-        ]
-        same = every(self.leaves.same, crossed)
-        clock = any(
-            len(side.args) == 2 and side.args[1].op == "num" and side.args[1].value >= 10
-            for side in (answer, gold)
-        )
-        if same and clock:
-            raise Undecided("the same ratio, or another time of the day")
-        return same
-
     def _in_order(self, left: Node, right: Node) -> bool:
         if len(left.args) != len(right.args):
             return False
@@ -285,11 +267,27 @@ class Comparison:
             self._among, [(one, left, True) for one in right]
         )
 
+    def _as_often(self, left: Sequence[Node], right: Sequence[Node]) -> bool:
+        """Whether lists of the same elements have each of them equally often."""
+        rest = list(right)
+        if len(left) != len(rest):
+            return False
+        if len(set(left)) == len(left) and len(set(rest)) == len(rest):
+            return True
+        for one in left:
+            found = next((other for other in rest if self._same(one, other)), None)
+            if found is None:
+                return False
+            rest.remove(found)
+        return True
+
     def _among(self, element: Node, others: Sequence[Node], flipped: bool) -> bool:
         doubt = None
         for other in others:
             try:
                 if self._same(other, element) if flipped else self._same(element, other):
+                    if (element.op == "set") != (other.op == "set"):
+                        raise Undecided("an element, or a set that holds it alone")
                     return True
             except Undecided as undecided:
                 doubt = undecided

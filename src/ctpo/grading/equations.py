@@ -74,7 +74,8 @@ def named_values(
     if len(values) == 1:
         return values[0]
     names = [_name(part) for part in parts]
-    if one_unknown(parts):
+    pair = node.op == "rel" and all(arg.op == "tuple" for arg in node.args)
+    if one_unknown(parts) and not pair:
         return Node("list", tuple(values), node.value if node.op == "list" else ",")
     size = names.index(names[0], 1) if names[0] in names[1:] else len(names)
     rows = [names[at : at + size] for at in range(0, len(names), size)]

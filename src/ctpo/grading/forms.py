@@ -7,7 +7,7 @@ from typing import Any
 
 from ctpo.grading.reading.regions import is_constant, is_plain
 from ctpo.grading.reading.tree import Node, Undecided
-from ctpo.grading.reading.words import same_words, spells
+from ctpo.grading.reading.words import same_time, same_words, spells
 
 
 def letters(node: Node) -> str | None:
@@ -63,6 +63,9 @@ def words(answer: Node, gold: Node) -> bool:
     """Whether words say the same, or spell what was read as a product."""
     if answer.op == gold.op:
         return same_words(answer, gold)
+    for text, other in ((answer, gold), (gold, answer)):
+        if text.op == "text" and text.value.startswith("time "):
+            return same_time(text, other)
     return spells(answer, gold) if answer.op == "text" else spells(gold, answer)
 
 
@@ -79,9 +82,33 @@ def bases(answer: Node, gold: Node) -> bool:
     digits, base = based.value
     if plain.op != "num":
         raise Undecided(f"a number in base {base} against {plain}")
+    if base == 10:
+        return bool(plain.value == int(digits))
     # Whoever leaves the base out means the one that was asked for.
     if str(plain.value) == digits and based is gold:
         return True
     if plain.value in (int(digits, base), int(digits) if digits.isdigit() else None):
         raise Undecided(f"equal in base 10, or but for the base {base}")
     return False
+
+
+def cases(answer: Node, gold: Node, same: Callable[[Node, Node], bool]) -> bool:
+    """Whether values are the same under the same conditions, in any order."""
+    if answer.op != gold.op or len(answer.args) != len(gold.args):
+        raise Undecided("cases, and other ones or none")
+    found: list[tuple[Node, Node]] = []
+    for case in answer.args:
+        value, condition = case.args
+        found += [
+            (value, other.args[0]) for other in gold.args if _alike(condition, other.args[1], same)
+        ]
+    if len(found) != len(answer.args):
+        raise Undecided("cases under other conditions")
+    return every(same, found)
+
+
+def _alike(one: Node, other: Node, same: Callable[[Node, Node], bool]) -> bool:
+    try:
+        return one.op == other.op and same(one, other)
+    except Undecided:
+        return False

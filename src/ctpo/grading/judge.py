@@ -11,7 +11,7 @@ from ctpo.grading.compare import Comparison, Leaves
 from ctpo.grading.reading.answer import Answer, Reading, take_apart
 from ctpo.grading.reading.regions import is_constant
 from ctpo.grading.reading.tree import Node, Undecided, number
-from ctpo.grading.reading.units import COUNTING, OTHER_UNIT, conversions
+from ctpo.grading.reading.units import COUNTING, OTHER_UNIT, SCALES, conversions
 
 Outcome = Literal["right", "wrong", "could-not-tell"]
 
@@ -111,9 +111,14 @@ def _values(given: Answer, wanted: Answer, leaves: Leaves) -> Finding:
     (answers, counts), (golds, gold_counts) = one, other
     if _shows_decimal(golds, wanted) and len(answers) == 2 and answers[0].tree.op == "list":
         answers = answers[::-1]
-    if len(answers) == 2 and answers[1].unit and not answers[0].unit:
-        if is_constant(golds[0].tree):  # 5 m, and the gold answer knows no m
-            answers = answers[::-1]
+    if golds[0].unit or is_constant(golds[0].tree):  # 5 m, and the gold answer knows no m
+        answers = _unit_first(answers)
+    else:
+        answers = _unit_last(answers)
+    if answers[0].unit:
+        golds = _unit_first(golds)
+    elif not is_constant(answers[0].tree):
+        golds = _unit_last(golds)
     first = _reading(answers[0], golds[0], leaves)
     rest = [(a, g) for a in answers for g in golds if (a, g) != (answers[0], golds[0])]
     strict = not (counts and gold_counts)
@@ -124,6 +129,14 @@ def _values(given: Answer, wanted: Answer, leaves: Leaves) -> Finding:
             reason = f"{pair[0]} against {pair[1]} is another reading, with another outcome"
             return Finding("could-not-tell", reason, str(answers[0]), str(golds[0]))
     return first
+
+
+def _unit_first(readings: list[Reading]) -> list[Reading]:
+    return sorted(readings, key=lambda one: not one.unit) if len(readings) == 2 else readings
+
+
+def _unit_last(readings: list[Reading]) -> list[Reading]:
+    return sorted(readings, key=lambda one: bool(one.unit)) if len(readings) == 2 else readings
 
 
 def _readings(side: Answer, is_gold: bool) -> tuple[list[Reading], bool]:
@@ -149,7 +162,8 @@ def _reading(answer: Reading, gold: Reading, leaves: Leaves) -> Finding:
     if answer.unit != gold.unit and units & COUNTING:
         reason = f"{answer.unit or gold.unit!r} on one side alone"
         return Finding("could-not-tell", reason, *shown)
-    if answer.unit and gold.unit and answer.unit != gold.unit:
+    vague = "degree" in units and units & SCALES
+    if answer.unit and gold.unit and answer.unit != gold.unit and not vague:
         reason = f"another unit: {answer.unit!r} instead of {gold.unit!r}"
         return Finding("could-not-tell", reason, *shown)
     if not same and _has_degrees(answer.tree) != _has_degrees(gold.tree):

@@ -35,6 +35,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{f"arc{name}": getattr(sympy, f"a{name}") for name in "sin cos tan cot sec csc".split()},
     **{f"arc{name}": getattr(sympy, f"a{name}") for name in "sinh cosh tanh".split()},
     "ln": sympy.log,
+    "conj": sympy.conjugate,
+    "Gamma": sympy.gamma,
     "abs": sympy.Abs,
     "ceil": sympy.ceiling,
     "max": sympy.Max,
@@ -107,7 +109,7 @@ class Symbolic:
             return False
         factor = sympy.simplify(one / other)
         if not factor.is_number:
-            return False
+            return bool(one_sign == "=" and _same_curve(one, other))
         return bool(factor.is_nonzero if one_sign in ("=", "!=") else factor.is_positive)
 
     def place(self, value: Node) -> float:
@@ -168,6 +170,21 @@ def _call(name: str, args: list[Any], natural: bool) -> Any:  # noqa: ANN401
         except TypeError as error:
             raise Undecided(f"{name} of {len(args)} arguments: {error}"[:200]) from error
     return sympy.Function(name)(*args)
+
+
+def _same_curve(one: Any, other: Any) -> bool:  # noqa: ANN401
+    """Whether two terms are zero together, as of xy = 1 and y = 1/x."""
+    parts = [sympy.fraction(sympy.together(side)) for side in (one, other)]
+    if not sympy.simplify(parts[0][0] / parts[1][0]).is_number:
+        return False
+    for above, below in parts:
+        try:
+            apart = not below.free_symbols or sympy.groebner([above, below]).exprs == [1]
+        except sympy.PolynomialError:
+            apart = False
+        if not apart:
+            raise Undecided("equal but where one of them has no value")
+    return True
 
 
 def _large(value: Any, most: int) -> bool:  # noqa: ANN401

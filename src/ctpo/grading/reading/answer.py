@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ctpo.grading.reading.latex import read
+from ctpo.grading.reading.quantity import LetterUnit, compound, letter_unit
 from ctpo.grading.reading.surface import strip
 from ctpo.grading.reading.tree import Node, Undecided, number
 from ctpo.grading.reading.units import canonical_unit, changes_value
@@ -14,11 +15,9 @@ from ctpo.grading.reading.words import Choice, choice, date
 
 _MARKS = ("unit", "percent", "degree")
 MAX_LENGTH = 2000
-# 5 m may be a length, and 2 mg a weight or a product.
-_LETTER_UNIT = re.compile(
-    r"(?<=\d) ((?:[mgsLlhNJWVAK]|\\Omega)(?:\^\{?\d\}?)?(?:/(?:[smhLl]|mL)(?:\^\{?\d\}?)?)?)$"
-)
-_UNIT_OR_PRODUCT = re.compile(r"(?<=\d) ?(mg|kg|ft|nm|dm|mi|in|nd|rd|st|th)$")
+# 2 mg may be a weight or a product; where it is set apart, it is a weight.
+_UNIT_OR_PRODUCT = re.compile(r"(?<=\d)( ?)(mg|kg|ft|nm|dm|mi|in|st|nd|rd|th)$")
+_ORDINAL = re.compile(r"(?:(?<!1)(?:1st|2nd|3rd)|(?:[04-9]|1[123])th)$")
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,29 @@ class Answer:
             raise Undecided(f"longer than {MAX_LENGTH} characters")
         if day := date(self.text):
             return [Reading(day)], True
+        if both := compound(self.text, self.currency):
+            return [Reading(number(both[0]), both[1])], True
+        unit = letter_unit(self.text)
+        try:
+            readings, sure = self._plain(is_gold)
+        except Undecided:
+            if unit is None:
+                raise
+            readings, sure = [], True
+        if unit is None or any(reading.unit for reading in readings):
+            return readings, sure
+        if unit.certain:
+            readings.insert(0, self._with(unit))
+        else:
+            readings.append(self._with(unit))
+        return readings, sure
+
+    def _with(self, unit: LetterUnit) -> Reading:
+        value = read(unit.before)[0]
+        return self._undress(Node("unit", (value,), unit.name))
+
+    def _plain(self, is_gold: bool) -> tuple[list[Reading], bool]:
+        """Reads it with every letter a name."""
         tree, slashed = read(self.text)
         trees = [tree]
         if tree.has("either"):
@@ -78,14 +100,11 @@ class Answer:
         if slashed:
             trees.append(read(self.text, tight=True)[0])
         sure = not slashed
-        if found := _LETTER_UNIT.search(self.text):
-            trees.append(
-                read(rf"{self.text[: found.start(1)]}\text{{{found[1].strip(chr(92))}}}")[0]
-            )
         if found := _UNIT_OR_PRODUCT.search(self.text):
-            product = " ".join(found[1])
-            trees.append(read(self.text[: found.start(1)] + product)[0])
-            sure = sure and not is_gold
+            product = " ".join(found[2])
+            trees.append(read(self.text[: found.start(2)] + product)[0])
+            apart = bool(found[1] or _ORDINAL.search(self.text))
+            sure = sure and (apart or not is_gold)
         return [self._undress(one) for one in trees], sure
 
     def _undress(self, tree: Node) -> Reading:

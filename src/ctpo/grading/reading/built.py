@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from ctpo.grading.exact import value
 from ctpo.grading.reading.tree import Node, Undecided, number
 
 
@@ -67,3 +68,11 @@ def as_decimal(items: list[Node]) -> Node | None:
         return None
     size = abs(whole.value) + Fraction(int(part.value), 10 ** len(digits))
     return number(-size if negative else size)
+
+
+def approximated(exact: Node, decimal: Node) -> Node:
+    """What is exact, or else the decimal that stands for it, if it can."""
+    one, other = value(exact), value(decimal)
+    if one is not None and other is not None and abs(one - other) > abs(one) / 20:
+        raise Undecided("an approximation that is none")
+    return Node("either", (exact, decimal))

@@ -2,13 +2,12 @@ r"""Read LaTeX's commands with their arguments: `\frac`, `\sqrt`, `\{`, `\sum`, 
 
 from __future__ import annotations
 
-import re
-
-from ctpo.grading.reading.cursor import Cursor
+from ctpo.grading.reading.regions import is_constant
+from ctpo.grading.reading.tables import Tables
 from ctpo.grading.reading.tokens import GREEK, Token
 from ctpo.grading.reading.tree import Node, Undecided, number
 
-CONSTANTS = {"pi": "pi", "e": "e", "i": "i", "imath": "i", "infty": "oo"}
+CONSTANTS = {"pi": "pi", "e": "e", "i": "i", "imath": "i", "jmath": "j", "infty": "oo"}
 _NUMBER_SETS = {"R": "reals", "Z": "integers", "N": "naturals", "Q": "rationals", "C": "complexes"}
 ACCENTS = frozenset(
     "bar overline hat widehat tilde widetilde vec overrightarrow dot ddot angle measuredangle "
@@ -21,7 +20,7 @@ _CHOSEN = dict.fromkeys(("binom", "dbinom", "tbinom"), "binomial") | {"perm": "p
 _FRACTIONS = frozenset("frac dfrac tfrac cfrac nicefrac sfrac".split())
 
 
-class Commands(Cursor):
+class Commands(Tables):
     """What begins with a backslash."""
 
     def command(self) -> Node:
@@ -38,7 +37,7 @@ class Commands(Cursor):
         if name in ("emptyset", "varnothing"):
             return Node("set")
         if name == "mathbb":
-            letter = self._name_in_braces() if self.text == "{" else self.take().text
+            letter = self.name_in_braces() if self.text == "{" else self.take().text
             if letter not in _NUMBER_SETS or self.text in ("^", "_"):
                 raise Undecided(f"the set {letter}")
             return Node("sym", (), _NUMBER_SETS[letter])
@@ -55,7 +54,7 @@ class Commands(Cursor):
         if name in ("sum", "prod", "int", "lim"):
             return self._limits(name)
         if name == "begin":
-            return self._matrix()
+            return self.environment()
         if name in ("angle", "measuredangle", "triangle") and self.kind == "sym":
             letters = ""
             while self.kind == "sym":
@@ -63,9 +62,13 @@ class Commands(Cursor):
             return Node("sym", (), f"{name} {letters}")
         if name in ACCENTS:
             inner = self.primary() if self.kind in ("sym", "cmd") else self._accented()
+            if name in ("bar", "overline") and is_constant(inner) and inner.op == "add":
+                return Node("call", (inner,), "conj")
             return Node("sym", (), f"{name} {inner}")
         if name in CONSTANTS:
             return Node("sym", (), CONSTANTS[name])
+        if name == "Gamma" and self.text == "(":
+            return Node("call", (self.bracketed(),), name)
         if name in GREEK:
             greek = name.removeprefix("var") if name != "varepsilon" else "epsilon"
             if self.text == "_" and self.kind == "op":
@@ -84,7 +87,8 @@ class Commands(Cursor):
             self.at += 1
             degree = self.sum()
             self.expect("]")
-            return Node("root", (self.argument(), degree))
+            bracket = self.kind == "op" and self.text == "("
+            return Node("root", (self.bracketed() if bracket else self.argument(), degree))
         if self.kind == "op" and self.text == "(":  # 4\sqrt(2) is written and meant as well
             return Node("root", (self.bracketed(), number(2)))
         return Node("root", (self.argument(), number(2)))
@@ -176,41 +180,6 @@ class Commands(Cursor):
         name = Node("sym", (), CONSTANTS.get(variable, variable))
         body = body.change(lambda node: index if node == name else node)
         return Node("int", (body, lower, upper), index.value)
-
-    def _matrix(self) -> Node:
-        kind = self._name_in_braces()
-        if kind == "array":
-            self._name_in_braces()
-        if not re.fullmatch(r"[pbBvV]?(?:small)?matrix|array", kind):
-            raise Undecided(f"the environment {kind}")
-        rows: list[list[Node]] = [[]]
-        while not (self.text == "end" and self.kind == "cmd"):
-            if self.text == "&":
-                self.at += 1
-            elif self.text == "\\" and self.kind == "cmd":
-                self.at += 1
-                rows.append([])
-            elif self.text == "hline":
-                self.at += 1
-            else:
-                rows[-1].append(self.sum())
-        self.at += 1
-        if self._name_in_braces() != kind:
-            raise Undecided("an environment that ends as another")
-        rows = [row for row in rows if row]
-        if not rows or any(len(row) != len(rows[0]) for row in rows):
-            raise Undecided("a matrix with holes")
-        cells = tuple(cell for row in rows for cell in row)
-        node = Node("matrix", cells, (len(rows), len(rows[0])))
-        return Node("call", (node,), "det") if kind.startswith("v") else node
-
-    def _name_in_braces(self) -> str:
-        self.expect("{")
-        parts = []
-        while self.text != "}":
-            parts.append(self.take().text)
-        self.expect("}")
-        return "".join(parts)
 
     def argument(self, more: bool = False) -> Node:
         r"""Reads a command's argument: in braces, or one digit, letter or command.

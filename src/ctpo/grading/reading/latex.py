@@ -16,8 +16,18 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from ctpo.grading.reading.built import as_decimal, negated, parted, product, ratio_of, sum_of
+from ctpo.grading.reading.built import (
+    approximated,
+    as_decimal,
+    negated,
+    parted,
+    product,
+    ratio_of,
+    sum_of,
+)
 from ctpo.grading.reading.primary import Primary
+from ctpo.grading.reading.regions import is_constant
+from ctpo.grading.reading.signs import APPROXIMATE, DOTS, LOGICAL, RELATIONS, SETS, TIMES
 from ctpo.grading.reading.tokens import cut
 from ctpo.grading.reading.tree import Node, Undecided, number
 
@@ -43,30 +53,23 @@ def read(text: str, tight: bool = False) -> tuple[Node, bool]:
     return node, parser.slashed
 
 
-_RELATIONS = {
-    "=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "lt": "<", "gt": ">",
-    "le": "<=", "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=",
-    "equiv": "=", "ne": "!=", "neq": "!=", "in": "in", "leqq": "<=", "geqq": ">=",
-}  # fmt: skip
-_APPROXIMATE = {"approx", "simeq", "ldots", "dots", "cdots", "dotsc", "sim"}
-_SETS = {"cup": "union", "cap": "inter", "setminus": "minus", "backslash": "minus"}
-_TIMES = {"*", "cdot", "times", "ast"}
-
-
 class Parser(Primary):
     """Recursive descent over the tokens; one method for each line of the grammar."""
 
     def answer(self) -> Node:
         """Reads a list, or its only item."""
-        items, separators = [self.relation()], []
-        while self.kind == "sep" or self.text in (",", ";"):
+        items, separators, logical = [self.relation()], [], False
+        while self._separates():
             found: set[str] = set()
             before = self.at
-            while self.kind == "sep" or self.text in (",", ";"):
+            while self._separates():
+                logical = logical or self.kind == "cmd"
                 if self.kind != "sep" and found & {"tight", "apart"}:
                     raise Undecided("nothing between two commas")
-                found.add(self.text if self.kind == "sep" else "tight")
-                if self.text == ";" or self.tokens[self.at].spaced or self.ahead.spaced:
+                found.add(LOGICAL.get(self.text, self.text) if self.kind != "op" else "tight")
+                if self.text == ";":
+                    found |= {";", "apart"}
+                if self.tokens[self.at].spaced or self.ahead.spaced:
                     found.add("apart")
                 self.at += 1
             if self.kind == "end" or self.text in ("}", ")", "]", r"}", "rbrace"):
@@ -75,6 +78,11 @@ class Parser(Primary):
                 break  # a comma at the end
             separators.append(found)
             items.append(self.relation())
+        if logical and not all(item.op == "rel" for item in items):
+            raise Undecided("a statement of logic")
+        if all(item.op == "num" for item in items) and {"tight"} in separators:
+            if any(";" in found for found in separators):
+                raise Undecided("commas that separate, or decimal ones")
         tight = all(found == {"tight"} for found in separators)
         if len(items) > 1 and tight:
             items = [part for item in items for part in parted(item)]
@@ -90,35 +98,54 @@ class Parser(Primary):
         decimal = as_decimal(items) if tight else None
         return Node("either", (listed, decimal)) if decimal else listed
 
+    def _separates(self) -> bool:
+        logical = self.kind == "cmd" and self.text in LOGICAL
+        return self.kind == "sep" or self.text in (",", ";") or logical
+
     def relation(self) -> Node:
         """Reads an equation, a chain of inequalities, or no relation at all."""
-        if self.text in _RELATIONS and self.kind in ("op", "cmd"):  # "≥ 5"
-            sign = _RELATIONS[self.take().text]
+        if self.kind == "cmd" and self.text in DOTS:
+            self.at += 1
+            return Node("dots")
+        if self.text in RELATIONS and self.kind in ("op", "cmd"):  # "≥ 5"
+            sign = RELATIONS[self.take().text]
             return Node("rel", (Node("blank"), self.ratio()), (sign,))
         parts, signs = [self.ratio()], []
-        while self.kind in ("op", "cmd") and self.text in _RELATIONS:
-            signs.append(_RELATIONS[self.take().text])
+        while self.kind in ("op", "cmd") and self.text in RELATIONS:
+            signs.append(RELATIONS[self.take().text])
             parts.append(self.ratio())
-        if self.kind == "cmd" and self.text in _APPROXIMATE:
-            raise Undecided("an approximation")
+        if self.kind == "cmd" and self.text in APPROXIMATE:
+            parts[-1] = self._approximated(parts[-1])
         if self.kind == "cmd" and self.text == "pmod" and len(parts) < 3:
             self.at += 1
             parts[-1] = Node("class", (parts[-1], self.argument()))
         return Node("rel", tuple(parts), tuple(signs)) if signs else parts[0]
 
+    def _approximated(self, exact: Node) -> Node:
+        r"""Reads `\sqrt2 \approx 1.41` as what is exact, or else as the decimal."""
+        plain = exact.op == "num" or not is_constant(exact)
+        if plain or exact.has("unit", "degree", "percent") or self.take().text in DOTS:
+            raise Undecided("an approximation")
+        decimal = self.sum()
+        decimal = decimal.args[0] if decimal.op == "unit" else decimal
+        if not is_constant(decimal) or (self.kind == "cmd" and self.text in APPROXIMATE):
+            raise Undecided("an approximation")
+        return approximated(exact, decimal)
+
     def ratio(self) -> Node:
-        """Reads a ratio such as 1:2, or a time of the day."""
+        """Reads a ratio such as 1:2, or a time of the day such as 1:05."""
         parts = [self.sets()]
         while self.text == ":" and not self.builder:
             self.at += 1
             parts.append(self.sets())
-        return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
+        padded = any(part.op == "num" and part.args for part in parts[1:])
+        return Node("ratio", tuple(parts), padded) if len(parts) > 1 else parts[0]
 
     def sets(self) -> Node:
         """Reads unions, intersections and differences of sets, from left to right."""
         node = self.sum()
-        while self.kind == "cmd" and self.text in _SETS:
-            op = _SETS[self.take().text]
+        while self.kind == "cmd" and self.text in SETS:
+            op = SETS[self.take().text]
             node = Node(op, (node, self.sum()))
         return node
 
@@ -155,7 +182,7 @@ class Parser(Primary):
         """Reads a product, a quotient, or a mixed number, with its unit."""
         node, last = self.power(), self.at - 1
         while True:
-            if self.text in _TIMES and self.kind in ("op", "cmd"):
+            if self.text in TIMES and self.kind in ("op", "cmd"):
                 self.at += 1
                 node = product(node, self._factor())
             elif self._letter_for_times():
@@ -197,7 +224,9 @@ class Parser(Primary):
         """Reads the next factor of a product without a sign, or the fraction of a mixed number."""
         before = self.tokens[last]
         after = self.tokens[self.at]
-        plain = before.kind == "num" and before.text.isdigit()
+        if node.op == "either" and node.args[0].op == "num" and after.text.endswith("frac"):
+            node = node.args[0]  # 1,234\frac12
+        plain = before.kind == "num" and before.text.replace(",", "").isdigit()
         if before.kind == "num" and after.kind == "num":
             if plain and after.text.isdigit() and self.ahead.text == "/":
                 above, below = self.take(), (self.take(), self.take())[1]
@@ -208,7 +237,7 @@ class Parser(Primary):
         factor = self.power()
         degrees = factor.op == "degree"
         ratio = ratio_of(factor.args[0] if degrees else factor)
-        if plain and after.text.endswith("frac") and ratio is not None:
+        if plain and node.op != "div" and after.text.endswith("frac") and ratio is not None:
             if not 0 < ratio < 1:
                 raise Undecided("a mixed number, or a product")
             mixed = self._mixed(node, ratio)

@@ -12,6 +12,7 @@ _STARTS = frozenset(
     "frac dfrac tfrac cfrac nicefrac sfrac sqrt binom dbinom tbinom perm emptyset varnothing { "
     "lbrace sum prod int lim mathbb begin prime".split()
 )
+_SCALES = {"C": "degc", "F": "degf", "K": "kelvin"}
 # A name before parentheses: f(x) is no product, and x(x+1) is one.
 _APPLIED = frozenset("fghFGHPWLpqQTuvCA")
 
@@ -53,11 +54,12 @@ class Primary(Commands):
                 node = Node("call", (node,), "factorial2" if double else "factorial")
             elif self.text == "degree" and self.kind == "cmd":
                 self.at += 1
-                if self.kind == "text" and self.text in ("C", "F", "K"):
+                scale = self.text if self.kind in ("text", "sym") and start + 1 < self.at else ""
+                if scale in _SCALES:
                     self.at += 1
-                elif self.kind == "sym" and self.text in "CFK" and start + 1 < self.at:
-                    self.at += 1
-                node = Node("degree", (node,))
+                    node = Node("unit", (node,), _SCALES[scale])
+                else:
+                    node = Node("degree", (node,))
             elif self.text in ("'", "prime"):
                 if node.op not in ("sym", "call"):
                     raise Undecided("a prime behind what is no name")

@@ -17,7 +17,7 @@ _ALIASES = {
     "arctg": "arctan", "cosec": "csc", "sen": "sin", "arcsen": "arcsin", "Arcsin": "arcsin",
     "Arccos": "arccos", "Arctan": "arctan", "arcctg": "arccot",
     "inf": "infty", "infinity": "infty", "Infinity": "infty", "infinite": "infty",
-    "Inf": "infty", "sqrt": "sqrt", "pi": "pi", "infty": "infty",
+    "Inf": "infty", "oo": "infty", "sqrt": "sqrt", "pi": "pi", "infty": "infty",
 }  # fmt: skip
 _HYPERBOLIC = {"sh": "sinh", "ch": "cosh", "cth": "coth"}  # upright only
 _CONNECTIVES = {"and": "and", "or": "or", "und": "and", "et": "and", "ou": "or"}
@@ -26,39 +26,46 @@ GREEK = frozenset(
     "rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi "
     "Omega ell".split()
 )
-_TEXT = frozenset("text textbf textit textrm textnormal textsf texttt textup mbox emph".split())
+_TEXT = frozenset(
+    "text textbf textit textrm textnormal textsf texttt textup mbox hbox emph".split()
+)
 _FONTS = frozenset(
     "mathrm mathbf mathit mathsf mathtt boldsymbol bm operatorname mathnormal underline "
     "textcolor boxed fbox ensuremath pmb".split()
 )
 _SHORT_UNITS = frozenset(
     "cm mm km dm nm kg mg ml mL ft lb lbs oz hr hrs Hz kHz MHz kW kJ eV Pa kPa min sec mph rad deg "
-    "yd mi in pct men kmh kph rpm atm mol cal USD EUR GBP yen won cup "
+    "yd mi in pct men kmh kph rpm atm mol cal USD EUR GBP yen won cup CAD AUD GBP INR JPY "
     "cups ton tons boys pens eggs cats dogs st nd rd th".split()
 )
 _SHORT_WORDS = frozenset(
-    "yes no true false odd even none red day days sun mon tue wed thu fri sat dne all any".split()
+    "yes no true false odd even none red day days sun mon tue wed thu fri sat dne all any "
+    "per forty".split()
 )
 MAX_DIGITS = 4000
 MAX_EXPONENT = 1000
 
 _REPEATING = re.compile(
-    r"([0-9]*)\.([0-9]*)(?:\\(?:overline|bar)\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))|(?<=\.)\(([0-9]+)\)"
+    r"([0-9]*)\.([0-9]*)(?:\\(?:overline|bar)\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))|(?:(?<=\.)|(?<=^0\.[0-9])|(?<=^0\.[0-9]{2}))\(([0-9]+)\)"
     r"|\\dot\s*\{?([0-9])\}?(?:([0-9]*)\\dot\s*\{?([0-9])\}?)?)"
 )
 _BASED = re.compile(
     r"([0-9](?:[0-9A-F,]| (?=[0-9]{3}))*)\s*_\s*(?:\{\s*(?:\\text\s*\{)?\s*\(?\s*"
     r"(?:base[\s-]*\}?)?\s*(\w+)\s*\)?\s*\}?\s*\}|([0-9]+))(?![\w^])"
 )
-_HEXADECIMAL = re.compile(r"0[xX]([0-9A-Fa-f]+)(?!\w)")
-_EUROPEAN = re.compile(r"[1-9][0-9]{0,2}(?:\.[0-9]{3})+,[0-9]+(?![0-9,.])")  # 1.234,5
+_PREFIXED = re.compile(r"0(?:[xX][0-9A-Fa-f]+|[bB][01]+|[oO][0-7]+)(?!\w)")
+_HEX_LETTERS = re.compile(r"([A-F][0-9A-F]+)\s*_\s*(?:\{\s*16\s*\}|16)(?!\w)")
+# 1.234,5 and 1.234.567
+_EUROPEAN = re.compile(r"[1-9][0-9]{0,2}(?:(?:\.[0-9]{3})+,[0-9]+|(?:\.[0-9]{3}){2,})(?![0-9,.])")
 _NUMBER = re.compile(
     r"(?P<grouped>[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]))(?:\.[0-9]+)?"
+    r"|[1-9][0-9]?(?=[0-9,]*,0)(?:,[0-9]{2})+,[0-9]{3}(?![0-9,])"  # 1,00,000, as in India
     r"|[1-9][0-9]{0,2}(?: [0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
 )
 _POWER_OF_TEN = re.compile(r"[eE]([+-]?[0-9]+)(?![0-9.])")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)\s*", re.DOTALL)
 _PROSE = re.compile(r"[A-Za-z]+(?:['.-]?[A-Za-z]+)*\.?(?: [A-Za-z]+(?:['.-]?[A-Za-z]+)*\.?)*")
+_AREA = re.compile(r"(?:sq|cu)\.? ?(?:ft|in|cm|m|km|mm|mi|yd)\.?")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _SIGN = re.compile(r"\*\*|<=|>=|!=|!!|&|[-+*/^_=<>(){}\[\]|,;:!'%]")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -120,6 +127,9 @@ def _one(text: str, at: int, tokens: list[Token]) -> int:
         return _digits(text, at, tokens)
     if char == "\\":
         return _command(text, at, tokens)
+    if found := _HEX_LETTERS.match(text, at):
+        tokens.append(Token("base", f"{found[1]}_16"))
+        return found.end()
     if found := _PROSE.match(text, at):
         return _letters(text, found, tokens)
     if found := _SIGN.match(text, at):
@@ -136,12 +146,13 @@ def _digits(text: str, at: int, tokens: list[Token]) -> int:
         value = (int(whole + before or 0) + period) / 10 ** len(before)
         tokens.append(Token("num", found[0], value=value))
         return found.end()
-    if found := _HEXADECIMAL.match(text, at):
-        tokens.append(Token("num", found[0], value=Fraction(int(found[1], 16))))
+    if found := _PREFIXED.match(text, at):
+        tokens.append(Token("num", found[0], value=Fraction(int(found[0], 0))))
         return found.end()
     if found := _EUROPEAN.match(text, at):
         value = Fraction(found[0].replace(".", "").replace(",", "."))
-        parts = tuple(map(Fraction, found[0].split(","))) if found[0].count(".") == 1 else ()
+        alone = found[0].count(".") == 1
+        parts = tuple(map(Fraction, found[0].split(","))) if alone else ()
         tokens.append(Token("num", found[0], value=value, grouped=parts))
         return found.end()
     found = _BASED.match(text, at)
@@ -230,6 +241,8 @@ def _styled(inside: str, tokens: list[Token], text: bool) -> None:
         _named(_HYPERBOLIC.get(inside, inside), tokens)
     elif text and inside in ("-", "--") and tokens and tokens[-1].kind == "num":
         raise Undecided("a range")
+    elif text and re.fullmatch(r"[-+\d.,/ ]+(?:(?:and|or)[-+\d.,/ ]+)+", inside):
+        tokens += cut(inside)
     elif re.fullmatch(r"[A-Za-z]", inside):
         tokens.append(Token("sym", inside))
     elif re.fullmatch(r"[A-Z](?:\s*(?:,|,?\s*and)\s*[A-Z])+", inside) or not re.search(
@@ -264,10 +277,12 @@ def _letters(text: str, prose: re.Match[str], tokens: list[Token]) -> int:
     if run in FUNCTIONS or run in _ALIASES:
         _named(run, tokens)
         return first.end()
+    if found := re.fullmatch("(sin|cos|tan|cot|log|ln)x", run):
+        tokens += [Token("func", found[1]), Token("sym", "x")]
+        return first.end()
     words = re.split(r" (?:and|or)\b", prose[0])[0]
-    if any(is_word(word) for word in re.split(r"[ '.-]", words)) or (
-        after_number and words in _SHORT_UNITS
-    ):
+    short = words in _SHORT_UNITS or _AREA.fullmatch(words)
+    if any(is_word(word) for word in re.split(r"[ '.-]", words)) or (after_number and short):
         tokens.append(Token("text", words))
         return prose.start() + len(words)
     if after_number and run in _SHORT_UNITS:

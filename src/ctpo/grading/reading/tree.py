@@ -57,7 +57,7 @@ _WORDS = {"union": " ∪ ", "inter": " ∩ ", "minus": " ∖ "}
 
 def _show(node: Node) -> str:
     parts = [str(arg) for arg in node.args]
-    if node.op in ("num", "sym", "text"):
+    if node.op in ("num", "sym", "text", "words"):
         return str(node.value)
     if node.op == "neg":
         return f"-{parts[0]}"

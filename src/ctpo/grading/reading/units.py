@@ -10,7 +10,8 @@ from functools import cache
 # nobody writes: 5 million is 5000000.
 _KINDS: tuple[dict[str, int], ...] = (
     {"cent": 1, "dollar": 100},
-    {"one": 1, "dozen": 12, "hundred": 100}
+    {"one": 1, "ten": 10, "dozen": 12, "score": 20, "hundred": 100, "gross": 144}
+    | {"lakh": 10**5, "crore": 10**7, "quadrillion": 10**15}
     | {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12},
     {"mm": 1, "cm": 10, "dm": 100, "m": 10**3, "km": 10**6},
     {"in": 1, "ft": 12, "yd": 36, "mi": 63360},
@@ -21,6 +22,8 @@ _KINDS: tuple[dict[str, int], ...] = (
     | {"month": 365 * 7200},
 )
 COUNTING = frozenset(_KINDS[1])
+# A degree may be one of any of these.
+SCALES = frozenset(("degc", "degf", "kelvin"))
 OTHER_UNIT = "equal but for a factor of {}, which may be that of another unit"
 
 _ANGLES = ("degree", "rad")
@@ -33,7 +36,8 @@ _NAMES = {
     "kg": "kilogram", "oz": "ounce", "lb": "pound-mass", "ml": "milliliter", "l": "liter",
     "s": "sec second", "min": "minute", "h": "hr hour", "dollar": "usd buck", "euro": "eur",
     "cent": "penny pennie ¢", "degree": "deg", "mi/h": "mph", "km/h": "kmh kph kmph",
-    "unit": "units", "rad": "radian", "person": "people",
+    "unit": "units", "rad": "radian", "degc": "celsiu centigrade", "degf": "fahrenheit",
+     "person": "people",
 }  # fmt: skip
 _SHORT = {name: short for short, names in _NAMES.items() for name in names.split()}
 _PARTS = re.compile(r"[A-Za-z¢µ]+")
@@ -57,6 +61,7 @@ def canonical_unit(text: str) -> str:
     for word, power in (("square", 2), ("sq", 2), ("cubic", 3), ("cu", 3)):
         unit = re.sub(rf"\b{word} ([a-z]+)", rf"\1^{power}", unit)
     unit = _PARTS.sub(lambda found: _short(found[0]), unit)
+    unit = re.sub(r"^degree (?=deg)", "", unit)
     unit = re.sub(r"\s*([/^*-])\s*", r"\1", " ".join(unit.split()))
     return re.sub(r"^([a-z]+) ([a-z]+)\^-1$", r"\1/\2", unit)
 
@@ -65,15 +70,21 @@ _NO_UNITS = frozenset(
     "sqrt mod and or to more less at least most about approximately if for when where is are not "
     "no only with as than other else unless except squared cubed factorial half halves third "
     "thirds quarter quarters fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths "
-    "hundredth hundredths thousandth thousandths times plus minus over divided "
-    "negative positive pairs pair repeating recurring".split()
+    "times plus minus over divided "
+    "negative positive pairs pair repeating recurring below under short fewer rounded exclusive "
+    "excluding midnight morning afternoon evening night".split()
+)
+# Sevenths and the like, and another number among the words.
+_NUMBER_WORDS = re.compile(
+    r"(?:seven|nin|leven|twelf|teen|tie|hundred|thousand|illion)ths?\b|[,;]|\s\d"
 )
 
 
 def changes_value(text: str) -> bool:
     """Whether words behind a number may say another number, as in "1 or more" or "3 quarters"."""
     words = re.findall("[a-z]+", text.lower())
-    return not words or len(words) > 4 or not _NO_UNITS.isdisjoint(words)
+    other = not _NO_UNITS.isdisjoint(words) or _NUMBER_WORDS.search(text.lower())
+    return not words or len(words) > 4 or bool(other)
 
 
 def _short(name: str) -> str:
@@ -108,6 +119,14 @@ def conversions(box: str, gold: str) -> tuple[str, ...]:
         ratios = {one / other for one in ratios for other in _ratios(below)}
     ratios -= {Fraction(1)}
     return tuple(str(ratio if box else 1 / ratio) for ratio in sorted(ratios))
+
+
+def size(unit: str, other: str) -> Fraction | None:
+    """Returns how many of another unit of its kind make up a unit, in which things are measured."""
+    for kind in _KINDS:
+        if unit in kind and other in kind and kind is not _KINDS[1]:
+            return Fraction(kind[unit], kind[other])
+    return None
 
 
 def _ratios(unit: str) -> set[Fraction]:

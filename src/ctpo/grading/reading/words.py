@@ -31,9 +31,16 @@ _NODES = {
 _COUNTS = {
     word: number(i)
     for i, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve".split()
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+        "fifteen sixteen seventeen eighteen nineteen".split()
     )
-}
+} | {"hundred": number(100), "one hundred": number(100)}
+for _i, _ten in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2):
+    _COUNTS |= {_ten: number(10 * _i)} | {
+        f"{_ten}{dash}{word}": number(10 * _i + int(_COUNTS[word].value))
+        for word in "one two three four five six seven eight nine".split()
+        for dash in "- "
+    }
 _MONTHS = (
     "january february march april may june july august september october november december".split()
 )
@@ -63,7 +70,9 @@ def choice(text: str) -> Choice | None:
     if found := _BRACKETED.fullmatch(text):
         letter, space, rest = found.groups()
         # (B)(C), (A)^2 and (a)x are products.
-        product = re.match(r"[-+*/^_=<>|!',;:(]", rest) and not (space and rest[:1] == "-")
+        product = re.match(r"[-+*/^_=<>|!',;:(]|(?:\\text\w*\s*\{\s*)?(?:and|or)\b", rest) and not (
+            space and rest[:1] == "-"
+        )
         if not product and (letter.isupper() or not rest):
             return Choice(letter.upper(), rest)
     if found := _MARKED.fullmatch(text):
@@ -79,6 +88,12 @@ def date(text: str) -> Node | None:
     plain = re.sub(r"\\(?:text\w*|mathrm)\s*\{([^{}]*)\}", r"\1", text)
     plain = re.sub(r"(\d)\^\{?\s*(st|nd|rd|th)\s*\}?", r"\1\2", plain)
     plain = " ".join(plain.split()).lower()
+    if found := re.fullmatch(r"(\d\d?)(?::(\d\d))? ?([ap])\.? ?m\.?", plain):
+        hour, minute = int(found[1]), int(found[2] or 0)
+        if 1 <= hour <= 12 and minute < 60:
+            return Node("text", (), f"time {hour % 12 + 12 * (found[3] == 'p')}:{minute:02}")
+    if found := re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)", plain):
+        return Node("text", (), f"date {int(found[2])}-{int(found[3])} {found[1]}")
     for form in _DATES:
         if found := form.fullmatch(plain):
             month = [m[:3] for m in _MONTHS].index(found["month"][:3]) + 1
@@ -112,9 +127,21 @@ def same_words(one: Node, other: Node) -> bool:
         if left.split()[1] == right.split()[1] and left.count(" ") != right.count(" "):
             raise Undecided("the same date, in one with its year")
         return False
+    if left.startswith("time ") and right.startswith("time "):
+        return False
     if left.isalpha() and right.isalpha() and sorted(left) != sorted(right):
         return False
     raise Undecided(f"{left!r} is not comparable with {right!r} as words")
+
+
+def same_time(time: Node, other: Node) -> bool:
+    """Whether a time with its half of the day is what 3:30, 15:30 or 3 says of the clock."""
+    hour, minute = map(int, time.value.removeprefix("time ").split(":"))
+    parts = other.args if other.op == "ratio" else (other,)
+    if not all(part.op == "num" for part in parts) or len(parts) > 2:
+        raise Undecided(f"a time of the day against {other}")
+    told = [part.value for part in parts] + [0] * (2 - len(parts))
+    return bool(told[1] == minute and told[0] in (hour, (hour - 1) % 12 + 1))
 
 
 def spells(text: Node, other: Node) -> bool:
