@@ -195,7 +195,7 @@ class _RowReader:
         return self._gold(field, value)
 
     def _gold(self, field: str, value: object) -> str:
-        parts = value if isinstance(value, list | tuple) else [value]
+        parts: Sequence[Any] = value if isinstance(value, list | tuple) else [value]
         if not all(isinstance(p, str | int | float) and not isinstance(p, bool) for p in parts):
             self.fail(field, value, "a non-empty string")
         if not all(isinstance(p, str) or abs(p) < math.inf for p in parts):
