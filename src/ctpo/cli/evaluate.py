@@ -163,6 +163,8 @@ def command(
     if model is None:
         raise typer.BadParameter("name a model, or --regrade DIR")
     names = [name.strip() for name in (benchmark or "").split(",") if name.strip()]
+    if benchmark is not None and not names:
+        raise typer.BadParameter(f"--benchmark is {benchmark!r}, which names none")
     server = None
     with usable(
         EndpointError,
@@ -258,7 +260,7 @@ def compare(
     if trained:
         _compare_runs(first, second, output)
         return
-    with usable(FileNotFoundError, ValueError):
+    with usable(OSError, ValueError):
         before, after = (
             [answer.slim() for answer in read_answers(path)] for path in (first, second)
         )
@@ -307,7 +309,7 @@ def inspect_log(
     """Write an evaluation as a log that Inspect AI can read and show."""
     from ctpo.evaluation.inspect_log import write_inspect_log
 
-    with usable(FileNotFoundError, ValueError):
+    with usable(OSError, ValueError):
         file = write_inspect_log(evaluation, output)
     console.print(f"log         {file}", soft_wrap=True, highlight=False)
 
