@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import ctpo
 from ctpo.tasks import Problem
+from ctpo.training.evaluating.request import Server
 from ctpo.training.recipe.loading import load_recipe
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -125,6 +127,79 @@ def test_a_part_that_cannot_be_used_stops_before_there_is_a_run(
     with pytest.raises(ValueError, match=words):
         ctpo.train(EXAMPLES / "own_task.toml", output=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rewards": ["grade"]}, r"rewards is \['grade'\]; it must be a function, or weights"),
+        ({"rewards": 1.0}, "rewards is 1.0; it must be a function, or weights"),
+        ({"tools": len}, "tools is <built-in function len>; it must be a list"),
+        ({"tools": "own_task:stock"}, "tools is 'own_task:stock'; it must be a list"),
+        ({"change": "seed=3"}, "change is 'seed=3'; it must be a list"),
+        ({"protocol": 5}, "protocol is 5; it must be a name or a ctpo.tir.ToolProtocol"),
+        ({"output": ""}, "output is '', which is empty"),
+        ({"recipe": None, "resume": ""}, "resume is '', which is empty"),
+        ({"recipe": " "}, "recipe is ' ', which is empty"),
+    ],
+)
+def test_an_argument_of_another_kind_is_named_before_anything_starts(
+    options, words, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((TypeError, ValueError), match=f"^{words}"):
+        ctpo.train(**{"recipe": "tiny"} | options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        *(({"temperature": value}, f"temperature is {value}; it must be 0 or more, and finite")
+          for value in (math.nan, math.inf, -0.5)),
+        *(({"hard_fraction": value}, f"hard_fraction is {value}; it must be 0 to 1")
+          for value in (math.nan, 1.5, -1)),
+        *(({name: value}, f"{name} is .*; it must be")
+          for name in ("problems", "samples", "max_response_tokens", "batch_size", "seed")
+          for value in ("a", -1, 1.5, True)),
+        *(({name: 0}, f"{name} is 0; it must be 1 or more")
+          for name in ("problems", "samples", "max_response_tokens", "batch_size")),
+        *(({name: " "}, f"{name} is ' ', which is empty")
+          for name in ("data", "revision", "protocol", "reward")),
+        ({"benchmarks": "aime25"}, "benchmarks is 'aime25'; it must be a list of names"),
+        ({"benchmarks": [""]}, r"benchmarks\[0\] is '', which is empty"),
+        ({"ks": 8}, "ks is 8; it must be a list of ints"),
+        ({"ks": [0]}, r"ks\[0\] is 0; it must be 1 or more"),
+        ({"server": "http://here"}, "server is 'http://here'; it must be a Server"),
+        ({"endpoint": "http://here"}, "evaluate has no option 'endpoint': it is url of server="),
+        ({"concurrency": 3}, "evaluate has no option 'concurrency': it is concurrency of server="),
+        ({"benchmark": ["aime25"]}, "evaluate has no option 'benchmark' .did you mean 'benchmarks"),
+    ],
+)  # fmt: skip
+def test_an_evaluation_that_cannot_be_is_refused_by_field_before_it_starts(
+    options, words, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((TypeError, ValueError), match=f"^{words}"):
+        ctpo.evaluate("tiny", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"url": ""},
+        {"timeout": math.nan},
+        {"timeout": math.inf},
+        {"timeout": 0},
+        {"retries": -1},
+        {"concurrency": 0},
+        {"concurrency": "a"},
+    ],
+)
+def test_a_server_that_cannot_be_asked_is_refused_by_field(options):
+    with pytest.raises((TypeError, ValueError), match=rf"^server\.{next(iter(options))} is "):
+        Server(**{"url": "http://here"} | options)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,14 @@ def test_what_fails_half_way_leaves_what_was_there(tmp_path):
     assert file.read_text() == "old"
     assert [each.name for each in directory.iterdir()] == ["old"]
     assert set(tmp_path.iterdir()) == {file, directory}
+
+
+@pytest.mark.parametrize("path", [".", "/", "..", ""])
+def test_a_place_that_is_no_file_is_named(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError) as caught:
+        write_whole(Path(path), lambda aside: None)
+    assert caught.value.filename == str(Path(path)) and caught.value.strerror
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,7 @@ def train(
     resume: str | Path | None = None,
     problems: Problems | None = None,
     held_out: Problems | None = None,
-    rewards: Mapping[str | Reward, float] | Reward | None = None,
+    rewards: Mapping[str | Reward, float] | str | Reward | None = None,
     tools: Sequence[str | Callable[..., Any]] | None = None,
     protocol: str | ToolProtocol | None = None,
     generator: str | Callable[[Any], Generator] | None = None,
@@ -111,7 +112,7 @@ def train(
         resume: A run directory to go on with, in place of `recipe`.
         problems: In place of `data.train`.
         held_out: In place of `data.held_out`.
-        rewards: In place of `rewards`: one function, or weights by function or name.
+        rewards: In place of `rewards`: one, by name or as a function, or weights of several.
         tools: In place of `rollout.tools`.
         protocol: In place of `rollout.protocol`.
         generator: In place of `rollout.generator`.
@@ -119,12 +120,14 @@ def train(
 
     Raises:
         RecipeError: The recipe cannot be used.
+        TypeError: An argument is of another kind.
         FileExistsError: There is something at `output`.
         ValueError: The arguments contradict each other, or as `training.run.run`, whose other
             errors come through as well.
     """
     from ctpo.report import before_after, phases, read_run, write_report
     from ctpo.report.tracking import check_trackers
+    from ctpo.tir import ToolProtocol
     from ctpo.training.recipe.loading import load_recipe
     from ctpo.training.recipe.recipe import Recipe
     from ctpo.training.run import preflight, run
@@ -132,10 +135,22 @@ def train(
 
     if (recipe is None) == (resume is None):
         raise ValueError("give either a recipe or resume, a run directory")
+    for name, place in (("recipe", recipe), ("resume", resume), ("output", output)):
+        if isinstance(place, str) and not place.strip():
+            raise ValueError(f"{name} is {place!r}, which is empty")
     if resume is not None and (change or output is not None):
         raise ValueError("a resumed run keeps its recipe and place: leave out change and output")
-    if callable(rewards):
+    if callable(rewards) or isinstance(rewards, str):
         rewards = {rewards: 1.0}
+    if not isinstance(rewards, Mapping | None):
+        raise TypeError(
+            f"rewards is {rewards!r:.80}; it must be a function, or weights by function or name"
+        )
+    for name, parts in (("change", change), ("tools", tools)):
+        if isinstance(parts, str) or not isinstance(parts, Sequence | None):
+            raise TypeError(f"{name} is {parts!r:.80}; it must be a list, also of one alone")
+    if not isinstance(protocol, str | ToolProtocol | None):
+        raise TypeError(f"protocol is {protocol!r}; it must be a name or a ctpo.tir.ToolProtocol")
     own: dict[str, Any] = {
         "data.train": _reference(problems, "train"),
         "data.held_out": _reference(held_out, "held_out"),
@@ -203,6 +218,7 @@ def evaluate(
         if options or reward is not None or data is not None:
             raise ValueError("a whole request says everything itself; leave the options out")
     else:
+        _check_options(options)
         named = {"reward": _reference(reward, "reward"), "data": _reference(data, "data")}
         request = EvaluationRequest(str(model), **named, **options)
     names = [name.partition("=")[0] for name in request.benchmarks]
@@ -212,6 +228,25 @@ def evaluate(
     text = evaluate_request(request, path, listener or Quiet())
     page = write_trajectory_page(path)
     return EvaluationResult(path, page, json.loads((path / "summary.json").read_text()), text)
+
+
+def _check_options(options: Mapping[str, object]) -> None:
+    """Refuse what is no field of a request, and name the field that was meant.
+
+    Raises:
+        TypeError: There is one.
+    """
+    from ctpo.training.evaluating.request import EvaluationRequest, Server
+    from ctpo.training.recipe.loading import nearest
+
+    fields, of_server = ([f.name for f in fields_of(kind)] for kind in (EvaluationRequest, Server))
+    for name in options.keys() - set(fields):
+        meant = nearest(name, fields)
+        if name in ("endpoint", "request_fields", *of_server):
+            place = {"endpoint": "url", "request_fields": "extra"}.get(name, name)
+            meant = f": it is {place} of server=Server({', '.join(of_server)}), which is in "
+            meant += EvaluationRequest.__module__
+        raise TypeError(f"evaluate has no option {name!r}{meant}; it has {', '.join(fields)}")
 
 
 def cache_directory() -> Path:

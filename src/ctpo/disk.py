@@ -179,6 +179,8 @@ def clear_unfinished(directory: Path) -> None:
 
 
 def _aside(path: Path) -> Path:
+    if not path.name:  # as of "." and "/"
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     return path.with_name(f".{path.name}.unfinished")
 
 

@@ -45,7 +45,7 @@ def test_a_program_comes_from_standard_input_too():
     [
         ("missing.py", [], "missing.py: No such file"),
         (".", [], "Is a directory"),
-        ("binary.py", [], "can't decode"),
+        ("binary.py", [], "encoding"),
         ("fine.py", ["--timeout", "-1"], "timeout must be positive"),
         ("fine.py", ["--memory-mb", "0"], "memory_mb must be at least 1"),
     ],
@@ -72,3 +72,50 @@ def test_a_check_tells_what_came_through():
     assert "limits on CPU time" in shown.stdout
     unknown = ctpo("check", "--without", "luck")
     assert unknown.returncode == 1 and "luck" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "print('\u00e9\u00fc')".encode("utf-8-sig"),
+        "# -*- coding: latin-1 -*-\nprint('\u00e9\u00fc')".encode("latin-1"),
+        "#!/usr/bin/python\r\n# coding: cp1252\r\nprint('\u00e9\u00fc')".encode("cp1252"),
+        "print('\u00e9\u00fc')".encode(),
+    ],
+)
+def test_a_program_is_read_as_python_reads_it(written, tmp_path):
+    path = tmp_path / "program.py"
+    path.write_bytes(written)
+    shown = ctpo("run", path)
+    assert (shown.returncode, shown.stdout) == (0, "\u00e9\u00fc\n"), shown.stderr
+
+
+@pytest.mark.parametrize("written", [b"# coding: klingon\n", b"print('\xe9')"])
+def test_a_program_that_cannot_be_read_is_named(written, tmp_path):
+    path = tmp_path / "program.py"
+    path.write_bytes(written)
+    shown = CliRunner().invoke(app, ["run", str(path)])
+    assert shown.exit_code == 125 and str(path) in shown.stderr
+
+
+@pytest.mark.parametrize("option", ["--max-timeout", "--client-timeout"])
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-1"])
+def test_a_server_has_no_limit_that_limits_nothing(option, value):
+    shown = CliRunner().invoke(app, ["serve", "--port", "0", option, value])
+    assert (
+        shown.exit_code in (1, 2) and "timeout" in shown.stderr and "Traceback" not in shown.stderr
+    )
+
+
+@pytest.mark.parametrize("place", ["none/s", "file", ".", "s" * 200])
+def test_a_socket_that_cannot_be_made_is_named(place, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    shown = CliRunner().invoke(app, ["serve", "--socket", str(tmp_path / place)])
+    assert shown.exit_code == 1 and f"{tmp_path / place}: " in shown.stderr
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_an_address_that_is_none_of_this_machine_is_named(monkeypatch):
+    monkeypatch.setenv("CTPO_SANDBOX_TOKEN", "a")
+    shown = CliRunner().invoke(app, ["serve", "--host", "192.0.2.1", "--port", "0"])
+    assert shown.exit_code == 1 and "192.0.2.1:0: " in shown.stderr

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import ctpo
-from ctpo.engines import update_files
+from ctpo.engines import nemo_rl, roll, skyrl, update_files
 from ctpo.engines.batch_files import files_after, write_positions
 from ctpo.engines.custom_loss import CustomLoss
 from ctpo.engines.skyrl import check as check_skyrl
@@ -273,3 +274,23 @@ def test_a_mismatch_before_the_first_update_is_said_once(caplog):
         for _ in range(2):
             loss([r.logprobs], torch.ones(1), [r.mask], rollout=[r.logprobs - 0.02])
     assert [record.message.count("NOT on-policy") for record in caplog.records] == [1]
+
+
+@pytest.mark.parametrize(
+    ("engine", "call"),
+    [
+        ("skyrl", lambda: skyrl.register()),
+        ("roll", lambda: roll.worker()),
+        (
+            "nemo-rl",
+            lambda: nemo_rl.loss_function(SimpleNamespace(policy=SimpleNamespace(generation={}))),
+        ),
+    ],
+)
+def test_an_engine_that_is_not_installed_is_named(engine, call, monkeypatch):
+    package = engine.replace("-", "_")
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
+    for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ModuleNotFoundError, match=f"needs {engine}, .*install {engine}"):
+        call()

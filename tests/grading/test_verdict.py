@@ -1,10 +1,11 @@
 """What is right, what is wrong and what cannot be told."""
 
 import contextlib
+import math
 import subprocess
 import sys
 import time
-from typing import Any
+from fractions import Fraction
 
 import pytest
 
@@ -191,12 +192,36 @@ def test_a_zero_padded_a_framed_and_a_plain_gold_are_the_same(gold):
 
 
 @pytest.mark.parametrize("text", [None, 5, b"x", ["x"]])
-def test_what_is_no_text_is_told_and_not_scored(text, caplog):
-    verdict = grade(text, "5")
-    assert (verdict.outcome, verdict.path) == ("could-not-tell", "none")
-    assert caplog.records
-    gold: Any = [5] if isinstance(text, list) else text  # a list of texts is several right answers
-    assert grade(r"\boxed{5}", gold).outcome == "could-not-tell"
+def test_a_response_that_is_no_text_is_refused_at_once(text):
+    with pytest.raises(TypeError, match=f"response must be text, not {type(text).__name__}"):
+        grade(text, "5")
+
+
+@pytest.mark.parametrize("gold", [5, 5.0, Fraction(10, 2), [5], ["6", 5.0]])
+def test_a_number_is_a_gold_answer_too(gold):
+    assert grade(r"\boxed{5}", gold).outcome == "right"
+    assert grade(r"\boxed{7}", gold).outcome == "wrong"
+
+
+@pytest.mark.parametrize("gold", [None, b"5", True, {"5": 5}, 5j])
+def test_what_is_no_gold_answer_is_refused_at_once(gold):
+    kind = type(gold).__name__
+    with pytest.raises(TypeError, match=f"^gold must be text, a number or a list .* not {kind}"):
+        grade("", gold)
+    with pytest.raises(TypeError, match=rf"^gold\[1\] must be text or a number, not {kind}"):
+        grade(r"\boxed{5}", ["5", gold])
+
+
+@pytest.mark.parametrize("gold", [math.nan, math.inf, -math.inf])
+def test_a_gold_answer_that_is_missing_or_endless_is_refused(gold):
+    with pytest.raises(ValueError, match=f"gold is {gold}; a number must be finite"):
+        grade(r"\boxed{5}", gold)
+
+
+@pytest.mark.parametrize("timeout", [-1, 0, 1e-9, 61, math.nan, math.inf, "5", None, True])
+def test_a_timeout_that_no_worker_can_keep_is_refused_by_name(timeout):
+    with pytest.raises((TypeError, ValueError), match="^timeout must be .* not "):
+        grade(r"\boxed{5}", "5", timeout=timeout)
 
 
 def test_the_key_of_an_answer_is_the_same_for_equal_numbers_and_notation():

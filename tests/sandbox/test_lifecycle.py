@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -303,3 +304,37 @@ def test_probing_reports_and_leaves_nothing(processes):
     assert any("system calls" in name for name in protections.in_force)
     assert all(name in str(protections) for name in protections.in_force + protections.missing)
     assert processes.children(os.getpid()) == before
+
+
+UNDER_A_LIMIT = """
+from ctpo.sandbox import Sandbox
+with Sandbox(workers=1) as sandbox, sandbox.session() as session:
+    left = sandbox.run("open('a', 'w').write('left')", collect=["a"])
+    print(left.status, left.files, session.run("x = 42").status, session.run("print(x)").stdout)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [
+        (resource.RLIMIT_CPU, 200),
+        (resource.RLIMIT_CPU, 20),
+        (resource.RLIMIT_AS, 4 << 30),
+        (resource.RLIMIT_FSIZE, 1 << 20),
+        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_SIGPENDING, 32),
+    ],
+)
+def test_a_hard_limit_of_whoever_starts_it_takes_nothing_away(kind, most):
+    result = subprocess.run(
+        [sys.executable, "-c", UNDER_A_LIMIT],
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        preexec_fn=lambda: resource.setrlimit(kind, (most, most)),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert result.stdout.split() == ["success", "{'a':", "b'left'}", "success", "42"], result.stderr

@@ -1,6 +1,7 @@
 """Problems from files, directories and the Hub."""
 
 import json
+import math
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -107,6 +108,18 @@ def test_split_leaves_out_rows_of_another_and_counts_toward_the_limit(path):
         ({"reward_model": {"ground_truth": " "}}, r"row 2: reward_model.ground_truth is ' '"),
         ({"reward_model": None}, r"row 2: none of the fields answer, .* has an answer; the"),
         ({"reward_model": {"ground_truth": True}}, r"row 2: reward_model.ground_truth is True"),
+        (
+            {"reward_model": {"ground_truth": math.nan}},
+            r"row 2: reward_model.ground_truth is nan; it must be text or a finite number",
+        ),
+        (
+            {"reward_model": None, "final_answer": [1, math.inf]},
+            r"row 2: final_answer is \[1, inf\]; it must",
+        ),
+        (
+            {"reward_model": None, "answers": ["1", math.nan]},
+            r"row 2: answers\[1\] is nan; it must",
+        ),
         ({"prompt": []}, r"row 2: prompt is \[\]; it must be a string or a non-empty list"),
         ({"prompt": ["hi"]}, r"row 2: prompt\[0\] is 'hi'; it must be a message"),
         ({"prompt": [{"role": "human", "content": "hi"}]}, r"prompt\[0\].role is 'human'"),

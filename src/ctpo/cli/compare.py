@@ -44,7 +44,7 @@ def command(
     if trained:
         _compare_runs(first, second, output)
         return
-    with usable(FileNotFoundError, ValueError):
+    with usable(OSError, ValueError):
         before, after = (
             [answer.slim() for answer in read_answers(path)] for path in (first, second)
         )

@@ -56,7 +56,7 @@ def command(
     from ctpo.tasks import write_verl_parquet
     from ctpo.training.problems import problems_of_source
 
-    with usable(FileNotFoundError, ValueError):
+    with usable(OSError, ValueError):
         found = problems_of_source(
             source,
             problems,

@@ -163,6 +163,8 @@ def command(
     if model is None:
         raise typer.BadParameter("name a model, or --regrade DIR")
     names = [name.strip() for name in (benchmark or "").split(",") if name.strip()]
+    if benchmark is not None and not names:
+        raise typer.BadParameter(f"--benchmark is {benchmark!r}, which names none")
     server = None
     with usable(
         EndpointError,

@@ -23,7 +23,7 @@ def inspect_log(
     """Write an evaluation as a log that Inspect AI can read and show."""
     from ctpo.evaluation.inspect_log import write_inspect_log
 
-    with usable(FileNotFoundError, ValueError):
+    with usable(OSError, ValueError):
         file = write_inspect_log(evaluation, output)
     say(f"log         {file}")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import tokenize
 from pathlib import Path
 from typing import Annotated
 
@@ -79,7 +81,7 @@ def serve(
 
     A token that clients must send is taken from the environment: CTPO_SANDBOX_TOKEN.
     """
-    from ctpo.sandbox import Sandbox, SandboxUnavailable
+    from ctpo.sandbox import Sandbox, SandboxUnavailable, arguments
     from ctpo.sandbox.http.serve import Limits, listening
     from ctpo.sandbox.http.serve import serve as serve_http
 
@@ -89,16 +91,18 @@ def serve(
             f"--host {host} lets other machines run programs here: set CTPO_SANDBOX_TOKEN, or pass "
             "--allow-open"
         )
-    limits = Limits(
-        token=token,
-        most_requests=max_requests,
-        most_body_bytes=max_body_mb << 20,
-        most_held_bytes=max_held_mb << 20,
-        most_seconds=max_timeout,
-        most_memory_mb=memory_mb,
-    )
     path = None if socket is None else str(socket)
     try:
+        arguments.seconds(max_timeout, "--max-timeout")
+        arguments.seconds(client_timeout, "--client-timeout")
+        limits = Limits(
+            token=token,
+            most_requests=max_requests,
+            most_body_bytes=max_body_mb << 20,
+            most_held_bytes=max_held_mb << 20,
+            most_seconds=max_timeout,
+            most_memory_mb=memory_mb,
+        )
         with (
             listening(path, host, port) as server,
             Sandbox(
@@ -134,7 +138,7 @@ def run(
     from ctpo.sandbox import Sandbox, SandboxUnavailable
 
     try:
-        source = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        source = _source(file)
         with Sandbox(
             workers=1, timeout=timeout, memory_mb=memory_mb, allow_weak=allow_weak
         ) as sandbox:
@@ -152,6 +156,16 @@ def run(
     raise typer.Exit(
         {"timeout": 124, "memory": 137, "output-limit": 153}.get(execution.status, 125)
     )
+
+
+def _source(file: Path) -> str:
+    """A program as Python reads it: by its byte order mark, or the encoding that it names."""
+    written = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(written).readline)
+        return io.TextIOWrapper(io.BytesIO(written), encoding).read()
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 @app.command()

@@ -6,6 +6,8 @@ import importlib.metadata
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -96,3 +98,24 @@ ADAPTERS = (
     ),
 )
 """The engines besides TRL and verl, which recipes run on."""
+
+
+@contextmanager
+def installed(engine: str) -> Iterator[None]:
+    """Say of an import that fails which engine is missing.
+
+    Args:
+        engine: What it is called in `ADAPTERS`.
+
+    Raises:
+        ModuleNotFoundError: It is not here, or not whole.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        (adapter,) = [each for each in ADAPTERS if each.engine == engine]
+        raise ModuleNotFoundError(
+            f"{adapter.module} needs {engine}, and there is no module {error.name!r}; install "
+            f"{engine} as it says itself (tested: {adapter.tested})",
+            name=error.name,
+        ) from error

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctpo.engines.adapters import installed
 from ctpo.engines.custom_loss import TRUNCATED, CustomLoss, refuse
 
 _CORRECTION = "it is a factor of NeMo-RL's own ratio; weigh with mismatch_cap"
@@ -34,9 +35,11 @@ def loss_function(config: Any) -> NeMoRLLoss:  # noqa: ANN401 - NeMo-RL's `Maste
             paper's reduction.
 
     Raises:
+        ModuleNotFoundError: The engine is not installed.
         ValueError: A setting has no effect or would change the ratio.
     """
-    from nemo_rl.algorithms.loss.loss_functions import ClippedPGLossFn
+    with installed("nemo-rl"):
+        from nemo_rl.algorithms.loss.loss_functions import ClippedPGLossFn
 
     refuse(config.policy, {f"generation.{k}": v for k, v in _SAMPLING.items()}, "policy.")
     settings = config.loss_fn

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctpo.engines.adapters import installed
 from ctpo.engines.custom_loss import HOLES, TRUNCATED, CustomLoss, metrics, refuse
 
 _CORRECTION = "it is a factor of ROLL's own ratio; weigh with mismatch_cap"
@@ -40,10 +41,12 @@ def worker(objective: str = "ctpo", **settings: Any) -> type:  # noqa: ANN401
             the preset's parameters.
 
     Raises:
+        ModuleNotFoundError: The engine is not installed.
         ValueError: As for `CustomLoss`.
     """
-    from roll.pipeline.rlvr.actor_worker import ActorWorker
-    from roll.utils.functionals import agg_loss
+    with installed("roll"):
+        from roll.pipeline.rlvr.actor_worker import ActorWorker
+        from roll.utils.functionals import agg_loss
 
     return over(ActorWorker, agg_loss, CustomLoss(objective, **settings))
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctpo.engines.adapters import installed
 from ctpo.engines.custom_loss import (
     HOLES,
     RESTARTS,
@@ -56,9 +57,11 @@ def register(objective: str = "ctpo", *, config: Any = None, **settings: Any) ->
         SkyRL has a loss of that name.
 
     Raises:
+        ModuleNotFoundError: The engine is not installed.
         ValueError: A setting has no effect or would change the ratio, or the name is taken.
     """
-    from skyrl.backends.skyrl_train.utils.ppo_utils import PolicyLossRegistry, PolicyLossType
+    with installed("skyrl"):
+        from skyrl.backends.skyrl_train.utils.ppo_utils import PolicyLossRegistry, PolicyLossType
 
     loss = SkyRLLoss(objective, **settings)
     if config is not None:

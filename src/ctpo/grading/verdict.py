@@ -3,14 +3,17 @@ r"""Is this response's answer right? The three outcomes are kept apart."""
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 from ctpo.grading.box import LongBoxError, UnclosedBoxError, boxes
 from ctpo.grading.exact import value as exact_value
 from ctpo.grading.judge import Finding, Outcome, compact, judge
+from ctpo.grading.pool import HARD_SECONDS, shared_pool
 from ctpo.grading.reading.answer import MAX_LENGTH, take_apart
 from ctpo.grading.reading.normal import normal
 from ctpo.grading.reading.tree import Node, Undecided
@@ -20,6 +23,8 @@ Path = Literal[
 ]
 
 DEFAULT_TIMEOUT = 5.0
+# At the longest a worker is ended by the clock; of less than the shortest an alarm makes none.
+SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 0.001, HARD_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -84,12 +89,14 @@ class _Exact:
 
 def grade(
     text: str,
-    gold: str | Sequence[str],
+    gold: str | float | Sequence[str | float],
     *,
     timeout: float = DEFAULT_TIMEOUT,
     explain: bool = False,
 ) -> Verdict:
-    r"""Grades a response by what it puts in `\boxed{...}` last. Never raises and never hangs.
+    r"""Grades a response by what it puts in `\boxed{...}` last.
+
+    No text of either makes it raise or hang.
 
     Several boxes in one sentence, as in `\boxed{3} and \boxed{4}`, are one answer. Numbers are
     compared exactly, formulas in a worker process. A decimal is what it says, so 0.33 is not 1/3.
@@ -98,9 +105,9 @@ def grade(
     Args:
         text: The assistant's own words. What a tool printed must be left out, or a printed box
             counts.
-        gold: The right answer, in LaTeX or plain; it may stand in a box or between dollar signs.
-            Of several, each is right: `wrong` is what is wrong against all of them.
-        timeout: Processor seconds a worker may take over a formula.
+        gold: The right answer, in LaTeX or plain; it may stand in a box or between dollar signs,
+            or be a number. Of several, each is right: `wrong` is what is wrong against all of them.
+        timeout: Processor seconds a worker may take over a formula, at most a minute.
         explain: Whether the verdict's reason also tells how the answer and the gold answer were
             read.
 
@@ -108,11 +115,63 @@ def grade(
         The verdict. No box, an empty or an unclosed one is wrong: no answer was given. A box that
         cannot be read, or compared in time, a gold answer that cannot be used, and a fault of the
         grader itself are `could-not-tell`.
+
+    Raises:
+        TypeError: The response is no text, the gold answer neither text nor a number nor a list of
+            these, or the timeout no number.
+        ValueError: A number that is the gold answer is not finite, or the timeout out of range.
     """
-    if not isinstance(gold, str) and isinstance(gold, Sequence):
-        each = [grade(text, one, timeout=timeout, explain=explain) for one in gold]
+    if not isinstance(text, str):
+        raise TypeError(f"the response must be text, not {type(text).__name__}")
+    check_timeout(timeout)
+    if isinstance(gold, Sequence) and not isinstance(gold, str | bytes | bytearray | memoryview):
+        golds = [gold_text(one, f"gold[{at}]") for at, one in enumerate(gold)]
+        each = [_graded(text, one, timeout, explain) for one in golds]
         each = each or [Verdict("could-not-tell", None, "gold", "there is no gold answer")]
         return min(each, key=lambda one: ("right", "could-not-tell", "wrong").index(one.outcome))
+    return _graded(text, gold_text(gold, "gold", " or a list of these"), timeout, explain)
+
+
+def check_timeout(timeout: object) -> None:
+    """Checks the processor seconds of a comparison.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not finite, too short or too long.
+    """
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool):
+        raise TypeError(f"timeout must be a number, not {type(timeout).__name__}")
+    if not SHORTEST_TIMEOUT <= timeout <= LONGEST_TIMEOUT:
+        raise ValueError(
+            f"timeout must be from {SHORTEST_TIMEOUT} to {LONGEST_TIMEOUT:g} s of processor time, "
+            f"not {timeout}"
+        )
+
+
+def gold_text(gold: object, name: str, also: str = "") -> str:
+    """Returns a gold answer as text.
+
+    Args:
+        gold: Text or a number.
+        name: What it is called in messages.
+        also: What else would do.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: It is NaN or infinite, as which data sets have what is missing.
+    """
+    if isinstance(gold, str):
+        return gold
+    if not isinstance(gold, Real) or isinstance(gold, bool):
+        joint = ", a number" if also else " or a number"
+        raise TypeError(f"{name} must be text{joint}{also}, not {type(gold).__name__}")
+    # Not `isfinite`, for which an int may be too large.
+    if not abs(gold) < math.inf:  # type: ignore[operator]
+        raise ValueError(f"{name} is {gold}; a number must be finite")
+    return str(gold)
+
+
+def _graded(text: str, gold: str, timeout: float, explain: bool) -> Verdict:
     box: str | None = None
     try:
         wanted = _gold(gold)
@@ -165,8 +224,6 @@ def _compared(box: str, gold: str, timeout: float) -> Verdict:
         finding = judge(box, gold, _Exact())
         return Verdict(finding.outcome, box, _path(finding), finding.reason)
     except _TakesMore:
-        from ctpo.grading.pool import shared_pool
-
         found = shared_pool().compare(box, gold, timeout)
         outcome: Outcome = (
             "could-not-tell" if found.equal is None else "right" if found.equal else "wrong"

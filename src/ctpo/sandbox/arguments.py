@@ -110,7 +110,7 @@ def switches(without: Iterable[str], known: Collection[str]) -> frozenset[str]:
     return names
 
 
-def seconds(timeout: object) -> float:
+def seconds(timeout: object, name: str = "timeout") -> float:
     """A positive finite number.
 
     Raises:
@@ -118,10 +118,10 @@ def seconds(timeout: object) -> float:
         ValueError: It is not positive, or not finite.
     """
     if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
-        raise TypeError(f"timeout must be a number, not {type(timeout).__name__}")
+        raise TypeError(f"{name} must be a number, not {type(timeout).__name__}")
     if not (math.isfinite(timeout) and 0 < timeout <= _LONGEST_SECONDS):
         raise ValueError(
-            f"timeout must be positive and at most {_LONGEST_SECONDS} s (a day), not {timeout}"
+            f"{name} must be positive and at most {_LONGEST_SECONDS} s (a day), not {timeout}"
         )
     return float(timeout)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -194,9 +195,11 @@ class _RowReader:
         return self._gold(field, value)
 
     def _gold(self, field: str, value: object) -> str:
-        parts = value if isinstance(value, list | tuple) else [value]
+        parts: Sequence[Any] = value if isinstance(value, list | tuple) else [value]
         if not all(isinstance(p, str | int | float) and not isinstance(p, bool) for p in parts):
             self.fail(field, value, "a non-empty string")
+        if not all(isinstance(p, str) or abs(p) < math.inf for p in parts):
+            self.fail(field, value, "text or a finite number")
         gold = plain_gold(value)
         return gold if gold else self._text(field, value)
 

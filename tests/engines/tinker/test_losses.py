@@ -110,3 +110,9 @@ def test_what_the_server_cannot_do_is_refused():
         TinkerLoss(ctpo.preset("ctpo"), reduction="mean")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="reduction"):
         token_weights([torch.ones(3)], "mean")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("setting", ["anchor", "positions", "updates_per_batch"])
+def test_what_tinker_leaves_no_choice_of_is_refused_by_name(setting):
+    with pytest.raises(ValueError, match=f"^{setting} is 1; leave it out"):
+        TinkerLoss("ctpo", **{setting: 1})  # type: ignore[arg-type]

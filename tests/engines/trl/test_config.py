@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,33 @@ def test_the_configuration_builds_the_preset_it_names():
 def test_a_knob_without_effect_or_with_harm_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         config(**changes)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, math.nan, True])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "num_generations",
+        "num_iterations",
+        "steps_per_generation",
+        "generation_batch_size",
+        "max_completion_length",
+    ],
+)
+def test_a_count_that_is_none_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is {value}; it must be an integer from 1"):
+        config(**{name: value})
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["temperature", "beta"])
+def test_a_number_out_of_range_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is {value}; it must be .*, and finite"):
+        config(**{name: value})
+    with pytest.raises(ValueError, match="^temperature is 0.0; it must be above 0"):
+        config(temperature=0.0)
 
 
 def parsed(*arguments):

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from tinker import Datum
 
 _FIELDS = ("logprobs", "advantages", "mask")
+_FIXED = {
+    "anchor": "it is 'rollout', for tinker has the sampler's log-probs alone",
+    "positions": "write_positions writes them where it is told",
+    "updates_per_batch": "write_positions is called once per batch of rollouts",
+}
 
 
 class TinkerLoss:
@@ -37,6 +42,9 @@ class TinkerLoss:
         reduction: A key of `ctpo.objective.REDUCTIONS`.
         **parameters: Of the preset that is named: `eps_low`, `power`, `dual_clip`, ...
 
+    Raises:
+        ValueError: As for `CustomLoss`; `anchor`, `positions` and `updates_per_batch` are none.
+
     Attributes:
         positions: Statistics by position since the last `write_positions`; None before a call.
     """
@@ -49,6 +57,9 @@ class TinkerLoss:
         **parameters: Any,  # noqa: ANN401 - each has its type in the preset
     ) -> None:
         reduce(torch.zeros(1), torch.ones(1, dtype=torch.int64), reduction)  # refuses a wrong name
+        for name, instead in _FIXED.items():
+            if name in parameters:
+                raise ValueError(f"{name} is {parameters[name]!r}; leave it out: {instead}")
         self._loss = CustomLoss(objective, anchor="rollout", **parameters)
         self.reduction = reduction
         self.positions: PositionStatistics | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -30,6 +31,15 @@ _INSTEAD = {
 
 # Reductions of TRL that make sense for a loss per token.
 REDUCTIONS = ("grpo", "bnpo", "dapo", "dr_grpo")
+
+_LEFT_TO_TRL = ("steps_per_generation", "generation_batch_size", "max_completion_length")
+_COUNTS = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_generations",
+    "num_iterations",
+    *_LEFT_TO_TRL,
+)
 
 # TRL's names for a surrogate and a reduction together.
 _SURROGATES = {
@@ -96,6 +106,7 @@ class CTPOConfig(GRPOConfig):
     def __post_init__(self) -> None:
         if self.bf16 is None and not is_torch_bf16_gpu_available():
             self.bf16 = False  # TRL's default is true, which cannot be had here
+        self._refuse_wrong_numbers()  # before TRL divides by them
         super().__post_init__()
         self._refuse_other_losses()
         refuse_other_sampling(self)
@@ -135,6 +146,19 @@ class CTPOConfig(GRPOConfig):
         """Optimizer steps between two batches of rollouts."""
         micro_batches = self.steps_per_generation * self.num_iterations
         return max(1, micro_batches // self.gradient_accumulation_steps)
+
+    def _refuse_wrong_numbers(self) -> None:
+        for name in _COUNTS:
+            count = getattr(self, name)
+            if count is None and name in _LEFT_TO_TRL:
+                continue
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                raise ValueError(f"{name} is {count!r}; it must be an integer from 1")
+        for name, least in (("temperature", "above 0"), ("beta", "0 or more")):
+            value = getattr(self, name)
+            usable = isinstance(value, int | float) and 0 <= value < math.inf
+            if not usable or (name == "temperature" and value == 0):
+                raise ValueError(f"{name} is {value!r}; it must be {least}, and finite")
 
     def _refuse_other_losses(self) -> None:
         if self.loss_type not in REDUCTIONS:

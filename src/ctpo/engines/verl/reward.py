@@ -54,7 +54,7 @@ def compute_score(
         problem its `source` and its identifier, `problem`, empty if it has none.
     """
     golds = (extra_info or {}).get("answers")
-    golds = [str(ground_truth)] if golds is None else list(golds)
+    golds = [str(ground_truth)] if golds is None else [str(gold) for gold in golds]
     verdict = _verdict(solution_str, golds, extra_info or {}, timeout)
     score = verdict.score
     return {

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
+from ctpo.sandbox import arguments
 from ctpo.sandbox.execution import Execution
 from ctpo.sandbox.http import metrics, schema
 from ctpo.sandbox.http.shares import Share, Shares
@@ -64,13 +65,10 @@ def create_app(
         most_memory_mb: The sandbox's `memory_mb`, which caps what is asked for.
 
     Raises:
-        ValueError: One request can be larger than what a client may hold.
+        TypeError: As `check_limits`.
+        ValueError: As `check_limits`.
     """
-    if most_held_bytes < 2 * most_body_bytes:
-        raise ValueError(
-            f"requests may hold {most_held_bytes} bytes together, and one of them have "
-            f"{most_body_bytes}: allow at least twice that, of which one client gets half"
-        )
+    check_limits(most_requests, most_body_bytes, most_held_bytes, most_seconds, most_memory_mb)
     app = FastAPI(title="ctpo sandbox", docs_url=None, redoc_url=None, openapi_url=None)
     requests, held = Shares(most_requests), Shares(most_held_bytes)
     checking, checked, healthy = asyncio.Lock(), -math.inf, Response()
@@ -144,6 +142,31 @@ def create_app(
         return Response(text, media_type="text/plain; version=0.0.4")
 
     return app
+
+
+def check_limits(
+    most_requests: int,
+    most_body_bytes: int,
+    most_held_bytes: int,
+    most_seconds: float,
+    most_memory_mb: int,
+) -> None:
+    """Refuse limits that limit nothing, or let nothing in; see `create_app`.
+
+    Raises:
+        TypeError: One is of another kind.
+        ValueError: One is out of range, or one request can be larger than what a client may hold.
+    """
+    arguments.check_count("most_requests", most_requests)
+    arguments.check_count("most_body_bytes", most_body_bytes)
+    arguments.check_count("most_held_bytes", most_held_bytes)
+    arguments.seconds(most_seconds, "most_seconds")
+    arguments.check_count("most_memory_mb", most_memory_mb)
+    if most_held_bytes < 2 * most_body_bytes:
+        raise ValueError(
+            f"requests may hold {most_held_bytes} bytes together, and one of them have "
+            f"{most_body_bytes}: allow at least twice that, of which one client gets half"
+        )
 
 
 def _client(request: Request) -> tuple[str, ...]:

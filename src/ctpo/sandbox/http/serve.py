@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ from typing import NoReturn
 import uvicorn
 from fastapi import FastAPI
 
-from ctpo.sandbox.http.app import create_app
+from ctpo.sandbox.http.app import check_limits, create_app
 from ctpo.sandbox.http.connections import most_requests, protocol
 from ctpo.sandbox.http.remote import RemoteSandbox, serve_pool
 from ctpo.sandbox.jail import kernel
@@ -42,6 +43,9 @@ class Limits:
     most_seconds: float = 120.0
     most_memory_mb: int = 512
 
+    def __post_init__(self) -> None:
+        check_limits(**{k: v for k, v in asdict(self).items() if k != "token"})
+
 
 @contextlib.contextmanager
 def listening(path: str | None, host: str, port: int) -> Iterator[socket.socket]:
@@ -53,12 +57,17 @@ def listening(path: str | None, host: str, port: int) -> Iterator[socket.socket]
         port: 0 takes any.
 
     Raises:
-        OSError: The address is taken, or something else lies at the path.
+        OSError: The address is taken or none of this machine's, or something else than a socket
+            lies at the path, or it cannot be made there; names it.
     """
     if path is None:
         # Set explicitly: a server that was just stopped may be started again.
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.create_server((host, port), family=family, backlog=_BACKLOG) as server:
+        try:
+            server = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{host}:{port}") from None
+        with server:
             yield server
         return
     if Path(path).is_socket():
@@ -66,11 +75,13 @@ def listening(path: str | None, host: str, port: int) -> Iterator[socket.socket]
             if trial.connect_ex(path) == 0:
                 raise OSError(f"another server listens at {path}")
         os.unlink(path)
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, "there is something else than a socket", path)
     with socket.socket(socket.AF_UNIX) as server:
         try:
             server.bind(path)
-        except PermissionError as error:
-            raise PermissionError(error.errno, error.strerror, path) from None
+        except OSError as error:  # which says nothing else where the path is too long
+            raise OSError(error.errno, error.strerror or str(error), path) from None
         os.chmod(path, 0o600)
         server.listen(_BACKLOG)
         try:

@@ -162,8 +162,11 @@ def _at_home(place: str) -> None:
 
 
 def limit(kind: int, soft: int, hard: int) -> None:
-    """Lower a limit, or leave it where it is lower already."""
+    """Set a limit, but no higher than the hard one that this process was started under."""
     most = resource.getrlimit(kind)[1]
-    if most != resource.RLIM_INFINITY:
-        hard = min(hard, most)
-    resource.setrlimit(kind, (min(soft, hard), hard))
+    none = resource.RLIM_INFINITY  # which is -1
+    if most != none and not 0 <= hard <= most:
+        hard = most
+    if hard != none and not 0 <= soft <= hard:
+        soft = hard
+    resource.setrlimit(kind, (soft, hard))

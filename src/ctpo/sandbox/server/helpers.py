@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ctpo.sandbox import archive
 from ctpo.sandbox.jail import kernel
+from ctpo.sandbox.jail.jail import limit
 from ctpo.sandbox.jail.plan import COLLECTED_BYTES
 from ctpo.sandbox.jail.scratch import delete_tree
 from ctpo.sandbox.server.slot import Process
@@ -43,7 +44,7 @@ def _start(work: Callable[[], object]) -> Process:
     if pid == 0:
         try:
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-            resource.setrlimit(resource.RLIMIT_CPU, (_MOST_CPU_SECONDS, _MOST_CPU_SECONDS))
+            limit(resource.RLIMIT_CPU, _MOST_CPU_SECONDS, _MOST_CPU_SECONDS)
             work()
             os._exit(0)
         finally:

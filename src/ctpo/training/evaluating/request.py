@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +26,15 @@ _USUAL: dict[str, Any] = {
     "max_response_tokens": 2048,
     "max_calls": 4,
     "chat_template_kwargs": {},
+}
+
+_LEAST = {
+    "problems": 1,
+    "samples": 1,
+    "max_response_tokens": 1,
+    "max_calls": 0,
+    "seed": 0,
+    "batch_size": 1,
 }
 
 
@@ -52,6 +62,14 @@ class Server:
     retries: int = 8
     timeout: float = 600.0
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_text("server.url", self.url)
+        if self.tokenizer is not None:
+            _check_text("server.tokenizer", self.tokenizer)
+        _check_number("server.concurrency", self.concurrency, 1)
+        _check_number("server.retries", self.retries, 0)
+        _check_number("server.timeout", self.timeout, 0.1, whole=False)
 
 
 @dataclass(frozen=True)
@@ -102,6 +120,49 @@ class EvaluationRequest:
     batch_size: int = 64
     server: Server | None = None
 
+    def __post_init__(self) -> None:
+        _check_text("model", self.model)
+        for name in ("data", "revision", "protocol", "reward"):
+            if getattr(self, name) is not None:
+                _check_text(name, getattr(self, name))
+        for name, kind in (("benchmarks", "names"), ("ks", "ints")):
+            if isinstance(getattr(self, name), str) or not isinstance(
+                getattr(self, name), Sequence
+            ):
+                raise TypeError(f"{name} is {getattr(self, name)!r}; it must be a list of {kind}")
+        for at, benchmark in enumerate(self.benchmarks):
+            _check_text(f"benchmarks[{at}]", benchmark)
+        for at, k in enumerate(self.ks):
+            _check_number(f"ks[{at}]", k, 1)
+        for name, least in _LEAST.items():
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), least)
+        if self.temperature is not None:
+            _check_number("temperature", self.temperature, 0, whole=False)
+        if self.hard_fraction is not None:
+            _check_number("hard_fraction", self.hard_fraction, 0, 1, whole=False)
+        if self.server is not None and not isinstance(self.server, Server):
+            raise TypeError(
+                f"server is {self.server!r}; it must be a Server of {__name__}, with its url"
+            )
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}; it must be text")
+    if not value.strip():
+        raise ValueError(f"{name} is {value!r}, which is empty")
+
+
+def _check_number(
+    name: str, value: object, least: float, most: float = math.inf, *, whole: bool = True
+) -> None:
+    if not isinstance(value, int if whole else int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; it must be {'an int' if whole else 'a number'}")
+    if not (least <= value <= most and math.isfinite(value)):
+        limit = f"to {most:g}" if most < math.inf else "or more" + ", and finite" * (not whole)
+        raise ValueError(f"{name} is {value}; it must be {least:g} {limit}")
+
 
 def choose(request: EvaluationRequest, recipe: Recipe | None) -> dict[str, Any]:
     """Return what holds of everything that a request may leave to its run.
@@ -131,8 +192,6 @@ def choose(request: EvaluationRequest, recipe: Recipe | None) -> dict[str, Any]:
         raise ValueError("give either benchmarks or data, not both")
     if request.benchmarks or request.data not in (None, *BUILTIN):
         chosen["problems"] = request.problems  # all, unless a number was named
-    if chosen["temperature"] < 0:
-        raise ValueError(f"temperature is {chosen['temperature']}; it must be 0 (greedy) or more")
     if chosen["temperature"] == 0 and request.samples is None:
         chosen["samples"] = 1
     if chosen["temperature"] == 0 and chosen["samples"] > 1:
