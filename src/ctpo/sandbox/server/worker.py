@@ -139,13 +139,11 @@ class Worker:
         if seed != _SEED:
             seed_all(seed)
         if self._limits_cpu:
-            used = 0.0
-            if kind != PROGRAM:
-                used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-            soft = int(-(-(used + cpu_budget_seconds(timeout)) // 1))  # without `math`: two pages
-            # In a session the next call gets more; the fork server counts there.
-            hard = soft + 1 if kind == PROGRAM else resource.RLIM_INFINITY
-            limit(resource.RLIMIT_CPU, soft, hard)
+            soft = int(-(-cpu_budget_seconds(timeout) // 1))  # without `math`: two pages
+            if kind == PROGRAM:
+                limit(resource.RLIMIT_CPU, soft, soft + 1)
+            else:  # the next call gets more; the fork server counts there
+                limit(resource.RLIMIT_CPU, resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         text = source.decode("utf-8", "surrogatepass")
         if memory:
             limit(resource.RLIMIT_AS, memory, memory + MEMORY_TO_REPORT)
