@@ -72,6 +72,17 @@ def usable(*errors: type[Exception]) -> Iterator[None]:
         raise fail(error) from None
 
 
+def place(text: str | Path) -> Path:
+    """Read an option that names a file or a directory; an empty one would be the current one.
+
+    Raises:
+        BadParameter: It is empty.
+    """
+    if isinstance(text, str) and not text.strip():
+        raise typer.BadParameter("it is empty; the current directory is called .")
+    return Path(text)
+
+
 def print_table(table: Table) -> None:
     """Print a table; where it would be cut, its rows one after the other instead."""
     unlimited = console.options.update(max_width=10_000)  # else no table is wider than that

@@ -115,4 +115,4 @@ def test_what_the_server_cannot_do_is_refused():
 @pytest.mark.parametrize("setting", ["anchor", "positions", "updates_per_batch"])
 def test_what_tinker_leaves_no_choice_of_is_refused_by_name(setting):
     with pytest.raises(ValueError, match=f"^{setting} is 1; leave it out"):
-        TinkerLoss("ctpo", **{setting: 1})
+        TinkerLoss("ctpo", **{setting: 1})  # type: ignore[arg-type]
