@@ -168,6 +168,7 @@ def test_an_argument_of_another_kind_is_named_before_anything_starts(
           for name in ("data", "revision", "protocol", "reward")),
         ({"benchmarks": "aime25"}, "benchmarks is 'aime25'; it must be a list of names"),
         ({"benchmarks": [""]}, r"benchmarks\[0\] is '', which is empty"),
+        ({"output": ""}, "output is '', which is empty"),
         ({"ks": 8}, "ks is 8; it must be a list of ints"),
         ({"ks": [0]}, r"ks\[0\] is 0; it must be 1 or more"),
         ({"server": "http://here"}, "server is 'http://here'; it must be a Server"),

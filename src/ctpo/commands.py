@@ -213,6 +213,8 @@ def evaluate(
     from ctpo.training.evaluating.request import EvaluationRequest
     from ctpo.training.listening import Quiet
 
+    if isinstance(output, str) and not output.strip():
+        raise ValueError(f"output is {output!r}, which is empty")
     if isinstance(model, EvaluationRequest):
         request = model
         if options or reward is not None or data is not None:

@@ -54,6 +54,18 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
+def check_parquet_name(path: Path) -> None:
+    """Refuse a name by which nobody would take a file for the Parquet that will be in it.
+
+    Raises:
+        ValueError: It ends otherwise.
+    """
+    if path.suffix != ".parquet":
+        raise ValueError(
+            f"{path} is to be written as Parquet; give it a name that ends in .parquet"
+        )
+
+
 @contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
     """Yield an empty directory to fill; it becomes `path` when the block ends without an error.

@@ -107,3 +107,18 @@ def test_a_broken_row_is_named(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"problem": "a", "answer": "1"}\n{"problem": "b"}\n')
     shown = data(tmp_path / "x.jsonl", "--output", tmp_path / "out.parquet", expect=1)
     assert "row 2: none of the fields answer, final_answer" in " ".join(shown.stderr.split())
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x", ".", ""])
+def test_what_is_written_is_parquet_by_name_too(name, jsonl, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    shown = data(jsonl, "--output", name, expect=1)
+    assert "give it a name that ends in .parquet" in shown.stderr
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_directory_in_the_files_place_is_named(jsonl, tmp_path):
+    (tmp_path / "x.parquet").mkdir()
+    shown = data(jsonl, "--output", tmp_path / "x.parquet", expect=1)
+    assert f"{tmp_path / 'x.parquet'}: " in shown.stderr

@@ -85,3 +85,13 @@ def test_of_one_run_an_output_is_refused(runs):
     assert "has an effect with several" in " ".join(
         ctpo("report", runs / "done", "--output", "x.html", expect=2).replace("│", "").split()
     )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--benchmark", ""], ["--benchmark", " , "], ["--output", ""], ["--data", ""]]
+)
+def test_an_empty_option_of_eval_is_no_default(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = CliRunner().invoke(app, ["eval", "tiny", *arguments])
+    assert shown.exit_code and ("empty" in shown.stderr or "names none" in shown.stderr)
+    assert list(tmp_path.iterdir()) == []

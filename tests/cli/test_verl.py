@@ -107,3 +107,23 @@ def test_the_paths_are_those_of_files():
     assert [lines[0][0], lines[0][1]] == ["search path", "pkg://ctpo.engines.verl.config"]
     assert len(lines) > 2
     assert all(Path(path).is_file() for _, path in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("saved", "log", "words"),
+    [
+        (b'{"answer": 1}\n', "y.parquet", "batch.pt is no batch that save_to_disk or torch.save"),
+        (b"", "y.parquet", "batch.pt is no batch"),
+        (b"PK\x03\x04", "y.parquet", "batch.pt is no batch"),
+        (None, "y.parquet", "batch.pt: No such file"),
+        (b"", "y.jsonl", "give it a name that ends in .parquet"),
+    ],
+)
+def test_what_is_no_saved_batch_is_named(saved, log, words, tmp_path):
+    file = tmp_path / "batch.pt"
+    if saved is not None:
+        file.write_bytes(saved)
+    command = ["verl", "log", str(file), "--output", str(tmp_path / log)]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 1 and words in shown.stderr and "Traceback" not in shown.output
+    assert not (tmp_path / log).exists()

@@ -206,6 +206,16 @@ def test_a_column_nobody_needs_can_be_left_out(tmp_path):
     assert analysis.to_dict() == without_it.to_dict()
 
 
+def test_a_place_that_cannot_be_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = jsonl(tmp_path / "a.jsonl", responses())
+    (tmp_path / "file").touch()
+    for arguments in ([""], [log, "--html", "."], [log, "--out", "file/figures"]):
+        shown = ctpo(*arguments)
+        assert shown.exit_code in (1, 2) and not isinstance(shown.exception, OSError | ValueError)
+        assert "Traceback" not in shown.output
+
+
 def test_a_column_is_one_thing(tmp_path):
     log = jsonl(tmp_path / "a.jsonl", responses())
     for ours in ("logprobs", "rollout_logprobs", "mask"):

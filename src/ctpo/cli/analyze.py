@@ -11,7 +11,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ctpo.cli.console import print_table, say, usable
+from ctpo.cli.console import place, print_table, say, usable
 
 if TYPE_CHECKING:
     from ctpo.objective import PositionStatistics
@@ -22,8 +22,10 @@ def command(
     file: Annotated[
         Path,
         typer.Argument(
+            parser=place,
+            metavar="FILE",
             help="A log of responses as TRL, verl or you wrote it (Parquet, JSONL, .pt, a "
-            "save_to_disk directory), a run directory, or statistics by position."
+            "save_to_disk directory), a run directory, or statistics by position.",
         ),
     ],
     preset: Annotated[
@@ -87,11 +89,12 @@ def command(
         for analysis in analyses:
             _show(analysis)
     lines = []
-    if out is not None:
-        lines += [("figure", str(path)) for path in analyses[-1].draw(out)]
-    if html is not None:
-        write_analysis(analyses, html)
-        lines.append(("page", str(html)))
+    with usable(OSError, ValueError):
+        if out is not None:
+            lines += [("figure", str(path)) for path in analyses[-1].draw(out)]
+        if html is not None:
+            write_analysis(analyses, html)
+            lines.append(("page", str(html)))
     if not as_json:
         for name, text in lines:
             _say(name, text)

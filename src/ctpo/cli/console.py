@@ -92,6 +92,17 @@ def interruptible(how: str) -> Iterator[None]:
         raise typer.Exit(int(end.code or 0)) from None
 
 
+def place(text: str | Path) -> Path:
+    """Read an option that names a file or a directory; an empty one would be the current one.
+
+    Raises:
+        BadParameter: It is empty.
+    """
+    if isinstance(text, str) and not text.strip():
+        raise typer.BadParameter("it is empty; the current directory is called .")
+    return Path(text)
+
+
 def print_table(table: Table) -> None:
     """Print a table; where it would be cut, its rows one after the other instead."""
     unlimited = console.options.update(max_width=10_000)  # else no table is wider than that

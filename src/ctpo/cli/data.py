@@ -53,10 +53,12 @@ def command(
     agent: Annotated[str, typer.Option(help="verl's agent loop that answers them.")] = "ctpo",
 ) -> None:
     """Write problems as verl reads them, each row checked."""
+    from ctpo.disk import check_parquet_name
     from ctpo.tasks import write_verl_parquet
     from ctpo.training.problems import problems_of_source
 
     with usable(OSError, ValueError):
+        check_parquet_name(output)  # before anything is read
         found = problems_of_source(
             source,
             problems,

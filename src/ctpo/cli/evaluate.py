@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ctpo.cli.console import Bars, interruptible, print_markdown, say, usable
+from ctpo.cli.console import Bars, interruptible, place, print_markdown, say, usable
 
 _OF_SERVERS = (
     "api",
@@ -133,7 +133,11 @@ def command(
     ] = "OPENAI_API_KEY",
     output: Annotated[
         Path | None,
-        typer.Option(help="The evaluation's directory. (default: evals/MODEL-PROBLEMS)"),
+        typer.Option(
+            parser=place,
+            metavar="DIR",
+            help="The evaluation's directory. (default: evals/MODEL-PROBLEMS)",
+        ),
     ] = None,
     regrade: Annotated[
         Path | None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from ctpo.cli.console import Bars, fail, interruptible, print_table, say, usable
+from ctpo.cli.console import Bars, fail, interruptible, place, print_table, say, usable
 
 if TYPE_CHECKING:
     from ctpo.commands import TrainingResult
@@ -33,10 +33,16 @@ def command(
         typer.Option(help="Train on this engine instead of the recipe's own."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="The run directory. (default: runs/NAME-SEED-TIME)")
+        Path | None,
+        typer.Option(
+            parser=place, metavar="DIR", help="The run directory. (default: runs/NAME-SEED-TIME)"
+        ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run directory instead of a new run.")
+        Path | None,
+        typer.Option(
+            parser=place, metavar="DIR", help="Go on with this run directory instead of a new run."
+        ),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -135,7 +141,9 @@ def _about_the_data(recipe: Recipe) -> str:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; made if need be.")],
+    folder: Annotated[
+        Path, typer.Argument(parser=place, metavar="DIR", help="Where; made if need be.")
+    ],
 ) -> None:
     """Write a commented recipe, problems and a reward, which train as they are."""
     from ctpo.training.starter import write_starter

@@ -31,8 +31,13 @@ def log(
     out: Annotated[Path, typer.Option("--output", "--out", help="The Parquet file to write.")],
 ) -> None:
     """Convert saved batches of verl's to a log that `ctpo analyze` reads."""
-    from ctpo.engines.verl.dumps import write_log
+    from ctpo.disk import check_parquet_name
 
     with usable(ValueError, OSError):
+        check_parquet_name(out)
+        for file in dumps:
+            file.open("rb").close()  # before verl is imported, which takes seconds
+        from ctpo.engines.verl.dumps import write_log
+
         count = write_log(dumps, out)
         say(f"{count} responses in {out}")

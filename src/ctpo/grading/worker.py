@@ -37,7 +37,9 @@ def main() -> None:
     os.dup2(nothing, 2)
     logging.disable(logging.CRITICAL)
     sys.set_int_max_str_digits(0)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    memory = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MEMORY_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     print(json.dumps({"ready": True}), file=replies)
 
     for line in sys.stdin:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ctpo.disk import write_whole
+from ctpo.disk import check_parquet_name, write_whole
 from ctpo.tasks.problem import Problem
 
 
@@ -17,16 +17,17 @@ def write_verl_parquet(path: Path, problems: Sequence[Problem], agent: str = "ct
     `read_problems` reads it back as it was, but for the level and the operands of built-in ones.
 
     Args:
-        path: The file; what is there is replaced.
+        path: The file, which ends in `.parquet`; what is there is replaced.
         problems: The problems, each with an identifier of its own.
         agent: Name of the agent loop that answers them in verl.
 
     Raises:
-        ValueError: There are no problems, or two have the same identifier.
+        ValueError: The file ends otherwise, there are no problems, or two have the same identifier.
     """
     import pyarrow
     import pyarrow.parquet
 
+    check_parquet_name(path)
     if not problems:
         raise ValueError(f"{path}: there are no problems to write")
     seen: set[str] = set()

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from verl import DataProto
 
-from ctpo.disk import write_whole
+from ctpo.disk import check_parquet_name, write_whole
 
 _LOGPROBS = ("log_probs", "old_log_probs", "rollout_log_probs")
 _COLUMNS = (*_LOGPROBS, "response_mask", "advantages", "responses")
@@ -24,21 +24,32 @@ def write_log(dumps: Sequence[Path], log: Path) -> int:
 
     Args:
         dumps: Files of `DataProto.save_to_disk`, or of `torch.save` with its TensorDict.
-        log: The file; replaced if it exists.
+        log: The file, which ends in `.parquet`; replaced if it exists.
 
     Returns:
         Number of responses.
 
     Raises:
-        ValueError: A file holds neither, or no two of a response's log-probs.
+        OSError: A file cannot be read or written.
+        ValueError: A file holds neither, or no two of a response's log-probs; or the log ends
+            otherwise.
     """
+    check_parquet_name(log)
     rows: list[dict[str, Any]] = []
     for file in dumps:
-        saved = (
-            torch.load(file, map_location="cpu", weights_only=False)
-            if _is_torchs(file)
-            else DataProto.load_from_disk(file)
-        )
+        try:
+            saved = (
+                torch.load(file, map_location="cpu", weights_only=False)
+                if _is_torchs(file)
+                else DataProto.load_from_disk(file)
+            )
+        except OSError:
+            raise
+        except Exception as error:  # of a file that is no pickle, pickle raises nearly anything
+            raise ValueError(
+                f"{file} is no batch that save_to_disk or torch.save wrote whole: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         batch = saved.batch if isinstance(saved, DataProto) else saved
         if not hasattr(batch, "keys"):
             raise ValueError(f"{file} holds a {type(saved).__name__}; it must be a DataProto")
