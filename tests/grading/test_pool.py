@@ -1,7 +1,9 @@
 """The worker processes: shared by threads, killed when late, gone at the end."""
 
+import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 from ctpo.grading import grade
 from ctpo.grading import pool as grading_pool
 from ctpo.grading.pool import Pool, _Worker
+from tests.somebody import become_somebody, place_of_somebody
 from tests.waiting import PATIENCE, eventually
 
 HEAVY = ("10^{10^{10}}+1", "10^{10^{10}}")
@@ -214,6 +217,28 @@ def test_a_worker_ends_by_itself_when_its_parent_is_killed():
     parent.wait()
     parent.stdout.close()
     wait_for_the_end_of(pid)
+
+
+@pytest.mark.parametrize("most", [1 << 30, 64 << 30])
+def test_a_worker_takes_no_more_memory_than_its_process_may(most):
+    code = "from ctpo.grading import grade; print(grade(r'\\boxed{(x+1)^2}', 'x^2+2x+1').outcome)"
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        if root:
+            become_somebody()
+
+    root = os.geteuid() == 0  # who may raise hard limits
+    with place_of_somebody() if root else contextlib.nullcontext():
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            preexec_fn=limited,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert result.stdout.strip() == "right", result.stderr
 
 
 def test_grading_works_in_a_thread():

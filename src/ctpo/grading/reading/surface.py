@@ -53,14 +53,17 @@ _CURRENCIES = {
 _SIGNS = "|".join(re.escape(sign) for sign in _CURRENCIES)
 # `(?<!\\)`: in a matrix, `\\` ends a row and the character behind it is not escaped.
 _MONEY = re.compile(
-    rf"(?:\b(?:US|USD|AU|CA|HK|NZ|[ACS])\s*)?(?<!\\)(?:\\text\s*\{{\s*({_SIGNS})\s*\}}|({_SIGNS}))"
+    rf"(?:\b(?:US|USD|AU|CA|HK|NZ|[ACRS])\s*)?(?<!\\)(?:\\text\s*\{{\s*({_SIGNS})\s*\}}|({_SIGNS}))"
     r"(?![A-Za-z])"
 )
 _CODE = re.compile(
     r"^(?:\\(?:text|mathrm)\s*\{\s*)?(USD|EUR|GBP|Rs\.?|INR|CNY|RMB|CAD|AUD)(?:\s*\})?"
     r"(?:\s|~|\\[ ,;])*(?=[\d.])"
 )
-_BARE_MONEY = re.compile(r"^([-+]?)\s*(?:US|USD|AU|CA|HK|NZ)\s*\$\s*(?=[\d.])")
+# A letter alone is a factor where its dollar sign begins a formula.
+_BARE_MONEY = re.compile(
+    r"^([-+]?)\s*(?:US|USD|AU|CA|HK|NZ|[ACRS](?=\s*\$[^$]*$))\s*\$\s*(?=[\d.])"
+)
 _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]](?!\d*(?:pt|em|ex))|\$")
 _TIGHT = re.compile(r",\s*(?<!\\)\\!\s*|(?<!\\)\\!\s*,")
 _NEGATIVE = re.compile(r"(?<!\\)\\!")
