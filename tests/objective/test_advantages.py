@@ -143,6 +143,8 @@ def test_dtype_of_the_result(dtype, expected):
         ({"groups": torch.zeros(4)}, "groups must be 4 integers.* of torch.float32"),
         ({"group_size": 2, "eps": -1e-6}, "eps is -1e-06; it must be finite and at least 0"),
         ({"group_size": 2, "eps": NAN}, "eps is nan"),
+        ({"group_size": 2, "eps": "1e-6"}, "eps is '1e-6'"),
+        ({"group_size": 2, "eps": True}, "eps is True"),
     ],
 )
 def test_a_bad_argument_raises(kwargs, message):

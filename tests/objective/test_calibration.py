@@ -158,6 +158,9 @@ def good():
     [
         ({"clip_rate": 0.0}, "clip_rate is 0.0; it must be between 0 and 1, e.g. 0.05"),
         ({"clip_rate": 1.0}, "clip_rate is 1.0"),
+        ({"clip_rate": "0.1"}, "clip_rate is '0.1'"),
+        ({"power": math.nan}, "power is nan; it must be finite, e.g. 0.5, or None to fit it"),
+        ({"power": "0.5"}, "power is '0.5'"),
         ({"clip_rate": math.nan}, "clip_rate is nan"),
         ({"advantages": torch.ones(8)}, "no token has an advantage < 0; both signs are needed"),
         ({"advantages": -torch.ones(8)}, "no token has an advantage > 0"),

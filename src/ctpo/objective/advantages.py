@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ctpo.objective.parameters import is_number
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Real
     from torch import Tensor
@@ -43,7 +45,7 @@ def group_normalized(
         ValueError: If not exactly one of `group_size` and `groups` is given, the sizes do not fit,
             `eps` is negative, or a reward is infinite.
     """
-    if not 0 <= eps < math.inf:
+    if not (is_number(eps) and 0 <= eps < math.inf):
         raise ValueError(f"eps is {eps!r}; it must be finite and at least 0, e.g. 1e-6")
     group = _Groups(rewards, group_size, groups)
     variance = group.total(group.deviation.square()) / (group.count - 1).clamp(min=1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ctpo.objective.inputs import prepare
+from ctpo.objective.parameters import is_number
 from ctpo.objective.windows import LogWindow
 
 if TYPE_CHECKING:
@@ -76,8 +77,10 @@ def calibrate(
             the advantage does not occur, the policy has not moved, or too few positions have
             enough tokens to fit a power.
     """
-    if not 0 < clip_rate < 1:
+    if not (is_number(clip_rate) and 0 < clip_rate < 1):
         raise ValueError(f"clip_rate is {clip_rate!r}; it must be between 0 and 1, e.g. 0.05")
+    if power is not None and not (is_number(power) and math.isfinite(power)):
+        raise ValueError(f"power is {power!r}; it must be finite, e.g. 0.5, or None to fit it")
     batch = prepare(logprobs, old_logprobs, advantages, mask, cu_seqlens=cu_seqlens, check=True)
     layout = batch.layout
     difference = batch.logprobs.detach().double() - batch.old_logprobs.double()

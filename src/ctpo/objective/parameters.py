@@ -27,6 +27,11 @@ def require(holds: bool, owner: object, field: str, right: str) -> None:
         )
 
 
+def is_number(value: object) -> bool:
+    """Return whether a value is a number, which a truth value or a tensor is not."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def require_numbers(owner: Any) -> None:  # noqa: ANN401 - a dataclass
     """Raise unless the fields of a dataclass that are to be numbers are.
 
@@ -42,7 +47,7 @@ def require_numbers(owner: Any) -> None:  # noqa: ANN401 - a dataclass
             value is None and field.type == "float | None"
         ):
             continue
-        if isinstance(value, bool) or not isinstance(value, Real):
+        if not is_number(value):
             raise TypeError(
                 f"{type(owner).__name__}.{field.name} is {value!r}; it must be a number"
                 + (" or None" if field.type == "float | None" else "")
