@@ -107,6 +107,22 @@ def test_a_server_has_no_limit_that_limits_nothing(option, value):
     )
 
 
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"most_seconds": float("nan")},
+        {"most_memory_mb": 0},
+        {"most_requests": -1},
+        {"most_body_bytes": 1 << 30},
+    ],
+)
+def test_limits_are_looked_at_before_any_front_end_is_started_with_them(limit):
+    from ctpo.sandbox.http.serve import Limits
+
+    with pytest.raises(ValueError, match="|".join(limit) if "bytes" not in str(limit) else "twice"):
+        Limits(**limit)
+
+
 @pytest.mark.parametrize("place", ["none/s", "file", ".", "s" * 200])
 def test_a_socket_that_cannot_be_made_is_named(place, tmp_path):
     (tmp_path / "file").write_text("kept")
